@@ -1,0 +1,42 @@
+"""Packaging of vprompt_jax. Lower bounds are the versions the tests ran with."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vprompt_jax",
+    version="0.1.0",
+    description="Visual prompts for a frozen CLIP, in JAX and Flax",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vprompt_jax", "vprompt_jax.*"]),
+    package_data={"vprompt_jax": ["clip/bpe_merges.txt.gz", "zoo/*.safetensors", "zoo/*.json"]},
+    install_requires=[
+        "jax>=0.10.2",  # arrays, gradients, pmap
+        "flax>=0.12.8",  # modules (linen)
+        "optax>=0.2.8",  # optimisers and schedules
+        "orbax-checkpoint>=0.12.8",  # checkpoints of the trained parameters
+        "ml_collections>=1.1.0",  # configs and their flags
+        "clu>=0.0.12",  # metric writers, parameter overview
+        "tensorflow-datasets>=4.9.10",  # public datasets by name, by random access
+        # clu's TensorBoard writer needs both; tensorflow never computes anything here.
+        "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
+        "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
+        "tensorboard>=2.20",
+        "grain>=0.2.18",  # threads that read ahead
+        "safetensors>=0.8.0",  # weight files
+        "tokenizers>=0.23",  # byte-pair encoding with CLIP's merges
+        "ftfy>=6.3",  # the text repair CLIP's tokenizer starts with
+        "Pillow>=12.0",  # decoding and resizing images
+        "scikit-learn>=1.9",  # the embedded handwritten digits
+        "scipy>=1.17",  # bending glyphs when the mini CLIP is pretrained
+        "matplotlib>=3.11",  # figures, and the fonts the mini CLIP learned from
+        "tqdm>=4.67",  # the progress line
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["pytest>=9.0"],
+        "parity": ["torch==2.13.0", "transformers>=5.0"],
+        "notebooks": ["jupyter>=1.1"],
+    },
+)

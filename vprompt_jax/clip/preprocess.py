@@ -1,0 +1,119 @@
+"""CLIP's image preprocessing: bicubic resize, centre crop, normalisation; on host and device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+
+def resized_size(height: int, width: int, resolution: int) -> tuple[int, int]:
+    """Height and width after the short side was resized to `resolution`, as torchvision does."""
+    if height <= width:
+        return resolution, max(resolution, int(resolution * width / height))
+    return max(resolution, int(resolution * height / width)), resolution
+
+
+def _crop_start(size: int, resolution: int) -> int:
+    return round((size - resolution) / 2)  # torchvision's CenterCrop rounds half to even, too
+
+
+@functools.cache
+def resize_matrix(source: int, target: int) -> np.ndarray:
+    """Bicubic resampling along one axis as a matrix [target, source], as Pillow computes it.
+
+    Keys' kernel with a = -0.5; when shrinking, it is widened by the ratio (antialiasing).
+    """
+    scale = source / target
+    support_scale = max(scale, 1.0)
+    support = 2.0 * support_scale
+    matrix = np.zeros((target, source))
+    for i in range(target):
+        centre = (i + 0.5) * scale
+        low = max(int(centre - support + 0.5), 0)
+        high = min(int(centre + support + 0.5), source)
+        x = np.abs((np.arange(low, high) + 0.5 - centre) / support_scale)
+        near = (1.5 * x - 2.5) * x * x + 1.0
+        far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+        weights = np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+        matrix[i, low:high] = weights / weights.sum()
+    return matrix.astype(np.float32)
+
+
+def normalize(pixels: jax.Array) -> jax.Array:
+    """Grey levels 0..255 [..., 3] -> CLIP's normalised float32."""
+    return pixels.astype(jnp.float32) * (1.0 / (255.0 * STD)) - MEAN / STD
+
+
+def preprocess_batch(images: jax.Array, resolution: int) -> jax.Array:
+    """Resizes, crops and normalises images of one size inside a compiled function.
+
+    Agrees with Pillow's bicubic to one grey level: like it, rows are resized first, and each
+    pass rounds to whole grey levels.
+
+    Args:
+      images: uint8 [B, h, w, 3].
+      resolution: side R of the result.
+
+    Returns:
+      float32 [B, R, R, 3], normalised.
+    """
+    height, width = images.shape[1:3]
+    new_height, new_width = resized_size(height, width, resolution)
+    x = images.astype(jnp.float32)
+    precision = jax.lax.Precision.HIGHEST  # grey levels need more than bfloat16's eight bits
+    if new_width != width:
+        columns = _axis_matrix(width, new_width, resolution)
+        x = jnp.einsum("bhwc,rw->bhrc", x, columns, precision=precision)
+        x = jnp.clip(jnp.round(x), 0.0, 255.0)
+    else:
+        start = _crop_start(width, resolution)
+        x = x[:, :, start : start + resolution]
+    if new_height != height:
+        rows = _axis_matrix(height, new_height, resolution)
+        x = jnp.einsum("bhwc,rh->brwc", x, rows, precision=precision)
+        x = jnp.clip(jnp.round(x), 0.0, 255.0)
+    else:
+        start = _crop_start(height, resolution)
+        x = x[:, start : start + resolution]
+    return normalize(x)
+
+
+def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
+    """Resize and crop of one axis in one matrix [resolution, source]."""
+    start = _crop_start(target, resolution)
+    return resize_matrix(source, target)[start : start + resolution]
+
+
+def resize_and_crop(image, resolution: int) -> np.ndarray:
+    """Resizes the short side and crops the centre with Pillow, on the host.
+
+    Args:
+      image: a PIL image of any mode, or uint8 [h, w, 3].
+      resolution: side R of the result.
+
+    Returns:
+      uint8 [R, R, 3].
+    """
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.asarray(image, np.uint8))
+    height, width = resized_size(image.height, image.width, resolution)
+    # CLIP resizes before it converts to RGB, which matters for palette images; those become RGB
+    # first here, since a palette's indices cannot be interpolated.
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = _crop_start(width, resolution), _crop_start(height, resolution)
+    image = image.crop((left, top, left + resolution, top + resolution))
+    return np.asarray(image.convert("RGB"))
+
+
+def preprocess(image, resolution: int) -> np.ndarray:
+    """One image as the tower takes it: PIL or uint8 [h, w, 3] -> float32 [R, R, 3]."""
+    pixels = resize_and_crop(image, resolution).astype(np.float32)
+    return (pixels / 255.0 - MEAN) / STD

@@ -1,0 +1,153 @@
+"""CLIP's ModifiedResNet: three-convolution stem, anti-aliased strides, attention pooling."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.clip.layers import Tap, no_tap, run_tower
+from vprompt_jax.clip.variants import CLIPConfig
+
+
+def _conv3x3(features: int, stride: int, dtype: jnp.dtype) -> nn.Conv:
+    # torch pads both sides alike; "SAME" would not at stride 2.
+    return nn.Conv(
+        features, (3, 3), (stride, stride), padding=1, use_bias=False, dtype=dtype
+    )
+
+
+def _conv1x1(features: int, dtype: jnp.dtype) -> nn.Dense:
+    # A product over channels; XLA's CPU backend runs it twice as fast as the convolution.
+    return nn.Dense(features, use_bias=False, dtype=dtype)
+
+
+def _batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
+    # The eps and momentum of torch's BatchNorm2d; the stored statistics are the frozen model.
+    return nn.BatchNorm(use_running_average=not train, epsilon=1e-5, momentum=0.9, dtype=dtype)
+
+
+def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
+    return nn.avg_pool(x, (stride, stride), (stride, stride)) if stride > 1 else x
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions; a stride is an average pool before the last one."""
+
+    planes: int
+    stride: int
+    project: bool
+    train: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.conv1 = _conv1x1(self.planes, self.dtype)
+        self.bn1 = _batch_norm(self.train, self.dtype)
+        self.conv2 = _conv3x3(self.planes, 1, self.dtype)
+        self.bn2 = _batch_norm(self.train, self.dtype)
+        self.conv3 = _conv1x1(4 * self.planes, self.dtype)
+        self.bn3 = _batch_norm(self.train, self.dtype)
+        if self.project:
+            self.downsample_conv = _conv1x1(4 * self.planes, self.dtype)
+            self.downsample_bn = _batch_norm(self.train, self.dtype)
+
+    def __call__(self, x: jax.Array, tap: Tap = no_tap) -> jax.Array:
+        def named(norm, y):
+            return tap(f"{self.name}/{norm.name}", norm(y))
+
+        y = nn.relu(named(self.bn1, self.conv1(x)))
+        y = nn.relu(named(self.bn2, self.conv2(y)))
+        y = named(self.bn3, self.conv3(_avg_pool(y, self.stride)))
+        if self.project:
+            x = named(self.downsample_bn, self.downsample_conv(_avg_pool(x, self.stride)))
+        return nn.relu(x + y)
+
+
+class AttentionPool(nn.Module):
+    """Pools a map [B, H, W, C] to [B, E]: attention whose only query is the mean token."""
+
+    positions: int
+    heads: int
+    embed_dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, _, _, width = x.shape
+        x = x.reshape(batch, -1, width)
+        x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)
+        x = x + self.param(
+            "positional_embedding", nn.initializers.normal(width**-0.5), (self.positions, width)
+        ).astype(x.dtype)
+
+        def heads(name, y):
+            y = nn.Dense(width, dtype=self.dtype, name=name)(y)
+            return y.reshape(batch, y.shape[1], self.heads, -1)
+
+        y = jax.nn.dot_product_attention(
+            heads("q_proj", x[:, :1]), heads("k_proj", x), heads("v_proj", x)
+        )
+        return nn.Dense(self.embed_dim, dtype=self.dtype, name="c_proj")(y.reshape(batch, width))
+
+
+class ModifiedResNet(nn.Module):
+    """The ResNet of CLIP (arXiv 2103.00020, section 2.4), with any number of stages."""
+
+    config: CLIPConfig
+    train: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        c = self.config
+        width = c.vision_width
+        self.conv1 = _conv3x3(width // 2, 2, self.dtype)
+        self.bn1 = _batch_norm(self.train, self.dtype)
+        self.conv2 = _conv3x3(width // 2, 1, self.dtype)
+        self.bn2 = _batch_norm(self.train, self.dtype)
+        self.conv3 = _conv3x3(width, 1, self.dtype)
+        self.bn3 = _batch_norm(self.train, self.dtype)
+        blocks = []
+        for stage, count in enumerate(c.vision_layers):
+            layer = [
+                Bottleneck(
+                    planes=width * 2**stage,
+                    stride=2 if stage > 0 and i == 0 else 1,
+                    project=i == 0,
+                    train=self.train,
+                    dtype=self.dtype,
+                )
+                for i in range(count)
+            ]
+            setattr(self, f"layer{stage + 1}", layer)  # names layer1_0, layer1_1, ...
+            blocks += layer
+        self.blocks = blocks
+        side = c.image_resolution // (2 ** (len(c.vision_layers) + 1))
+        self.attnpool = AttentionPool(side**2 + 1, c.vision_heads, c.embed_dim, self.dtype)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        tap: Tap = no_tap,
+    ) -> jax.Array:
+        """Pixels [B, R, R, 3] -> features [B, E]; `start`, `stop`, `tap` as in `run_tower`."""
+        return run_tower(
+            x,
+            stem=self._stem,
+            blocks=self.blocks,
+            pool=self._pool,
+            start=start,
+            stop=stop,
+            tap=tap,
+        )
+
+    def _stem(self, x: jax.Array, tap: Tap) -> jax.Array:
+        x = x.astype(self.dtype)
+        x = nn.relu(tap("bn1", self.bn1(self.conv1(x))))
+        x = nn.relu(tap("bn2", self.bn2(self.conv2(x))))
+        x = nn.relu(tap("bn3", self.bn3(self.conv3(x))))
+        return _avg_pool(x, 2)
+
+    def _pool(self, x: jax.Array, tap: Tap) -> jax.Array:
+        del tap  # attention pooling has no normalisation
+        return self.attnpool(x)

@@ -1,0 +1,84 @@
+"""CLIP's tokenizer: lower-cased byte-pair encoding with 49,408 tokens."""
+
+import functools
+import gzip
+import html
+import importlib.resources
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+)
+
+
+def _byte_characters() -> list[str]:
+    """The printable stand-ins for the 256 bytes, in the order of CLIP's vocabulary."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(rest))]
+
+
+@functools.cache
+def _tokenizer():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    data = importlib.resources.files("vprompt_jax.clip") / "bpe_merges.txt.gz"
+    lines = gzip.decompress(data.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
+    merges = [tuple(line.split()) for line in lines]
+    characters = _byte_characters()
+    names = characters + [c + "</w>" for c in characters] + ["".join(m) for m in merges]
+    vocab = {name: i for i, name in enumerate([*names, START, END])}
+    tokenizer = Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens([START, END])
+    return tokenizer
+
+
+def _clean(text: str) -> str:
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def tokenize(
+    texts: str | Sequence[str], context_length: int = 77, truncate: bool = False
+) -> np.ndarray:
+    """Token ids of texts, as CLIP's own tokenizer gives them.
+
+    Args:
+      texts: one text or several.
+      context_length: tokens per row, start and end tokens included.
+      truncate: cut a text that is too long (its last token stays the end token).
+
+    Returns:
+      int32 [n, context_length], padded with 0.
+
+    Raises:
+      ValueError: if a text is too long and `truncate` is False.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    tokenizer = _tokenizer()
+    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    rows = np.zeros((len(texts), context_length), np.int32)
+    for row, text in zip(rows, texts, strict=True):
+        ids = [start, *tokenizer.encode(_clean(text), add_special_tokens=False).ids, end]
+        if len(ids) > context_length:
+            if not truncate:
+                raise ValueError(
+                    f"text of {len(ids)} tokens is longer than context_length={context_length}: "
+                    f"{text!r} (shorten it, or pass truncate=True)"
+                )
+            ids = [*ids[: context_length - 1], end]
+        row[: len(ids)] = ids
+    return rows

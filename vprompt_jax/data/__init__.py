@@ -1,0 +1,5 @@
+"""Datasets as arrays of uint8 images, and the order in which a run sees them."""
+
+from vprompt_jax.data.load import load
+
+__all__ = ["load"]

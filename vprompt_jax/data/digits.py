@@ -1,0 +1,46 @@
+"""The embedded target: scikit-learn's handwritten digits, placed in small colour scenes.
+
+The 1,797 digits (UCI, 43 writers, 8x8 pixels) are divided by digit, and only then is each placed
+in several scenes, so that no digit appears in two splits. Several scenes per digit make the test
+set large enough to tell methods apart.
+"""
+
+import numpy as np
+
+from vprompt_jax.data import scenes
+from vprompt_jax.data.dataset import Dataset, split_of_arrays
+
+# Share of the digits of each class, and scenes per digit.
+SPLITS = {"train": (0.6, 3), "val": (0.2, 4), "test": (0.2, 8)}
+_SEED = 20_240_320  # fixed: the dataset is the same in every run
+
+
+def _place(digit: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """One scene of one digit [8, 8] of 0..16, the same for the same key."""
+    rng = np.random.default_rng(key)
+    columns = np.flatnonzero(digit.max(axis=0) > 0)
+    digit = digit[:, columns[0] : columns[-1] + 1] / 16.0
+    height = int(rng.integers(12, 29))
+    width = max(3, round(height * digit.shape[1] / 8 * rng.uniform(0.8, 1.2)))
+    return scenes.paint(digit, (min(width, scenes.SIDE), height), rng)
+
+
+def load() -> Dataset:
+    """Splits of 32x32 scenes; classes "0" to "9"."""
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    members = {name: [] for name in SPLITS}
+    shuffle = np.random.default_rng(_SEED)
+    for label in range(10):
+        order = shuffle.permutation(np.flatnonzero(source.target == label))
+        train_end = round(SPLITS["train"][0] * len(order))
+        val_end = train_end + round(SPLITS["val"][0] * len(order))
+        for name, part in zip(SPLITS, np.split(order, [train_end, val_end]), strict=True):
+            members[name].extend(part.tolist())
+    splits = {}
+    for name, (_, copies) in SPLITS.items():
+        chosen = [(i, copy) for i in sorted(members[name]) for copy in range(copies)]
+        images = np.stack([_place(source.images[i], (_SEED, i, copy)) for i, copy in chosen])
+        splits[name] = split_of_arrays(images, source.target[[i for i, _ in chosen]])
+    return Dataset("digits", tuple("0123456789"), **splits)

@@ -1,0 +1,114 @@
+"""Which examples a step sees, and how they reach the devices.
+
+The order is one permutation of the training split per epoch, drawn from (seed, epoch); a step takes
+its slice of it, and every process its slice of the step. So the position in the data is the step
+number, and neither the number of devices nor of processes changes what a step sees.
+"""
+
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vprompt_jax.data.dataset import Split
+
+Batch = dict[str, np.ndarray]
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """The last, partial batch is kept."""
+    return -(-examples // batch_size)
+
+
+def device_sharding() -> NamedSharding:
+    """Splits the first axis over all devices of all processes, one row each."""
+    return NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+
+
+def replicated_sharding() -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec())
+
+
+def to_devices(batch: Batch) -> dict[str, jax.Array]:
+    """Sends this process's part of a batch to its devices: the step's only transfer."""
+    sharding = device_sharding()
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
+    """This process's share of the examples at `indices`, padded to whole, equal shards.
+
+    Returns:
+      image uint8 [d, b, h, w, 3], label int32 [d, b], index int32 [d, b] (in the split, -1 for
+      padding) and weight float32 [d, b] (0 for padding), for d local devices.
+    """
+    devices = jax.device_count()
+    per_device = -(-batch_size // devices)
+    padded = np.full(per_device * devices, -1, np.int32)
+    padded[: len(indices)] = indices
+    local = padded.reshape(jax.process_count(), -1)[jax.process_index()]
+    read = np.where(local < 0, indices[0], local)
+    shape = (jax.local_device_count(), per_device)
+    images = split.fetch(read)
+    return {
+        "image": images.reshape(*shape, *images.shape[1:]),
+        "label": split.labels[read].reshape(shape),
+        "index": local.reshape(shape),
+        "weight": (local >= 0).astype(np.float32).reshape(shape),
+    }
+
+
+class _TrainBatches:
+    """Random access to the batches of a run, by step number."""
+
+    def __init__(self, split: Split, batch_size: int, epochs: int, seed: int):
+        self._split, self._batch_size, self._seed = split, batch_size, seed
+        self._per_epoch = steps_per_epoch(len(split), batch_size)
+        self._steps = epochs * self._per_epoch
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(int(step), self._per_epoch)
+        # Drawing a permutation anew for each step costs microseconds and keeps no state.
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._split))
+        start = position * self._batch_size
+        return _local_batch(
+            self._split, order[start : start + self._batch_size], self._batch_size
+        )
+
+
+def _prefetched(source, start: int, workers: int) -> Iterator[Batch]:
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
+    return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
+
+
+def train_batches(
+    split: Split, *, batch_size: int, epochs: int, seed: int, start: int, workers: int
+) -> Iterator[Batch]:
+    """Batches of this process from step `start` to the end, read ahead by `workers` threads."""
+    return _prefetched(_TrainBatches(split, batch_size, epochs, seed), start, workers)
+
+
+class _EvalBatches:
+    """Random access to the batches of one pass over a split, in order."""
+
+    def __init__(self, split: Split, batch_size: int):
+        self._split, self._batch_size = split, min(batch_size, len(split))
+
+    def __len__(self) -> int:
+        return steps_per_epoch(len(self._split), self._batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        start = int(step) * self._batch_size
+        end = min(start + self._batch_size, len(self._split))
+        return _local_batch(self._split, np.arange(start, end), self._batch_size)
+
+
+def eval_batches(split: Split, *, batch_size: int, workers: int) -> Iterator[Batch]:
+    """One pass over a split: each example once, padding marked by weight 0."""
+    return _prefetched(_EvalBatches(split, batch_size), 0, workers)

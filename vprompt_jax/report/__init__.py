@@ -1,0 +1,2 @@
+"""Tables and figures of finished runs."""
+def write(dirs, out): return []

@@ -1,0 +1,20 @@
+"""Explicit random keys: root -> purpose -> step -> index of the example.
+
+A key depends on nothing but these, so the same example meets the same noise at the same step
+however many devices share the batch, and a resumed run needs no key in its checkpoint.
+"""
+
+import zlib
+
+import jax
+
+
+def stream(seed: int, purpose: str) -> jax.Array:
+    """The key of one purpose ("init", "noise", "place", ...) of a run."""
+    root = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(root, zlib.crc32(purpose.encode()))
+
+
+def per_example(key: jax.Array, index: jax.Array) -> jax.Array:
+    """Keys [B] of the examples with dataset indices int32 [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

@@ -1,0 +1,47 @@
+"""SGD with a learning rate per trained part."""
+
+from collections.abc import Mapping
+
+import optax
+
+
+def schedule(learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
+    """VP's schedule: lr (s+1)/W for s < W, then lr/2 (1 + cos(pi (s-W) / (S-W))).
+
+    Args:
+      learning_rate: peak lr.
+      warmup: W; 0 starts at the peak.
+      steps: S. Where W >= S, the whole run is warm-up.
+    """
+    decay = optax.cosine_decay_schedule(learning_rate, max(steps - warmup, 1))
+    if warmup == 0:
+        return decay
+    rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def make(
+    learning_rates: Mapping[str, float],
+    *,
+    warmup: int,
+    steps: int,
+    momentum: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """An optimiser for a tree whose top level names the parts.
+
+    Args:
+      learning_rates: peak learning rate by part.
+      warmup, steps: of `schedule`, in optimiser steps.
+      momentum: of SGD.
+      weight_decay: L2 term added to the gradient, as torch's SGD does.
+    """
+
+    def sgd(learning_rate: float) -> optax.GradientTransformation:
+        rule = optax.sgd(schedule(learning_rate, warmup, steps), momentum)
+        return optax.chain(optax.add_decayed_weights(weight_decay), rule)
+
+    return optax.multi_transform(
+        {part: sgd(rate) for part, rate in learning_rates.items()},
+        lambda tree: {part: part for part in tree},
+    )

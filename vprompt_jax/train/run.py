@@ -1,0 +1,170 @@
+"""`fit`: one run from a config to `result.json`."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from clu import parameter_overview
+
+from vprompt_jax import config as config_lib
+from vprompt_jax import methods
+from vprompt_jax.errors import UserError
+from vprompt_jax.train.assemble import Run, assemble
+from vprompt_jax.train.checkpoint import Checkpoints
+from vprompt_jax.train.evaluate import evaluate
+from vprompt_jax.train.loop import restore, train
+from vprompt_jax.train.step import make_eval_step
+
+_SPACE_NEEDED = 100 * 2**20  # bytes
+
+
+def default_workdir(config) -> Path:
+    """runs/<config name>-<fingerprint of the resolved config>."""
+    resolved = config_lib.resolve(config)
+    return Path("runs") / f"{resolved.name}-{config_lib.fingerprint(resolved)}"
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """The result of a finished run, or None."""
+    path = workdir / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def fit(config, workdir: Path | str) -> dict[str, Any]:
+    """Trains and evaluates what a config describes.
+
+    Writes `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, last,
+    `result.json` to the workdir. An interrupted run goes on from its newest save; a finished one
+    is not run again.
+
+    Args:
+      config: a `ConfigDict` made from `config.default_config`.
+      workdir: folder of this run; made if need be.
+
+    Returns:
+      The contents of `result.json`.
+
+    Raises:
+      UserError: if the config, the weights or the data are at fault, or the workdir belongs to
+        another config.
+    """
+    config = config_lib.resolve(config)
+    workdir = Path(workdir)
+    if (finished := _prepare(config, workdir)) is not None:
+        return finished
+    started = time.time()
+    with jax.default_matmul_precision(config.model.matmul_precision):
+        run = assemble(config)
+        params = run.initial_params()
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        if params and jax.process_index() == 0:
+            overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+            print(overview, file=sys.stderr)
+        if jax.process_index() == 0:  # only now: a run that could not start leaves no trace
+            _write(workdir / "config.json", config_lib.as_json(config))
+        outcome = train(run, workdir)
+
+        def on_test(eval_step, params):
+            return evaluate(
+                eval_step, params, run.frozen, run.dataset.test,
+                batch_size=config.eval.batch_size, workers=config.data.workers,
+            )  # fmt: skip
+
+        zero_shot = on_test(make_eval_step(run.zero_shot_model, config.seed), {})
+        last = on_test(outcome.eval_step, outcome.params) if params else zero_shot
+        best = None
+        if run.dataset.val is not None:
+            same = not params or outcome.best.step == run.steps
+            best = last if same else on_test(outcome.eval_step, outcome.best.params)
+    result = {
+        "name": config.name,
+        "method": config.method.name,
+        "dataset": run.dataset.name,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "classes": len(run.dataset.class_names),
+        "split_sizes": {
+            name: 0 if split is None else len(split)
+            for name, split in (
+                ("train", run.dataset.train),
+                ("val", run.dataset.val),
+                ("test", run.dataset.test),
+            )
+        },
+        "test_accuracy": last["accuracy"],
+        "test_accuracy_best_val": None if best is None else best["accuracy"],
+        "val_accuracy_best": outcome.best.accuracy if best is not None and params else None,
+        "zero_shot_accuracy": zero_shot["accuracy"],
+        "regions_on": last.get("regions_on"),
+        "trainable_parameters": count,
+        "trainable_parameters_by_part": {
+            part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()
+        },
+        **methods.describe(run.model),
+        "steps": run.steps,
+        "seconds": round(time.time() - started, 2),
+        "images_per_second": outcome.images_per_second,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in ("jax", "flax", "optax", "vprompt_jax")},
+        },
+    }
+    if jax.process_index() == 0:
+        _write(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def load_run(workdir: Path) -> tuple[Run, Any]:
+    """Rebuilds a finished run: its parts, and the parameters of its last step.
+
+    Raises:
+      UserError: if the run has not finished.
+    """
+    if read_result(workdir) is None:
+        raise UserError(f"{workdir} holds no finished run (no result.json)")
+    stored = json.loads((workdir / "config.json").read_text())
+    run = assemble(ml_collections.ConfigDict(stored))
+    if run.steps == 0:
+        return run, run.initial_params()
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state, _ = restore(run, checkpoints)
+    checkpoints.close()
+    return run, state.params
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _prepare(config, workdir: Path) -> dict[str, Any] | None:
+    """Makes the workdir, or checks that it is this config's; returns a finished run's result."""
+    path = workdir / "config.json"
+    try:
+        if path.is_file():
+            changed = config_lib.difference(json.loads(path.read_text()), json.loads(config_lib.as_json(config)))
+            if changed:
+                listed = "\n  ".join(changed)
+                raise UserError(
+                    f"{workdir} belongs to a run with another config:\n  {listed}\n"
+                    "choose another --workdir, or undo the change to go on with that run"
+                )
+            return read_result(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(workdir).free
+        if free < _SPACE_NEEDED:
+            raise UserError(f"only {free >> 20} MiB free at {workdir}: make room, or move --workdir")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use the workdir {workdir}: {error}") from error
+    return None
