@@ -18,6 +18,7 @@ setup(
         "ml_collections>=1.1.0",  # configs and their flags
         "clu>=0.0.12",  # metric writers, parameter overview
         "tensorflow-datasets>=4.9.10",  # public datasets by name, by random access
+        "importlib_resources>=6.0",  # tensorflow-datasets imports it without requiring it
         # clu's TensorBoard writer needs both; tensorflow never computes anything here.
         "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
         "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",

@@ -13,7 +13,7 @@ from vprompt_jax import methods
 from vprompt_jax.clip.variants import ACTIVATIONS
 from vprompt_jax.errors import UserError
 from vprompt_jax.prompts.edges import EDGES
-from vprompt_jax.prompts.vp import INITS, TEMPLATES
+from vprompt_jax.prompts.vp import STARTS, TEMPLATES
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -95,7 +95,7 @@ _CHOICES = {
     "model.matmul_precision": ("default", "high", "highest"),
     "data.source": ("digits", "tfds", "folder"),
     "prompt.template": ("none", *TEMPLATES),
-    "prompt.init": INITS,
+    "prompt.init": STARTS,
     "mask.kind": ("none", "adavipro"),
     "mask.edge": tuple(EDGES),
     "head.kind": ("text", "linear"),

@@ -99,13 +99,14 @@ def build(config, clip: CLIP, classes: int) -> PromptedCLIP:
 
 
 def describe(model: PromptedCLIP) -> dict[str, Any]:
-    """The sizes a run used, for its result: {} for a method without a prompt."""
-    sizes: dict[str, Any] = {}
+    """What a run's parts were, for its result: {} for a method without a prompt."""
+    parts: dict[str, Any] = {}
     if model.prompt is not None:
-        sizes["prompt_size"] = model.prompt.size
-        sizes["prompt_covers_image"] = model.prompt.size == largest_size(
+        parts["prompt_init"] = model.prompt.start
+        parts["prompt_size"] = model.prompt.size
+        parts["prompt_covers_image"] = model.prompt.size == largest_size(
             model.prompt.template, model.resolution
         )
     if model.mask is not None:
-        sizes["region"] = model.mask.region
-    return sizes
+        parts["region"] = model.mask.region
+    return parts

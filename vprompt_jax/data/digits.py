@@ -5,6 +5,8 @@ in several scenes, so that no digit appears in two splits. Several scenes per di
 set large enough to tell methods apart.
 """
 
+import functools
+
 import numpy as np
 
 from vprompt_jax.data import scenes
@@ -25,6 +27,7 @@ def _place(digit: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     return scenes.paint(digit, (min(width, scenes.SIDE), height), rng)
 
 
+@functools.cache
 def load() -> Dataset:
     """Splits of 32x32 scenes; classes "0" to "9"."""
     from sklearn.datasets import load_digits

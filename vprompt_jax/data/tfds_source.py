@@ -21,30 +21,32 @@ def load(name: str, data_dir: str, resolution: int) -> Dataset:
     """
     import tensorflow_datasets as tfds
 
+    where = {"data_dir": data_dir or None}
     try:
-        builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+        builder = tfds.builder(name, **where, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError) as error:
+        if "File format is already set" in str(error):
+            raise UserError(
+                f"{name} is prepared in {tfds.builder(name, **where).data_dir} in a format without "
+                "random access: prepare it again with file_format='array_record', or choose "
+                "another config.data.dir"
+            ) from error
         raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
-    features, splits = builder.info.features, builder.info.splits
-    if "image" not in (features or {}) or "label" not in (features or {}):
+    features = builder.info.features or {}
+    if "image" not in features or "label" not in features:
         raise UserError(f"{name} has no image and label; it is not a classification dataset")
     try:
-        sources = tfds.data_source(
-            name, data_dir=data_dir or None, builder_kwargs={"file_format": "array_record"}
-        )
-    except NotImplementedError as error:
-        raise UserError(
-            f"{name} is prepared in {builder.data_dir} in a format without random access: prepare "
-            "it again with file_format='array_record', or choose another config.data.dir"
-        ) from error
+        builder.download_and_prepare()
     except Exception as error:  # noqa: BLE001 - TFDS passes on whatever its downloaders raise
+        reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"{name} is not prepared in {builder.data_dir} and could not be fetched "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"({type(error).__name__}: {reason})"
         ) from error
+    sources = builder.as_data_source()
     for split in ("train", "test"):
         if split not in sources:
-            raise UserError(f"{name} has no {split} split, only {', '.join(splits)}")
+            raise UserError(f"{name} has no {split} split, only {', '.join(sources)}")
     shape = features["image"].shape
     stored = None not in shape and max(shape[:2]) <= resolution
     made = {

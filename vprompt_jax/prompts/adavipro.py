@@ -22,10 +22,11 @@ def check_region(region: int, resolution: int) -> None:
     """Raises ValueError, naming the nearest sizes that do, if the region does not divide R."""
     if region < 1 or resolution % region:
         divisors = [r for r in range(1, resolution + 1) if resolution % r == 0]
-        near = sorted(sorted(divisors, key=lambda r: abs(r - region))[:3])
+        near = [max((r for r in divisors if r < region), default=None),
+                min((r for r in divisors if r > region), default=None)]  # fmt: skip
         raise ValueError(
             f"mask.region={region} does not divide the resolution {resolution}; "
-            f"nearest that do: {', '.join(map(str, near))}"
+            f"nearest that do: {', '.join(str(r) for r in near if r)}"
         )
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 TEMPLATES = ("padding", "fixed_patch", "random_patch")
-INITS = ("normal", "zeros")
+STARTS = ("normal", "zeros")
 
 
 def largest_size(template: str, resolution: int) -> int:
@@ -51,13 +51,13 @@ class VisualPrompt(nn.Module):
       template: one of `TEMPLATES`.
       size: width of the padding or side of the patch, in pixels.
       resolution: side R of the image.
-      init: "normal", N(0, 1) as published, or "zeros", which starts at the unprompted model.
+      start: "normal", N(0, 1) as published, or "zeros", which starts at the unprompted model.
     """
 
     template: str
     size: int
     resolution: int
-    init: str = "normal"
+    start: str = "normal"
 
     @nn.compact
     def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +73,7 @@ class VisualPrompt(nn.Module):
         """
         side = self.resolution
         mask = support(self.template, self.size, side)
-        init = nn.initializers.normal(1.0) if self.init == "normal" else nn.initializers.zeros
+        init = nn.initializers.normal(1.0) if self.start == "normal" else nn.initializers.zeros
         values = self.param("values", init, (int(mask.sum()), 3), jnp.float32)
         pixels = jnp.zeros((side * side, 3), jnp.float32)
         pixels = pixels.at[np.flatnonzero(mask)].set(values, unique_indices=True)

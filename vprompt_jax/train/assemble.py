@@ -27,6 +27,7 @@ class Run:
       dataset: with `val` None under `protocol=paper`.
       model: the prompted CLIP.
       frozen: its frozen variables, a copy on every device.
+      root: the root key, a copy on every device.
       steps: number of updates; 0 where nothing is trained.
       steps_per_epoch: updates per pass over train.
     """
@@ -35,6 +36,7 @@ class Run:
     dataset: Dataset
     model: PromptedCLIP
     frozen: dict[str, Any]
+    root: jax.Array
     steps: int
     steps_per_epoch: int
 
@@ -45,7 +47,7 @@ class Run:
 
     def initial_params(self) -> dict[str, Any]:
         """Fresh trained parameters, by part."""
-        return self.model.init_trained(keys.stream(self.config.seed, "init"))
+        return self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
 
     def optimizer(self):
         """The optimiser of the trained parts."""
@@ -103,6 +105,7 @@ def assemble(config) -> Run:
         dataset=dataset,
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
+        root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
         steps=config.optim.epochs * per_epoch if trains else 0,
         steps_per_epoch=per_epoch,
     )

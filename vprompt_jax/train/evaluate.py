@@ -7,6 +7,7 @@ import jax
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
+from vprompt_jax.train.assemble import Run
 
 
 def mean(sums: dict[str, Any]) -> dict[str, float]:
@@ -17,20 +18,22 @@ def mean(sums: dict[str, Any]) -> dict[str, float]:
 
 
 def evaluate(
-    eval_step: Callable, params, frozen, split: Split, *, batch_size: int, workers: int
+    eval_step: Callable, params, run: Run, split: Split
 ) -> dict[str, float]:
     """Metrics over a split: accuracy and loss, and the share of regions on where there is a mask.
 
     Args:
       eval_step: of `step.make_eval_step`.
       params: trained parameters.
-      frozen: the frozen variables, replicated.
+      run: of the parameters; gives frozen weights, root key and batch size.
       split: what to evaluate on.
-      batch_size: over all devices; bounded by the split's size.
-      workers: threads that read ahead.
     """
     total = None
-    for batch in pipeline.eval_batches(split, batch_size=batch_size, workers=workers):
-        sums = eval_step(params, frozen, pipeline.to_devices(batch))
+    config = run.config
+    batches = pipeline.eval_batches(
+        split, batch_size=config.eval.batch_size, workers=config.data.workers
+    )
+    for batch in batches:
+        sums = eval_step(params, run.frozen, run.root, pipeline.to_devices(batch))
         total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
     return mean(total)

@@ -9,10 +9,14 @@ import zlib
 import jax
 
 
-def stream(seed: int, purpose: str) -> jax.Array:
-    """The key of one purpose ("init", "noise", "place", ...) of a run."""
-    root = jax.random.key(seed, impl="threefry2x32")
-    return jax.random.fold_in(root, zlib.crc32(purpose.encode()))
+def root(seed: int) -> jax.Array:
+    """The key every other key of a run is made from."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def stream(key: jax.Array, purpose: str) -> jax.Array:
+    """The key of one purpose ("init", "noise", "place", ...) from the root key."""
+    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
 
 
 def per_example(key: jax.Array, index: jax.Array) -> jax.Array:

@@ -84,7 +84,7 @@ def train(run: Run, workdir: Path) -> Outcome:
       UserError: if the loss is no longer finite.
     """
     config = run.config
-    eval_step = make_eval_step(run.model, config.seed)
+    eval_step = make_eval_step(run.model)
     if run.steps == 0:
         params = run.initial_params()
         return Outcome(params, Best(params), None, eval_step)
@@ -93,7 +93,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     start = int(state.step)
     writer = metrics.make_writer(workdir, start)
     temperature = run.temperature if run.model.mask is not None else None
-    step_fn = make_train_step(run.model, run.optimizer(), temperature, config.seed)
+    step_fn = make_train_step(run.model, run.optimizer(), temperature)
     batches = pipeline.train_batches(
         run.dataset.train,
         batch_size=config.optim.batch_size,
@@ -112,7 +112,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     )
     clock, pending = _Clock(), None
     for step in range(start + 1, run.steps + 1):
-        state, sums = step_fn(state, run.frozen, pipeline.to_devices(next(batches)))
+        state, sums = step_fn(state, run.frozen, run.root, pipeline.to_devices(next(batches)))
         pending = sums if pending is None else jax.tree.map(jnp.add, pending, sums)
         clock.images += config.optim.batch_size
         last = step == run.steps
@@ -154,14 +154,7 @@ def _log(writer, progress, step: int, sums, run: Run) -> None:
 
 
 def _validate(run: Run, eval_step, state: TrainState, step: int, best: Best, writer, progress):
-    values = evaluate(
-        eval_step,
-        state.params,
-        run.frozen,
-        run.dataset.val,
-        batch_size=run.config.eval.batch_size,
-        workers=run.config.data.workers,
-    )
+    values = evaluate(eval_step, state.params, run, run.dataset.val)
     writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
     progress.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
     if values["accuracy"] <= best.accuracy:

@@ -73,12 +73,9 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         outcome = train(run, workdir)
 
         def on_test(eval_step, params):
-            return evaluate(
-                eval_step, params, run.frozen, run.dataset.test,
-                batch_size=config.eval.batch_size, workers=config.data.workers,
-            )  # fmt: skip
+            return evaluate(eval_step, params, run, run.dataset.test)
 
-        zero_shot = on_test(make_eval_step(run.zero_shot_model, config.seed), {})
+        zero_shot = on_test(make_eval_step(run.zero_shot_model), {})
         last = on_test(outcome.eval_step, outcome.params) if params else zero_shot
         best = None
         if run.dataset.val is not None:

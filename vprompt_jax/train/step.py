@@ -29,7 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
 
 
-def _variables(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
+def variables_of(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
     """All variables of a `PromptedCLIP`: the trained ones beside the frozen ones."""
     return {**frozen, "params": {**frozen["params"], **params}}
 
@@ -50,11 +50,20 @@ def _sums(logits: jax.Array, batch: Mapping[str, jax.Array], out: Mapping[str, j
     return sums
 
 
+def noise_keys(root: jax.Array, step: jax.Array, index: jax.Array) -> jax.Array:
+    """Keys [B] of the Gumbel noise at a step, of the examples with indices int32 [B]."""
+    return keys.per_example(jax.random.fold_in(keys.stream(root, "noise"), step), index)
+
+
+def evaluation_places(root: jax.Array, index: jax.Array) -> jax.Array:
+    """Keys [B] that place a random patch at evaluation, the same at every evaluation."""
+    return keys.per_example(keys.stream(root, "place at evaluation"), index)
+
+
 def make_train_step(
     model: PromptedCLIP,
     optimizer: optax.GradientTransformation,
     temperature: Callable[[jax.Array], jax.Array] | None,
-    seed: int,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
@@ -62,27 +71,25 @@ def make_train_step(
       model: the parts.
       optimizer: of the trained tree.
       temperature: step -> Gumbel temperature; None for a model without a mask.
-      seed: of the run.
 
     Returns:
-      A pmapped function (state, frozen, batch) -> (state, sums). State and frozen weights are
-      replicated, without a device axis; the state is donated. Batches are those of
-      `data.pipeline`. Gradients and sums are added over all devices and the update divides by
+      A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
+      the root key are replicated, without a device axis; the state is donated. Batches are those
+      of `data.pipeline`. Gradients and sums are added over all devices and the update divides by
       the number of examples, so padding and uneven batches change nothing.
     """
-    noise_key, place_key = keys.stream(seed, "noise"), keys.stream(seed, "place")
 
-    def step(state: TrainState, frozen, batch) -> tuple[TrainState, Sums]:
+    # The root key is an argument: a constant would compile every seed anew.
+    def step(state: TrainState, frozen, root, batch) -> tuple[TrainState, Sums]:
         draws: dict[str, Any] = {}
         # VP draws one place per step, the same for the whole batch.
-        draws["place_keys"] = jax.random.fold_in(place_key, state.step)[None]
+        draws["place_keys"] = jax.random.fold_in(keys.stream(root, "place"), state.step)[None]
         if temperature is not None:
-            at_step = jax.random.fold_in(noise_key, state.step)
-            draws["noise_keys"] = keys.per_example(at_step, batch["index"])
+            draws["noise_keys"] = noise_keys(root, state.step, batch["index"])
             draws["temperature"] = temperature(state.step)
 
         def loss_sum(params):
-            variables = _variables(params, frozen)
+            variables = variables_of(params, frozen)
             logits, out = model.apply(variables, batch["image"], **draws)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
@@ -92,27 +99,26 @@ def make_train_step(
         gradient = jax.tree.map(lambda g: g / sums["count"], gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        sums["gradient_norm"] = optax.global_norm(gradient) * sums["count"]
+        sums["gradient_norm"] = optax.tree.norm(gradient) * sums["count"]
         return TrainState(state.step + 1, params, opt_state), sums
 
     return jax.pmap(
-        step, AXIS, in_axes=(None, None, 0), out_axes=(None, None), donate_argnums=0
+        step, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0
     )
 
 
-def make_eval_step(model: PromptedCLIP, seed: int) -> Callable[..., Sums]:
-    """Builds the evaluation step: (params, frozen, batch) -> sums over the global batch.
+def make_eval_step(model: PromptedCLIP) -> Callable[..., Sums]:
+    """Builds the evaluation step: (params, frozen, root, batch) -> sums over the global batch.
 
     Inference: marks by argmax, a random patch at a place fixed per example.
     """
-    place_key = keys.stream(seed, "place at evaluation")
 
-    def step(params, frozen, batch) -> Sums:
+    def step(params, frozen, root, batch) -> Sums:
         logits, out = model.apply(
-            _variables(params, frozen),
+            variables_of(params, frozen),
             batch["image"],
-            place_keys=keys.per_example(place_key, batch["index"]),
+            place_keys=evaluation_places(root, batch["index"]),
         )
         return jax.lax.psum(_sums(logits, batch, out), AXIS)
 
-    return jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
+    return jax.pmap(step, AXIS, in_axes=(None, None, None, 0), out_axes=None)

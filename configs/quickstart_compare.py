@@ -1,0 +1,30 @@
+"""TP, VP, AdaViPro and linear probe on the embedded digits, over prompt sizes, starts and seeds.
+
+    python launch.py --config configs/quickstart_compare.py --workdir runs/compare
+
+Writes a table with paired differences, accuracy over prompt size (AdaViPro's figure 2) and prompted
+images with their masks (figure 4) to the workdir; stopped, it goes on where it was. Change what all
+runs share by overrides, as with any config (--config.optim.epochs=2).
+"""
+
+from configs import quickstart
+
+SIZES = (4, 8, 12, 16)  # pixels; 16 covers the image of 32
+SEEDS = (0, 1, 2, 3, 4)
+
+
+def get_config():
+    c = quickstart.get_config()
+    c.name = "quickstart_compare"
+    runs = [("tp", (("method.name", "tp"),))]
+    for seed in SEEDS:
+        method = ("method.name", "linear"), ("seed", seed)
+        runs.append((f"linear-s{seed}", method))
+        for init in ("normal", "zeros"):
+            for size in SIZES:
+                for name in ("vp", "adavipro"):
+                    keys = {"method.name": name, "prompt.init": init, "prompt.size": size}
+                    run = (*keys.items(), ("seed", seed))
+                    runs.append((f"{name}-{init}-p{size}-s{seed}", run))
+    c.sweep = tuple(runs)
+    return c

@@ -1,0 +1,144 @@
+"""What can go wrong with a checkpoint file, and what is read off a good one."""
+
+import io
+import pickle
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+import vprompt_jax as vp
+from tests.conftest import GOLDEN, TINY, random_tensors
+from vprompt_jax.clip import formats, openai
+from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.clip.variants import VIT_B_32
+from vprompt_jax.errors import UserError
+
+
+def test_vit_b_32_has_the_published_number_of_parameters():
+    shapes = variable_shapes(VIT_B_32)
+    assert sum(int(np.prod(s)) for s in shapes.values()) == 151_277_313
+
+
+def test_export_and_load_are_inverse(tmp_path):
+    clip, variables = vp.clip.load(GOLDEN / "openai_rn_tiny.pt")
+    flat = traverse_util.flatten_dict(variables)
+    path = tmp_path / "again.safetensors"
+    formats.write_safetensors(path, openai.to_state_dict(flat), {})
+    again, same = vp.clip.load(path)
+    assert again.config == clip.config
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+
+
+def test_an_openai_file_alone_loads_as_quickgelu_with_a_notice(caplog):
+    clip, _ = vp.clip.load(GOLDEN / "openai_vit_tiny.safetensors")
+    assert clip.config.activation == "quick_gelu"
+    assert "QuickGELU" in caplog.text
+
+
+def test_a_missing_file_names_the_way_out():
+    with pytest.raises(UserError, match="no checkpoint 'nowhere.pt'.*mini-clip-rn"):
+        vp.clip.load("nowhere.pt")
+
+
+@pytest.mark.parametrize(
+    "name, keep",
+    [("openai_vit_tiny.safetensors", 0.5), ("openai_rn_tiny.pt", 0.9), ("openai_rn_tiny.pt", 0.0)],
+)
+def test_a_truncated_file_is_refused(tmp_path, name, keep):
+    data = (GOLDEN / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        vp.clip.load(path)
+
+
+def test_a_damaged_tensor_inside_an_archive_is_refused(tmp_path):
+    data = bytearray((GOLDEN / "openai_rn_tiny.pt").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / "flipped.pt"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="CRC"):
+        vp.clip.load(path)
+
+
+def archive_of(path, payload: bytes):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", payload)
+
+
+class Evil:
+    def __reduce__(self):
+        return (eval, ("__import__('os').system('touch pwned')",))
+
+
+def test_a_pickle_that_asks_for_code_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archive_of(tmp_path / "evil.pt", pickle.dumps({"weight": Evil()}))
+    with pytest.raises(UserError, match="builtins.eval"):
+        vp.clip.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+class Outside(pickle.Pickler):
+    """Pickles a tensor whose strides leave its storage."""
+
+    class Tensor:
+        pass
+
+    def reducer_override(self, value):
+        if isinstance(value, self.Tensor):
+            return _rebuild_tensor_v2, (Storage(), 0, (1000, 1000), (1000, 1), False, {})
+        return NotImplemented
+
+    def persistent_id(self, value):
+        return ("storage", FloatStorage, "0", "cpu", 4) if isinstance(value, Storage) else None
+
+
+class Storage:
+    pass
+
+
+class FloatStorage:
+    pass
+
+
+def _rebuild_tensor_v2(*args):
+    raise AssertionError("never called")
+
+
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
+    # The names the restricted reader knows, as torch would have written them.
+    buffer = io.BytesIO()
+    Outside(buffer, protocol=2).dump({"w": Outside.Tensor()})
+    here = __name__.encode()
+    data = buffer.getvalue()
+    data = data.replace(b"c" + here + b"\n_rebuild", b"ctorch._utils\n_rebuild")
+    data = data.replace(b"c" + here + b"\nFloatStorage", b"ctorch\nFloatStorage")
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/data/0", np.zeros(4, np.float32).tobytes())
+    with pytest.raises(UserError, match="beyond its storage"):
+        vp.clip.load(tmp_path / "w.pt")
+
+
+def test_missing_left_over_and_misshapen_names_are_all_listed(tmp_path):
+    tensors = random_tensors(TINY)
+    tensors["extra.weight"] = np.zeros(3, np.float32)
+    del tensors["ln_final.bias"]
+    tensors["visual.ln_post.weight"] = np.zeros(7, np.float32)
+    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    with pytest.raises(UserError) as error:
+        vp.clip.load(tmp_path / "w.safetensors")
+    message = str(error.value)
+    assert "- ln_final.bias is missing" in message
+    assert "+ extra.weight is not part" in message
+    assert "! visual.ln_post.weight has shape (7,)" in message
+
+
+def test_a_file_that_is_no_clip_is_refused(tmp_path):
+    formats.write_safetensors(tmp_path / "w.safetensors", {"fc.weight": np.zeros((2, 2))}, {})
+    with pytest.raises(UserError, match="text_projection is missing"):
+        vp.clip.load(tmp_path / "w.safetensors")

@@ -1,0 +1,42 @@
+"""Token ids that OpenAI's tokenizer is known to give."""
+
+import numpy as np
+import pytest
+
+from vprompt_jax import clip
+
+
+@pytest.mark.parametrize(
+    "text, ids",
+    [
+        ("a diagram", [320, 22697]),  # OpenAI's README
+        ("a dog", [320, 1929]),
+        ("a cat", [320, 2368]),
+        ("This is a photo of a 7", [589, 533, 320, 1125, 539, 320, 278]),
+        ("  A   DOG\n", [320, 1929]),
+        ("a &amp;amp; dog", [320, 261, 1929]),
+        ("", []),
+    ],
+)
+def test_known_ids(text, ids):
+    row = clip.tokenize([text])[0]
+    expected = [49406, *ids, 49407]
+    np.testing.assert_array_equal(row[: len(expected)], expected)
+    assert not row[len(expected) :].any()
+
+
+def test_shape_and_dtype():
+    tokens = clip.tokenize(["a dog", "a cat"], context_length=9)
+    assert tokens.shape == (2, 9)
+    assert tokens.dtype == np.int32
+
+
+def test_every_digit_is_its_own_token():
+    assert (clip.tokenize("2026")[0] > 0).sum() == 6
+
+
+def test_a_text_that_is_too_long_is_refused_or_cut():
+    with pytest.raises(ValueError, match="longer than context_length=8"):
+        clip.tokenize("one two three four five six seven", context_length=8)
+    row = clip.tokenize("one two three four five six seven", context_length=8, truncate=True)[0]
+    assert row[-1] == 49407

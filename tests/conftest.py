@@ -1,0 +1,99 @@
+"""Every test runs on four virtual CPU devices, with a CLIP small enough to compile in seconds."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Many tests compile the same small programs; a cache of this session's own keeps the suite short.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vprompt_jax.clip import CLIP, CLIPConfig, formats, openai
+from vprompt_jax.clip.load import variable_shapes
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+
+TINY = CLIPConfig(
+    embed_dim=16,
+    image_resolution=32,
+    vision_layers=2,
+    vision_width=64,
+    vision_heads=1,
+    vision_patch_size=8,
+    context_length=16,
+    vocab_size=49408,
+    text_width=64,
+    text_heads=1,
+    text_layers=1,
+)
+
+
+def random_tensors(config: CLIPConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """An OpenAI-named state dict of random weights."""
+    rng = np.random.default_rng(seed)
+    flat = {}
+    for path, shape in variable_shapes(config).items():
+        # Embeddings of size 1 keep the texts of different classes apart.
+        fan_in = 1 if path[-1] == "embedding" else max(int(np.prod(shape[:-1])), 1)
+        values = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
+        if path[-1] in ("scale", "var"):
+            values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        flat[path] = np.float32(2.0) if path[-1] == "logit_scale" else values
+    return openai.to_state_dict(flat)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory) -> Path:
+    """A tiny ViT CLIP with random weights, as a checkpoint file with a config beside it."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    formats.write_safetensors(path, random_tensors(TINY), {})
+    path.with_suffix(".json").write_text(json.dumps({"clip": dataclasses.asdict(TINY)}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path) -> tuple[CLIP, dict]:
+    from vprompt_jax import clip
+
+    return clip.load(tiny_path)
+
+
+@pytest.fixture
+def tiny_config(tiny_path):
+    """A run of a few seconds: AdaViPro, tiny CLIP, embedded digits."""
+    from vprompt_jax.config import default_config
+
+    c = default_config()
+    c.name = "tiny"
+    c.model.checkpoint = str(tiny_path)
+    c.prompt.size = 4
+    c.prompt.learning_rate = 1.0
+    c.mask.region = 8
+    c.mask.width = 4
+    c.mask.learning_rate = 0.1
+    c.optim.batch_size = 600
+    c.optim.epochs = 2
+    c.optim.warmup_steps = 2
+    c.eval.every_epochs = 1
+    c.eval.batch_size = 1000
+    c.log.every_steps = 3
+    return c
+
+
+def leaves_by_path(tree) -> dict[str, np.ndarray]:
+    """A nested dictionary's leaves as NumPy arrays, by dotted path."""
+    flat = traverse_util.flatten_dict(jax.device_get(tree))
+    return {".".join(map(str, k)): np.asarray(v) for k, v in flat.items()}

@@ -1,0 +1,160 @@
+"""Every formula of AdaViPro against a loop in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vprompt_jax.prompts import adavipro
+from vprompt_jax.prompts.edges import EDGES, laplacian, sobel
+
+RNG = np.random.default_rng(0)
+
+
+def loop_filter(x, kernel):
+    """Correlation with a 3x3 kernel per channel, zeros beyond the border."""
+    batch, height, width, channels = x.shape
+    y = np.zeros_like(x, np.float64)
+    for b in range(batch):
+        for i in range(height):
+            for j in range(width):
+                for c in range(channels):
+                    for di in (-1, 0, 1):
+                        for dj in (-1, 0, 1):
+                            if 0 <= i + di < height and 0 <= j + dj < width:
+                                y[b, i, j, c] += kernel[di + 1][dj + 1] * x[b, i + di, j + dj, c]
+    return y
+
+
+def test_laplacian():
+    x = RNG.normal(size=(2, 6, 5, 3)).astype(np.float32)
+    expected = loop_filter(x, [[0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    np.testing.assert_allclose(laplacian(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_sobel():
+    x = RNG.normal(size=(2, 6, 5, 3)).astype(np.float32)
+    across = loop_filter(x, [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    down = loop_filter(x, [[-1, -2, -1], [0, 0, 0], [1, 2, 1]])
+    np.testing.assert_allclose(sobel(x), np.hypot(across, down), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_policy_logits(edge):
+    """Convergence convolution, ReLU, policy convolution of kernel and stride `region`."""
+    side, region, width = 8, 4, 5
+    generator = adavipro.MaskGenerator(region, width, edge)
+    x = RNG.normal(size=(2, side, side, 3)).astype(np.float32)
+    params = generator.init(jax.random.key(0), x)
+    p = jax.tree.map(np.asarray, params["params"])
+    edges = np.asarray(EDGES[edge](x))
+    hidden = np.zeros((2, side, side, width))
+    for o in range(width):
+        for c in range(3):
+            kernel = p["convergence"]["kernel"][:, :, c, o]
+            hidden[..., o] += loop_filter(edges[..., c : c + 1], kernel)[..., 0]
+        hidden[..., o] += p["convergence"]["bias"][o]
+    hidden = np.maximum(hidden, 0)
+    expected = np.zeros((2, side // region, side // region, 2))
+    for b, g, h, o in np.ndindex(expected.shape):
+        patch = hidden[b, g * region : (g + 1) * region, h * region : (h + 1) * region]
+        expected[b, g, h, o] = (patch * p["policy_kernel"][..., o]).sum() + p["policy_bias"][o]
+    np.testing.assert_allclose(generator.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_marks_are_gumbel_max_and_exactly_0_or_1():
+    logits = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
+    noise = RNG.gumbel(size=logits.shape).astype(np.float32)
+    marks = np.asarray(adavipro.sampled_marks(logits, noise, jnp.float32(0.3)))
+    assert set(np.unique(marks)) == {0.0, 1.0}
+    for at in np.ndindex(marks.shape):
+        log_p = logits[at] - np.log(np.exp(logits[at]).sum())
+        assert marks[at] == np.argmax(log_p + noise[at])
+
+
+@pytest.mark.parametrize("temperature", [5.0, 0.5])
+def test_straight_through_gradient_is_the_relaxations(temperature):
+    logits = RNG.normal(size=(2, 3, 3, 2)).astype(np.float32)
+    noise = RNG.gumbel(size=logits.shape).astype(np.float32)
+    weight = RNG.normal(size=(2, 3, 3)).astype(np.float32)
+
+    def through_marks(z):
+        return (weight * adavipro.sampled_marks(z, noise, temperature)).sum()
+
+    ours = np.asarray(jax.grad(through_marks)(jnp.asarray(logits)))
+    # By hand: s = softmax((log p + g) / tau)[on]; ds/dz_on = s (1 - s) / tau, ds/dz_off = -that,
+    # since the normaliser of log p cancels between the two scores.
+    scores = logits - np.log(np.exp(logits).sum(-1, keepdims=True)) + noise
+    s = 1 / (1 + np.exp(-(scores[..., 1] - scores[..., 0]) / temperature))
+    slope = weight * s * (1 - s) / temperature
+    np.testing.assert_allclose(ours, np.stack([-slope, slope], -1), rtol=1e-4, atol=1e-6)
+
+
+def test_marks_at_the_papers_last_temperature_are_finite():
+    logits = jnp.array([[3.0, 3.0], [2.0, -9.0], [1e4, -1e4]])
+    last = adavipro.temperature_at(jnp.int32(999), 5.0, 0.98, 0.0)
+    grad = jax.grad(lambda z: adavipro.sampled_marks(z, jnp.zeros_like(z), last).sum())(logits)
+    assert float(last) == pytest.approx(8.6e-9, rel=0.02)
+    assert np.isfinite(np.asarray(grad)).all()
+
+
+def test_inference_is_argmax_without_noise():
+    logits = RNG.normal(size=(5, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(adavipro.best_marks(logits), np.argmax(logits, -1))
+
+
+def test_dilation_repeats_each_mark_over_its_region():
+    marks = RNG.integers(0, 2, (2, 3, 3)).astype(np.float32)
+    pixels = np.asarray(adavipro.dilate(marks, 4))
+    assert pixels.shape == (2, 12, 12, 1)
+    for b, i, j in np.ndindex(2, 12, 12):
+        assert pixels[b, i, j, 0] == marks[b, i // 4, j // 4]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 10, 100, 999])
+def test_temperature_schedule_and_its_floor(epoch):
+    at = adavipro.temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.0)
+    assert float(at) == pytest.approx(5 * 0.98**epoch, rel=1e-3)
+    floored = adavipro.temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.5)
+    assert float(floored) == pytest.approx(max(5 * 0.98**epoch, 0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "region, width, count", [(32, 64, 132_866), (32, 8, 16_610), (16, 64, 34_562)]
+)
+def test_parameter_counts(region, width, count):
+    shapes = jax.eval_shape(
+        adavipro.MaskGenerator(region, width).init,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+def test_initialisation_is_torchs():
+    params = adavipro.MaskGenerator(8, 64).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    for value, fan_in in [
+        (params["params"]["convergence"]["kernel"], 27),
+        (params["params"]["policy_kernel"], 8 * 8 * 64),
+    ]:
+        bound = fan_in**-0.5
+        assert np.abs(value).max() <= bound
+        assert np.abs(value).max() > 0.98 * bound
+        assert float(jnp.std(value)) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_24_of_49_regions_hold_a_padding_of_30_at_224():
+    from vprompt_jax.prompts.vp import support
+
+    active = adavipro.regions_with(jnp.asarray(support("padding", 30, 224))[None], 32)
+    assert int(active.sum()) == 24
+
+
+def test_a_region_that_does_not_divide_names_the_nearest():
+    with pytest.raises(ValueError, match="mask.region=30 .* 224; nearest that do: 28, 32"):
+        adavipro.check_region(30, 224)
+
+
+@pytest.mark.parametrize("resolution, region", [(224, 32), (336, 48), (32, 4)])
+def test_default_region_is_about_a_seventh(resolution, region):
+    assert adavipro.default_region(resolution) == region

@@ -1,0 +1,131 @@
+"""Configs: all build, every key is read, and wrong values are named."""
+
+import importlib.util
+import re
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from vprompt_jax import config as config_lib
+from vprompt_jax import methods, sweep
+from vprompt_jax.clip import CLIP
+from vprompt_jax.clip.variants import VIT_B_32
+from vprompt_jax.errors import UserError
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+
+
+def load_config(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_config_builds(path):
+    base = load_config(path)
+    assert base.name == path.stem
+    for config in sweep.expand(base).values() if base.sweep else [base]:
+        resolved = config_lib.resolve(config)
+        from vprompt_jax.zoo.pretrain import CONFIG as MINI
+
+        tower = MINI if config.model.checkpoint == "mini-clip-rn" else VIT_B_32
+        model = methods.build(resolved, CLIP(tower), 10)
+        jax.eval_shape(model.init_trained, jax.random.key(0))
+
+
+def test_the_papers_config_is_the_papers_setting():
+    config = config_lib.resolve(load_config(ROOT / "configs" / "adaviprompt_cifar10.py"))
+    model = methods.build(config, CLIP(VIT_B_32), 10)
+    shapes = jax.eval_shape(model.init_trained, jax.random.key(0))
+    counts = {p: sum(x.size for x in jax.tree.leaves(t)) for p, t in shapes.items()}
+    assert counts == {"prompt": 69_840, "mask": 132_866}
+    assert config.protocol == "paper"
+    assert (config.prompt.learning_rate, config.mask.learning_rate) == (40.0, 1.0)
+    assert (config.mask.temperature, config.mask.temperature_decay) == (5.0, 0.98)
+    assert config.mask.temperature_min == 0.0
+    assert (config.optim.batch_size, config.optim.epochs) == (256, 1000)
+    assert (config.optim.momentum, config.optim.weight_decay) == (0.9, 0.0)
+    assert config.optim.warmup_steps == 1000
+    assert config.prompt.init == "normal"
+
+
+def test_the_method_defaults_are_the_papers():
+    config = config_lib.resolve(config_lib.default_config())
+    assert (config.prompt.learning_rate, config.mask.learning_rate) == (40.0, 1.0)
+    assert (config.mask.width, config.mask.edge) == (64, "laplacian")
+
+
+def keys_of(config, prefix=""):
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from keys_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_every_key_is_read_somewhere():
+    sources = "\n".join(
+        p.read_text() for p in (ROOT / "vprompt_jax").rglob("*.py") if p.name != "config.py"
+    )
+    for key in keys_of(config_lib.default_config()):
+        if key.endswith("learning_rate"):
+            pattern = r"config\[part\]\.learning_rate"
+        else:
+            section, _, field = key.rpartition(".")
+            reader = {"optim": "c", "mask": "m"}.get(section, section) or "config"
+            pattern = rf"\b({section or 'config'}|{reader})\.{field}\b"
+        assert re.search(pattern, sources), f"no code reads config.{key}"
+
+
+def test_unknown_keys_are_refused():
+    config = config_lib.default_config()
+    with pytest.raises(AttributeError, match="learning_rte"):
+        config.prompt.learning_rte = 3.0
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("method.name", "adavpro", "unknown method 'adavpro'.*\n.*tp: "),
+        ("prompt.template", "frame", "choose one of none, padding"),
+        ("mask.edge", "canny", "choose one of laplacian, sobel, none"),
+        ("optim.batch_size", 0, "must be between 1"),
+        ("optim.epochs", -1, "must be between 0"),
+        ("prompt.learning_rate", float("nan"), "must be between 0"),
+        ("prompt.learning_rate", float("inf"), "must be between 0"),
+        ("mask.temperature", 0.0, "must be between"),
+        ("data.val_fraction", 1.5, "must be between"),
+        ("data.source", "web", "choose one of digits, tfds, folder"),
+        ("data.source", "folder", "needs config.data.dir"),
+        ("data.source", "tfds", "needs config.data.name"),
+        ("prompt.template", "none", "needs a prompt to place"),
+    ],
+)
+def test_wrong_values_are_named(key, value, message):
+    config = config_lib.default_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        config_lib.resolve(config)
+
+
+def test_keys_of_parts_that_a_method_lacks_do_not_count():
+    config = config_lib.default_config()
+    config.method.name = "vp"
+    one = config_lib.resolve(config)
+    config.mask.region = 4
+    assert config_lib.fingerprint(config_lib.resolve(config)) == config_lib.fingerprint(one)
+    config.prompt.size = 4
+    assert config_lib.fingerprint(config_lib.resolve(config)) != config_lib.fingerprint(one)
+    assert np.all([k not in one.mask for k in ("region", "width")])
+
+
+def test_difference_names_what_changed():
+    a, b = (config_lib.default_config().to_dict() for _ in range(2))
+    b["seed"] = 3
+    b["prompt"]["size"] = 7
+    assert config_lib.difference(a, b) == ["prompt.size: None -> 7", "seed: 0 -> 3"]

@@ -1,0 +1,148 @@
+"""`fit` from a config to result.json: every method, resuming, and what it refuses."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import leaves_by_path
+from vprompt_jax import methods
+from vprompt_jax.errors import UserError
+from vprompt_jax.train import fit, loop
+from vprompt_jax.train.run import load_run
+
+PARAMETERS = {
+    "tp": 0,
+    "vp": 3 * (32**2 - 24**2),
+    # 3x3x3->4 with bias, then 8x8x4->2 with bias.
+    "adavipro": 3 * (32**2 - 24**2) + (27 * 4 + 4) + (64 * 4 * 2 + 2),
+    "linear": 16 * 10 + 10,
+}
+
+
+def test_the_table_of_counts_is_complete():
+    assert set(PARAMETERS) == set(methods.METHODS)
+
+
+@pytest.mark.parametrize("method", PARAMETERS)
+def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
+    tiny_config.method.name = method
+    result = fit(tiny_config, tmp_path)
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["method"] == method
+    assert result["trainable_parameters"] == PARAMETERS[method]
+    assert result["split_sizes"] == {"train": 3234, "val": 1436, "test": 2880}
+    assert result["steps"] == (0 if method == "tp" else 2 * 6)
+    assert 0 <= result["test_accuracy"] <= 1
+    if method == "tp":
+        assert result["test_accuracy"] == result["zero_shot_accuracy"]
+    else:
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(x)["step"] for x in lines if "val/accuracy" in x]
+        assert steps == [6, 12]
+        assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert json.loads((tmp_path / "config.json").read_text())["method"]["name"] == method
+
+
+@pytest.mark.parametrize("template", ["fixed_patch", "random_patch"])
+def test_patches_compose_with_the_mask_and_a_linear_head(tiny_config, tmp_path, template):
+    tiny_config.prompt.template = template
+    tiny_config.prompt.size = 8
+    tiny_config.head.kind = "linear"
+    tiny_config.optim.epochs = 1
+    result = fit(tiny_config, tmp_path)
+    assert set(result["trainable_parameters_by_part"]) == {"prompt", "mask", "head"}
+    assert result["trainable_parameters_by_part"]["prompt"] == 192
+
+
+def test_paper_protocol_trains_on_everything_and_selects_nothing(tiny_config, tmp_path):
+    tiny_config.protocol = "paper"
+    tiny_config.optim.epochs = 1
+    result = fit(tiny_config, tmp_path)
+    assert result["test_accuracy_best_val"] is None
+    assert result["split_sizes"]["val"] == 0
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_run_resumes_to_the_same_parameters_and_history(
+    tiny_config, tmp_path, monkeypatch
+):
+    fit(tiny_config, tmp_path / "whole")
+    monkeypatch.setattr(loop.metrics, "make_writer", _stopping(loop.metrics.make_writer, at=9))
+    with pytest.raises(Stop):
+        fit(tiny_config, tmp_path / "parts")
+    monkeypatch.undo()
+    assert not (tmp_path / "parts" / "result.json").exists()
+    fit(tiny_config, tmp_path / "parts")
+    whole, parts = (load_run(tmp_path / n)[1] for n in ("whole", "parts"))
+    for name, leaf in leaves_by_path(whole).items():
+        np.testing.assert_array_equal(leaf, leaves_by_path(parts)[name])
+    histories = [(tmp_path / n / "metrics.jsonl").read_text() for n in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+def _stopping(make_writer, at):
+    def make(workdir, resume_step):
+        writer = make_writer(workdir, resume_step)
+        write = writer.write_scalars
+
+        def write_scalars(step, scalars):
+            if step >= at:
+                raise Stop
+            write(step, scalars)
+
+        writer.write_scalars = write_scalars
+        return writer
+
+    return make
+
+
+def test_a_finished_run_is_not_run_again(tiny_config, tmp_path, monkeypatch):
+    tiny_config.optim.epochs = 1
+    result = fit(tiny_config, tmp_path)
+    monkeypatch.setattr("vprompt_jax.train.run.train", None)
+    assert fit(tiny_config, tmp_path) == result
+
+
+def test_another_config_in_the_same_workdir_is_refused_with_the_difference(tiny_config, tmp_path):
+    tiny_config.method.name = "tp"
+    fit(tiny_config, tmp_path)
+    tiny_config.seed = 5
+    with pytest.raises(UserError, match="seed: 0 -> 5"):
+        fit(tiny_config, tmp_path)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, tmp_path, caplog):
+    fit(tiny_config, tmp_path)
+    newest = tmp_path / "checkpoints" / "12"
+    for file in newest.rglob("*"):
+        if file.is_file() and file.stat().st_size:
+            file.write_bytes(b"\0" * 10)
+    run, _ = load_run(tmp_path)
+    state, _ = loop.restore(run, loop.Checkpoints(tmp_path / "checkpoints"))
+    assert int(state.step) == 6
+    assert "step 12 cannot be read" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_to_change(tiny_config, tmp_path, monkeypatch):
+    tiny_config.method.name = "vp"
+    monkeypatch.setattr(
+        loop, "mean", lambda sums: {**{k: float("nan") for k in jax.device_get(sums)}}
+    )
+    with pytest.raises(UserError, match="loss is nan at step 3: lower the learning rate"):
+        fit(tiny_config, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_sizes_that_do_not_fit_the_tower_are_refused(tiny_config, tmp_path):
+    tiny_config.mask.region = 5
+    with pytest.raises(UserError, match="nearest that do: 4, 8"):
+        fit(tiny_config, tmp_path)
+    tiny_config.mask.region = 8
+    tiny_config.prompt.size = 17
+    with pytest.raises(UserError, match=r"size 1\.\.16"):
+        fit(tiny_config, tmp_path)

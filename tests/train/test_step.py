@@ -1,0 +1,119 @@
+"""The step: what it transfers, what it leaves alone, and what it computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.train.trajectory import small_config
+from vprompt_jax.clip import preprocess_batch, unit_norm
+from vprompt_jax.data import pipeline
+from vprompt_jax.train import evaluate, step
+from vprompt_jax.train.assemble import assemble
+
+
+@pytest.fixture(scope="module")
+def run(tiny_path):
+    return assemble(small_config(str(tiny_path)))
+
+
+@pytest.fixture(scope="module")
+def train_step(run):
+    return step.make_train_step(run.model, run.optimizer(), run.temperature)
+
+
+def batches(run, **kwargs):
+    options = dict(batch_size=30, epochs=1, seed=0, start=0, workers=1)
+    return pipeline.train_batches(run.dataset.train, **{**options, **kwargs})
+
+
+def test_a_step_transfers_only_the_batch(run, train_step):
+    """Once the batch is placed, nothing moves to, from or between devices."""
+    state, stream = run.initial_state(), batches(run)
+    state, _ = train_step(state, run.frozen, run.root, pipeline.to_devices(next(stream)))
+    placed = pipeline.to_devices(next(stream))
+    with jax.transfer_guard("disallow_explicit"):
+        state, _ = train_step(state, run.frozen, run.root, placed)
+    assert int(state.step) == 2
+    assert placed["image"].dtype == jnp.uint8
+
+
+def test_the_transfer_guard_would_notice(run, train_step):
+    state, stream = run.initial_state(), batches(run)
+    with (
+        pytest.raises(Exception, match="[Dd]isallowed"),
+        jax.transfer_guard("disallow_explicit"),
+    ):
+        train_step(state, jax.device_get(run.frozen), run.root, next(stream))
+
+
+def test_frozen_weights_stay_bit_identical_and_trained_parts_move(run, train_step):
+    before = jax.device_get(run.frozen)
+    state = run.initial_state()
+    initial = jax.device_get(state.params)
+    for _, batch in zip(range(3), batches(run), strict=False):
+        state, _ = train_step(state, run.frozen, run.root, pipeline.to_devices(batch))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(run.frozen))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), initial, jax.device_get(state.params))
+    assert all(jax.tree.leaves(moved))
+
+
+def test_the_state_holds_only_what_is_trained(run):
+    state = run.initial_state()
+    assert set(state.params) == {"prompt", "mask"}
+    # Parameters and momentum, the step, and the two schedules' counts.
+    trained = sum(x.size for x in jax.tree.leaves(state.params))
+    assert sum(x.size for x in jax.tree.leaves(state)) == 2 * trained + 3
+
+
+def test_one_step_by_hand(run, train_step):
+    """Loss and prompt gradient of the step against a plain, unpadded, unmapped computation."""
+    batch = next(batches(run))
+    state = run.initial_state()
+    params = jax.device_get(state.params)
+    after, sums = train_step(state, run.frozen, run.root, pipeline.to_devices(batch))
+
+    real = batch["weight"].ravel() > 0
+    images = batch["image"].reshape(-1, 32, 32, 3)[real]
+    labels, index = batch["label"].ravel()[real], batch["index"].ravel()[real]
+    frozen = jax.device_get(run.frozen)
+    noise_keys = step.noise_keys(jax.random.key(0), 0, index)
+    noise = jax.vmap(lambda k: jax.random.gumbel(k, (4, 4, 2)))(noise_keys)
+
+    def loss_of(prompt):
+        x = preprocess_batch(images, 32)
+        logits = run.model.mask.apply({"params": params["mask"]}, x)
+        scores = jax.nn.log_softmax(logits) + noise
+        marks = (scores[..., 1] > scores[..., 0]).astype(jnp.float32)
+        pixels = jnp.repeat(jnp.repeat(marks, 8, 1), 8, 2)[..., None]
+        x = x + prompt.reshape(32, 32, 3) * pixels
+        clip_variables = {"params": frozen["params"]["clip"]}
+        features = run.model.clip.apply(clip_variables, x, method="encode_image")
+        texts = frozen["constants"]["text_features"]
+        scale = jnp.exp(frozen["params"]["clip"]["logit_scale"])
+        logits = scale * unit_norm(features) @ texts.T
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    with jax.default_matmul_precision("highest"):
+        loss, gradient = jax.value_and_grad(loss_of)(params["prompt"]["values"])
+    assert evaluate.mean(sums)["loss"] == pytest.approx(float(loss), rel=1e-4)
+    # First step of a 4-step warm-up to 40: lr 10, momentum still empty.
+    expected = params["prompt"]["values"] - 10.0 * gradient
+    got = jax.device_get(after.params)["prompt"]["values"]
+    scale = np.abs(10.0 * gradient).max()
+    assert np.abs(got - expected).max() < 1e-3 * scale
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 1436])
+def test_evaluation_counts_every_image_once(run, size):
+    """Against accuracy by hand, for batches that do not divide the split or the devices."""
+    split = run.dataset.val.take(np.arange(size))
+    eval_step = step.make_eval_step(run.zero_shot_model)
+    values = evaluate.evaluate(eval_step, {}, run, split)
+    texts = jax.device_get(run.frozen)["constants"]["text_features"]
+    clip_variables = {"params": run.frozen["params"]["clip"]}
+    x = preprocess_batch(split.fetch(np.arange(size)), 32)
+    features = run.model.clip.apply(clip_variables, x, method="encode_image")
+    hits = np.argmax(unit_norm(features) @ texts.T, -1) == split.labels
+    assert values["accuracy"] == pytest.approx(float(hits.mean()), abs=1.5 / size if size > 100 else 1e-6)

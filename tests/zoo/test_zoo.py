@@ -1,0 +1,73 @@
+"""The mini CLIP that ships: what its JSON says, and how it is made."""
+
+import json
+
+import jax
+import numpy as np
+
+import vprompt_jax as vp
+from vprompt_jax.clip.load import ZOO
+from vprompt_jax.zoo import glyphs, pretrain
+
+NAME = "mini-clip-rn"
+
+
+def test_the_shipped_model_is_the_one_its_json_describes():
+    notes = json.loads((ZOO / f"{NAME}.json").read_text())
+    clip, variables = vp.clip.load(NAME)
+    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == pretrain.CONFIG
+    assert notes["classes"] == list(glyphs.CLASSES)
+    assert (ZOO / f"{NAME}.safetensors").stat().st_size < 12 * 2**20
+    images, labels = glyphs.render_set(640, glyphs.HELD_OUT_FONTS, seed=77)
+    # Other renderings than those of the JSON's number, and a fifth as many.
+    measured = pretrain.accuracy(variables, images, labels)
+    assert abs(measured - notes["accuracy_unseen_renderings"]) < 0.06
+
+
+def test_rendering_is_deterministic_and_covers_all_classes():
+    a, labels = glyphs.render_set(64, glyphs.TRAIN_FONTS, seed=3)
+    b, _ = glyphs.render_set(64, glyphs.TRAIN_FONTS, seed=3)
+    np.testing.assert_array_equal(a, b)
+    assert set(labels) == set(range(len(glyphs.CLASSES)))
+    assert not set(glyphs.HELD_OUT_FONTS) & set(glyphs.TRAIN_FONTS)
+
+
+def test_every_caption_fits_the_mini_text_tower():
+    for glyph in glyphs.CLASSES:
+        tokens = vp.clip.tokenize(glyphs.captions(glyph), pretrain.CONFIG.context_length)
+        assert len(np.unique(tokens, axis=0)) == len(tokens)
+
+
+def test_pretraining_continues_where_it_stopped(tmp_path, monkeypatch):
+    """A run cut in two exports the same weights as a whole one."""
+    monkeypatch.setattr(pretrain, "accuracy", lambda *args: 0.0)
+    recipe = pretrain.Recipe(images=1000, steps=4, batch=8)
+    pretrain.pretrain(recipe, tmp_path / "whole", "m", save_every=2)
+
+    class Cut(Exception):
+        pass
+
+    make = pretrain.make_step
+
+    def cut_after_three(*args):
+        step, done = make(*args), []
+
+        def limited(state):
+            if len(done) == 3:
+                raise Cut
+            done.append(1)
+            return step(state)
+
+        return limited
+
+    monkeypatch.setattr(pretrain, "make_step", cut_after_three)
+    (tmp_path / "parts").mkdir()
+    for name in ("train.npz", "unseen.npz"):
+        (tmp_path / "parts" / name).symlink_to(tmp_path / "whole" / name)
+    for _ in range(2):
+        try:
+            pretrain.pretrain(recipe, tmp_path / "parts", "m", save_every=2)
+        except Cut:
+            assert (tmp_path / "parts" / "state.msgpack").exists()
+    trees = [vp.clip.load(tmp_path / n / "m.safetensors")[1] for n in ("whole", "parts")]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
