@@ -12,11 +12,12 @@ def get_config():
     c.name = "quickstart"
     c.prompt.size = 4  # 30/224 of the side
     c.prompt.init = "zeros"
-    c.prompt.learning_rate = 0.3
+    c.prompt.learning_rate = 1.0  # this and the next two: ours, chosen on val
     c.mask.region = 4
-    c.mask.learning_rate = 0.1
+    c.mask.width = 16
+    c.mask.learning_rate = 0.003
     c.optim.batch_size = 128
-    c.optim.epochs = 10
+    c.optim.epochs = 6
     c.optim.warmup_steps = 25
     c.eval.every_epochs = 2
     return c

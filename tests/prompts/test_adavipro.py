@@ -51,9 +51,9 @@ def test_policy_logits(edge):
     hidden = np.zeros((2, side, side, width))
     for o in range(width):
         for c in range(3):
-            kernel = p["convergence"]["kernel"][:, :, c, o]
+            kernel = p["convergence_kernel"][:, :, c, o]
             hidden[..., o] += loop_filter(edges[..., c : c + 1], kernel)[..., 0]
-        hidden[..., o] += p["convergence"]["bias"][o]
+        hidden[..., o] += p["convergence_bias"][o]
     hidden = np.maximum(hidden, 0)
     expected = np.zeros((2, side // region, side // region, 2))
     for b, g, h, o in np.ndindex(expected.shape):
@@ -134,7 +134,7 @@ def test_parameter_counts(region, width, count):
 def test_initialisation_is_torchs():
     params = adavipro.MaskGenerator(8, 64).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     for value, fan_in in [
-        (params["params"]["convergence"]["kernel"], 27),
+        (params["params"]["convergence_kernel"], 27),
         (params["params"]["policy_kernel"], 8 * 8 * 64),
     ]:
         bound = fan_in**-0.5
