@@ -1,26 +1,48 @@
 """Trains what a config file describes: python launch.py --config configs/quickstart.py"""
 
+import re
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment: a file of configs/. Override a key by --config.section.key=value."
+    "config",
+    None,
+    "The experiment: a file of configs/. Change a value by --config.section.key=value; "
+    "vprompt_jax/config.py says what each key means.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of results; default: runs/<config name>-<hash of the config>."
 )
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; an override of a key that does not exist is one message, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        text = str(error).replace("\\n", "\n").replace("\\'", "'")
+        unknown = re.search(r"\w+", re.sub(r"^\W*(Key\W+)?", "", text))[0]
+        given = [a.split("=")[0] for a in argv if unknown in a.split("=")[0].split(".")]
+        meant = re.search(r"Did you mean.*\?", text)
+        where = " ".join(given) or f"{unknown!r} in the config file"
+        sys.exit(f"error: unknown config key {where}. {meant[0] if meant else ''}".rstrip())
+
+
 def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected arguments {' '.join(argv[1:])}; see --help")
+    try:
+        config = _CONFIG.value
+        config.name  # noqa: B018 - a file that could not be loaded raises when it is used
+    except (OSError, SyntaxError, ImportError, AttributeError) as error:
+        sys.exit(f"error: cannot load the config: {error}")
     from vprompt_jax import cli
 
-    if len(argv) > 1:
-        sys.exit(f"error: unexpected arguments {argv[1:]}; try --help")
-    cli.launch(_CONFIG.value, _WORKDIR.value)
+    cli.launch(config, _WORKDIR.value)
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 import vprompt_jax as vp
 from vprompt_jax.clip.load import ZOO
@@ -38,6 +39,7 @@ def test_every_caption_fits_the_mini_text_tower():
         assert len(np.unique(tokens, axis=0)) == len(tokens)
 
 
+@pytest.mark.slow
 def test_pretraining_continues_where_it_stopped(tmp_path, monkeypatch):
     """A run cut in two exports the same weights as a whole one."""
     monkeypatch.setattr(pretrain, "accuracy", lambda *args: 0.0)

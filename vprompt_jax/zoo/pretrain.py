@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import math
+import multiprocessing
 import os
 import sys
 import time
@@ -184,7 +185,8 @@ def rendered(path: Path, count: int, seed: int, fonts: tuple[str, ...]):
     """Renders `count` images (rounded up to thousands) in all cores, or reads them back."""
     if not path.exists():
         work = functools.partial(_render_chunk, seed=seed, fonts=fonts)
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
+        # Forking a process that has started JAX can deadlock.
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             parts = list(pool.map(work, range(math.ceil(count / 1000))))
         images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
         partial = path.with_suffix(".part.npz")
