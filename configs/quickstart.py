@@ -1,7 +1,7 @@
 """AdaViPro on the embedded digits with the embedded mini CLIP: minutes on a laptop.
 
-    python launch.py --config configs/quickstart.py
-    python launch.py --config configs/quickstart.py --config.method.name=vp    (tp, linear)
+python launch.py --config configs/quickstart.py
+python launch.py --config configs/quickstart.py --config.method.name=vp    (tp, linear)
 """
 
 from vprompt_jax.config import default_config

@@ -82,7 +82,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.log = ml_collections.ConfigDict()
     c.log.every_steps = 50
 
-    # Runs of a sweep: (name, ((key, value), ...)) each, keys as on the command line. Empty: one run.
+    # Runs of a sweep: (name, ((key, value), ...)) each, keys as on the command line.
     c.sweep = ()
     return c.lock()
 
@@ -103,7 +103,7 @@ _CHOICES = {
 _RANGES = {
     "seed": (0, 2**31 - 1),
     "data.val_fraction": (0.001, 0.5),
-    "data.workers": (0, 256),
+    "data.workers": (1, 256),
     "prompt.size": (1, math.inf),
     "prompt.learning_rate": (0, math.inf),
     "mask.region": (1, math.inf),

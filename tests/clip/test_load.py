@@ -39,7 +39,7 @@ def test_an_openai_file_alone_loads_as_quickgelu_with_a_notice(caplog):
 
 
 def test_a_missing_file_names_the_way_out():
-    with pytest.raises(UserError, match="no checkpoint 'nowhere.pt'.*mini-clip-rn"):
+    with pytest.raises(UserError, match=r"no checkpoint 'nowhere.pt'.*mini-clip-rn"):
         vp.clip.load("nowhere.pt")
 
 
@@ -77,7 +77,7 @@ class Evil:
 def test_a_pickle_that_asks_for_code_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     archive_of(tmp_path / "evil.pt", pickle.dumps({"weight": Evil()}))
-    with pytest.raises(UserError, match="builtins.eval"):
+    with pytest.raises(UserError, match=r"builtins\.eval"):
         vp.clip.load(tmp_path / "evil.pt")
     assert not (tmp_path / "pwned").exists()
 

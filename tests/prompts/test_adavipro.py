@@ -151,7 +151,7 @@ def test_24_of_49_regions_hold_a_padding_of_30_at_224():
 
 
 def test_a_region_that_does_not_divide_names_the_nearest():
-    with pytest.raises(ValueError, match="mask.region=30 .* 224; nearest that do: 28, 32"):
+    with pytest.raises(ValueError, match=r"mask.region=30 .* 224; nearest that do: 28, 32"):
         adavipro.check_region(30, 224)
 
 

@@ -80,7 +80,7 @@ def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, 
 
 def test_an_unknown_key_in_a_sweep_is_named(tiny_config, tmp_path):
     tiny_config.sweep = (("a", (("prompt.sise", 3),)),)
-    with pytest.raises(UserError, match="sweep run 'a'.*sise"):
+    with pytest.raises(UserError, match=r"sweep run 'a'.*sise"):
         sweep.run(tiny_config, tmp_path)
 
 

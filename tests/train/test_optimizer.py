@@ -19,7 +19,9 @@ def test_schedule(warmup, steps):
     rate = optimizer.schedule(40.0, warmup, steps)
     for s in {0, 1, warmup - 1, warmup, warmup + 1, steps // 2, steps - 1}:
         if 0 <= s < steps:
-            assert float(rate(s)) == pytest.approx(formula(s, 40.0, warmup, steps), rel=1e-4, abs=1e-6)
+            assert float(rate(s)) == pytest.approx(
+                formula(s, 40.0, warmup, steps), rel=1e-4, abs=1e-6
+            )
 
 
 def test_a_run_shorter_than_its_warmup_only_warms_up():

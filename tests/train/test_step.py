@@ -42,7 +42,7 @@ def test_a_step_transfers_only_the_batch(run, train_step):
 def test_the_transfer_guard_would_notice(run, train_step):
     state, stream = run.initial_state(), batches(run)
     with (
-        pytest.raises(Exception, match="[Dd]isallowed"),
+        pytest.raises(Exception, match=r"[Dd]isallowed"),
         jax.transfer_guard("disallow_explicit"),
     ):
         train_step(state, jax.device_get(run.frozen), run.root, next(stream))
@@ -116,4 +116,6 @@ def test_evaluation_counts_every_image_once(run, size):
     x = preprocess_batch(split.fetch(np.arange(size)), 32)
     features = run.model.clip.apply(clip_variables, x, method="encode_image")
     hits = np.argmax(unit_norm(features) @ texts.T, -1) == split.labels
-    assert values["accuracy"] == pytest.approx(float(hits.mean()), abs=1.5 / size if size > 100 else 1e-6)
+    assert values["accuracy"] == pytest.approx(
+        float(hits.mean()), abs=1.5 / size if size > 100 else 1e-6
+    )

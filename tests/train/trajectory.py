@@ -1,6 +1,6 @@
 """Trains a few steps and writes what it drew and learned; run with 1 or 4 virtual devices.
 
-    python -m tests.train.trajectory CHECKPOINT OUT.npz
+python -m tests.train.trajectory CHECKPOINT OUT.npz
 """
 
 import sys
@@ -42,7 +42,7 @@ def main(checkpoint: str, out: str) -> None:
 
         def draw(params, frozen, root, batch, step):
             at = step_lib.noise_keys(root, step, batch["index"])
-            logits, out = run.model.apply(
+            _, out = run.model.apply(
                 step_lib.variables_of(params, frozen), batch["image"],
                 place_keys=at[:1], noise_keys=at, temperature=1.0,
             )  # fmt: skip

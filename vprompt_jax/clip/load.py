@@ -19,7 +19,9 @@ ZOO = Path(__file__).parent.parent / "zoo"
 
 def variable_shapes(config: CLIPConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shape of every variable of the model, by path; nothing is computed."""
-    images = jax.ShapeDtypeStruct((1, config.image_resolution, config.image_resolution, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct(
+        (1, config.image_resolution, config.image_resolution, 3), jnp.float32
+    )
     tokens = jax.ShapeDtypeStruct((1, config.context_length), jnp.int32)
     tree = jax.eval_shape(CLIP(config).init, jax.random.key(0), images, tokens)
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}

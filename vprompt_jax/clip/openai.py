@@ -110,7 +110,9 @@ def config_from_state_dict(tensors: StateDict) -> CLIPConfig:
     )
 
 
-def to_variables(tensors: StateDict, expected: dict[Path, tuple[int, ...]]) -> dict[Path, np.ndarray]:
+def to_variables(
+    tensors: StateDict, expected: dict[Path, tuple[int, ...]]
+) -> dict[Path, np.ndarray]:
     """Takes every expected array from an OpenAI-named state dict.
 
     Args:

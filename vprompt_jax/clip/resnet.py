@@ -10,9 +10,7 @@ from vprompt_jax.clip.variants import CLIPConfig
 
 def _conv3x3(features: int, stride: int, dtype: jnp.dtype) -> nn.Conv:
     # torch pads both sides alike; "SAME" would not at stride 2.
-    return nn.Conv(
-        features, (3, 3), (stride, stride), padding=1, use_bias=False, dtype=dtype
-    )
+    return nn.Conv(features, (3, 3), (stride, stride), padding=1, use_bias=False, dtype=dtype)
 
 
 def _conv1x1(features: int, dtype: jnp.dtype) -> nn.Dense:

@@ -66,9 +66,7 @@ def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset
     if dataset.val is not None:
         return dataset
     train = dataset.train
-    digests = np.array(
-        [hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in train.keys]
-    )
+    digests = np.array([hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in train.keys])
     chosen = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
         members = np.flatnonzero(train.labels == label)

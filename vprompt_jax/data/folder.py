@@ -20,7 +20,7 @@ def _image_size(path: Path) -> tuple[int, int] | str:
     try:
         with Image.open(path) as image:
             return image.size
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds
+    except Exception as error:
         return f"{path}: {type(error).__name__}: {error}"
 
 
@@ -35,10 +35,8 @@ def decode(path: Path, resolution: int | None) -> np.ndarray:
             if resolution is not None:
                 return resize_and_crop(image, resolution)
             return np.asarray(image.convert("RGB"))
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds
-        raise UserError(
-            f"cannot decode {path} ({error}): repair or remove the image"
-        ) from error
+    except Exception as error:
+        raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
 
 
 def _files(root: Path, split: str, classes: list[str]) -> tuple[list[Path], list[int]]:
@@ -90,7 +88,7 @@ def load(root: Path, resolution: int, workers: int) -> Dataset:
         if empty:
             raise UserError(f"{root / name}: no images of {', '.join(empty)}")
         found[name] = (files, labels)
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         sizes = list(pool.map(_image_size, [f for files, _ in found.values() for f in files]))
     broken = [s for s in sizes if isinstance(s, str)]
     if broken:
@@ -104,7 +102,7 @@ def load(root: Path, resolution: int, workers: int) -> Dataset:
 
 
 def _split(root: Path, files, labels, resolution: int | None, workers: int) -> Split:
-    pool = ThreadPoolExecutor(max(workers, 1))
+    pool = ThreadPoolExecutor(workers)
 
     def fetch(indices: np.ndarray) -> np.ndarray:
         return np.stack(list(pool.map(lambda i: decode(files[i], resolution), indices)))

@@ -77,9 +77,7 @@ class _TrainBatches:
         # Drawing a permutation anew for each step costs microseconds and keeps no state.
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._split))
         start = position * self._batch_size
-        return _local_batch(
-            self._split, order[start : start + self._batch_size], self._batch_size
-        )
+        return _local_batch(self._split, order[start : start + self._batch_size], self._batch_size)
 
 
 def _prefetched(source, start: int, workers: int) -> Iterator[Batch]:

@@ -48,9 +48,7 @@ def difference_table(grouped: Accuracies, zero_shot: float) -> str:
             continue
         above = f"{(differences > 0).sum()} of {len(differences)}"
         against = np.array(list(ours.values())) - zero_shot
-        rows.append(
-            [setting.init, str(setting.size), spread(differences), above, spread(against)]
-        )
+        rows.append([setting.init, str(setting.size), spread(differences), above, spread(against)])
     header = ["start", "size (px)", "AdaViPro - VP (points)", "seeds above VP",
               "AdaViPro - zero-shot (points)"]  # fmt: skip
     return _markdown(header, rows) if rows else ""

@@ -42,7 +42,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._manager.restore(step, args=ocp.args.StandardRestore(template))
-            except Exception as error:  # noqa: BLE001 - Orbax has no common base of its errors
+            except Exception as error:
                 logging.warning("checkpoint of step %d cannot be read: %s", step, error)
                 problems.append(f"step {step}: {str(error).splitlines()[0]}")
         raise UserError(

@@ -17,9 +17,7 @@ def mean(sums: dict[str, Any]) -> dict[str, float]:
     return {name: float(total) / count for name, total in sums.items() if name != "count"}
 
 
-def evaluate(
-    eval_step: Callable, params, run: Run, split: Split
-) -> dict[str, float]:
+def evaluate(eval_step: Callable, params, run: Run, split: Split) -> dict[str, float]:
     """Metrics over a split: accuracy and loss, and the share of regions on where there is a mask.
 
     Args:

@@ -150,7 +150,9 @@ def _prepare(config, workdir: Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     try:
         if path.is_file():
-            changed = config_lib.difference(json.loads(path.read_text()), json.loads(config_lib.as_json(config)))
+            changed = config_lib.difference(
+                json.loads(path.read_text()), json.loads(config_lib.as_json(config))
+            )
             if changed:
                 listed = "\n  ".join(changed)
                 raise UserError(
@@ -161,7 +163,9 @@ def _prepare(config, workdir: Path) -> dict[str, Any] | None:
         workdir.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(workdir).free
         if free < _SPACE_NEEDED:
-            raise UserError(f"only {free >> 20} MiB free at {workdir}: make room, or move --workdir")
+            raise UserError(
+                f"only {free >> 20} MiB free at {workdir}: make room, or move --workdir"
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"cannot use the workdir {workdir}: {error}") from error
     return None

@@ -1,4 +1,4 @@
-"""Digits and letters rendered from the fonts that matplotlib ships: what the mini CLIP learns from."""
+"""Digits and letters in the fonts that matplotlib ships: what the mini CLIP learns from."""
 
 import functools
 from pathlib import Path
@@ -38,7 +38,14 @@ def captions(glyph: str) -> list[str]:
     """Every caption of a class: its names in every template."""
     if glyph.isdigit():
         word = _DIGITS[int(glyph)]
-        names = [glyph, word, f"digit {glyph}", f"digit {word}", f"number {glyph}", f"number {word}"]
+        names = [
+            glyph,
+            word,
+            f"digit {glyph}",
+            f"digit {word}",
+            f"number {glyph}",
+            f"number {word}",
+        ]
     else:
         names = [glyph, f"letter {glyph}", f"capital {glyph}", f"capital letter {glyph}"]
     return [template.format(name) for name in names for template in _TEMPLATES]
@@ -48,7 +55,9 @@ def captions(glyph: str) -> list[str]:
 def _font(name: str) -> ImageFont.FreeTypeFont:
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", 34)
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", 34
+    )
 
 
 def _bend(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

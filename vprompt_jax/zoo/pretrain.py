@@ -200,7 +200,9 @@ def accuracy(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
     """Zero-shot accuracy over all glyph classes with the template "This is a photo of a {}"."""
     model = CLIP(CONFIG)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
-    text = unit_norm(model.apply(variables, tokenize(texts, CONFIG.context_length), method="encode_text"))
+    text = unit_norm(
+        model.apply(variables, tokenize(texts, CONFIG.context_length), method="encode_text")
+    )
 
     @jax.jit
     def correct(x, y):
@@ -208,7 +210,9 @@ def accuracy(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
         return ((features @ text.T).argmax(-1) == y).sum()
 
     size = 500
-    parts = [correct(images[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
+    parts = [
+        correct(images[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)
+    ]
     return float(sum(map(int, parts)) / len(labels))
 
 
