@@ -68,10 +68,10 @@ def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, 
         for name, init in (("vp-n", "normal"), ("adavipro-n", "normal"), ("tp-", "normal"))
     )
     sweep.run(tiny_config, tmp_path)
-    names = ["table.md", "runs.csv", "accuracy_over_size.png", "prompted.png"]
+    names = ["table.md", "runs.csv", "accuracy_over_size.png", "prompted_normal.png"]
     for name in names:
         assert (tmp_path / name).stat().st_size > 100
-    assert Image.open(tmp_path / "prompted.png").width > 400
+    assert Image.open(tmp_path / "prompted_normal.png").width > 400
     assert (tmp_path / "runs.csv").read_text().count("\n") == 4
     monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
     sweep.run(tiny_config, tmp_path)

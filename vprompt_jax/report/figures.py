@@ -19,23 +19,23 @@ _STYLES = {
     ("adavipro", "zeros"): dict(color="#56B4E9", marker="o", linestyle="-"),
     ("adavipro", "normal"): dict(color="#0072B2", marker="o", linestyle="--"),
 }
-_STARTS = {"zeros": "zero start", "normal": "N(0,1) start"}
-_NAMES = {"vp": "VP", "adavipro": "AdaViPro", "linear": "linear probe"}
+STARTS = {"zeros": "zero start", "normal": "N(0,1) start"}
+NAMES = {"vp": "VP", "adavipro": "AdaViPro", "linear": "linear probe"}
 
 
-def _axes(width: float, height: float):
-    import matplotlib
+def _subplots(rows: int, columns: int, width: float, height: float):
+    """A figure, drawn without a screen, and its axes [rows, columns]; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    return figure, axes
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def accuracy_over_size(grouped: Accuracies, zero_shot: float, path: Path) -> None:
     """Accuracy over prompt size, as AdaViPro's figure 2: mean and deviation over seeds."""
-    figure, axes = _axes(6.4, 4.2)
+    figure, [[axes]] = _subplots(1, 1, 6.4, 4.2)
     for (method, init), style in _STYLES.items():
         points = {
             s.size: np.array(list(v.values()))
@@ -46,18 +46,18 @@ def accuracy_over_size(grouped: Accuracies, zero_shot: float, path: Path) -> Non
             sizes = sorted(points)
             means = [100 * points[s].mean() for s in sizes]
             deviations = [100 * points[s].std(ddof=1) if len(points[s]) > 1 else 0 for s in sizes]
-            label = f"{_NAMES[method]}, {_STARTS[init]}"
+            label = f"{NAMES[method]}, {STARTS[init]}"
             axes.errorbar(sizes, means, deviations, capsize=3, label=label, **style)
-    for setting, values in grouped.items():
-        if setting.method == "linear":
-            mean = 100 * np.mean(list(values.values()))
-            axes.axhline(mean, color="#009E73", linestyle=":", label="linear probe")
     axes.axhline(100 * zero_shot, color="black", linewidth=1, label="zero-shot (TP)")
+    for setting, values in grouped.items():
+        if setting.method == "linear":  # far above: a line would flatten all the others
+            mean = 100 * np.mean(list(values.values()))
+            axes.plot([], [], " ", label=f"linear probe: {mean:.1f} %, not drawn")
     axes.set_xticks(sorted({s.size for s in grouped if s.size}))
     axes.set_xlabel("prompt size: width of the padding in pixels (the largest covers the image)")
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(fontsize=8, ncols=3, loc="outside upper center")
     figure.savefig(path, dpi=150)
 
 
@@ -86,20 +86,15 @@ def prompted_images(run: Run, params: Any, indices: np.ndarray) -> dict[str, np.
     return shown
 
 
-def gallery(columns: list[tuple[str, np.ndarray]], path: Path) -> None:
+def gallery(columns: list[tuple[str, np.ndarray]], title: str, path: Path) -> None:
     """A grid like AdaViPro's figure 4: a row per image, a titled column per treatment."""
     import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows = len(columns[0][1])
-    figure, axes = plt.subplots(
-        rows, len(columns), figsize=(1.35 * len(columns), 1.3 * rows + 0.5), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    width, height = 1.2 * len(columns), 1.2 * rows + 0.7
+    figure, axes = _subplots(rows, len(columns), width, height)
     marks_map = matplotlib.colormaps["cividis"].with_extremes(bad="#dddddd")
-    for column, (title, images) in enumerate(columns):
+    for column, (name, images) in enumerate(columns):
         for row in range(rows):
             cell, image = axes[row, column], images[row]
             if image.ndim == 3:
@@ -109,6 +104,6 @@ def gallery(columns: list[tuple[str, np.ndarray]], path: Path) -> None:
                 cell.imshow(image, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
             cell.set_xticks([])
             cell.set_yticks([])
-        axes[0, column].set_title(title, fontsize=8)
+        axes[0, column].set_title(name, fontsize=8)
+    figure.suptitle(f"{title}; masks: yellow on, blue off, grey without prompt", fontsize=9)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

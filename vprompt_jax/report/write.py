@@ -13,7 +13,7 @@ _IMAGES_SHOWN = 6
 
 
 def write(workdirs: Sequence[Path], out: Path) -> list[Path]:
-    """Writes `table.md`, `runs.csv`, `accuracy_over_size.png` and `prompted.png`.
+    """Writes `table.md`, `runs.csv`, `accuracy_over_size.png` and, per start, `prompted_START.png`.
 
     The figures appear where the runs have prompts to show.
 
@@ -39,16 +39,17 @@ def write(workdirs: Sequence[Path], out: Path) -> list[Path]:
     if any(setting.size for setting in grouped):
         written.append(out / "accuracy_over_size.png")
         figures.accuracy_over_size(grouped, zero_shot, written[-1])
-        written.append(out / "prompted.png")
-        _gallery(results, written[-1])
+    for start in sorted({setting.init for setting in grouped if setting.init}):
+        written.append(out / f"prompted_{start}.png")
+        _gallery([r for r in results if setting_of(r).init == start], written[-1])
     return written
 
 
 def _gallery(results, path: Path) -> None:
     """Every prompt size of the first seed: the same test images under VP and AdaViPro."""
     first = min(r["seed"] for r in results)
-    chosen = [r for r in results if r["seed"] == first and setting_of(r).size]
-    chosen.sort(key=lambda r: (r["prompt_init"], r["prompt_size"], r["method"] == "adavipro"))
+    chosen = [r for r in results if r["seed"] == first]
+    chosen.sort(key=lambda r: (r["prompt_size"], r["method"] == "adavipro"))
     columns: list[tuple[str, np.ndarray]] = []
     for result in chosen:
         run, params = load_run(result["workdir"])
@@ -59,9 +60,8 @@ def _gallery(results, path: Path) -> None:
             columns.append(("image", shown["image"]))
         if "edges" in shown and all(title != "edges" for title, _ in columns):
             columns.insert(1, ("edges", shown["edges"]))
-        start = "N(0,1)" if result["prompt_init"] == "normal" else "zero"
-        name = "AdaViPro" if result["method"] == "adavipro" else result["method"].upper()
-        columns.append((f"{name} {result['prompt_size']} px\n{start} start", shown["prompted"]))
+        name = figures.NAMES.get(result["method"], result["method"])
+        columns.append((f"{name}\n{result['prompt_size']} px", shown["prompted"]))
         if "marks" in shown:
             columns.append(("its mask", shown["marks"]))
-    figures.gallery(columns, path)
+    figures.gallery(columns, f"prompts with {figures.STARTS[setting_of(chosen[0]).init]}", path)
