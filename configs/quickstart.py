@@ -12,7 +12,7 @@ def get_config():
     c.name = "quickstart"
     c.prompt.size = 4  # 30/224 of the side
     c.prompt.init = "zeros"
-    c.prompt.learning_rate = 1.0  # this and the next two: ours, chosen on val
+    c.prompt.learning_rate = 1.0  # ours, like the mask's: chosen on val (docs/mini.md)
     c.mask.region = 4
     c.mask.width = 16
     c.mask.learning_rate = 0.003
