@@ -20,7 +20,7 @@ def _image_size(path: Path) -> tuple[int, int] | str:
     try:
         with Image.open(path) as image:
             return image.size
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise many kinds
         return f"{path}: {type(error).__name__}: {error}"
 
 
@@ -35,7 +35,7 @@ def decode(path: Path, resolution: int | None) -> np.ndarray:
             if resolution is not None:
                 return resize_and_crop(image, resolution)
             return np.asarray(image.convert("RGB"))
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise many kinds
         raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
 
 

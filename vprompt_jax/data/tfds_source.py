@@ -37,7 +37,7 @@ def load(name: str, data_dir: str, resolution: int) -> Dataset:
         raise UserError(f"{name} has no image and label; it is not a classification dataset")
     try:
         builder.download_and_prepare()
-    except Exception as error:
+    except Exception as error:  # TFDS passes on whatever its downloaders raise
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"{name} is not prepared in {builder.data_dir} and could not be fetched "

@@ -20,10 +20,6 @@ class Setting:
     init: str  # of the prompt; "" without one
     size: int  # of the prompt, in pixels; 0 without one
 
-    @property
-    def label(self) -> str:
-        return f"{self.method}, {self.init} start" if self.init else self.method
-
 
 # Accuracies by setting and seed.
 Accuracies = dict[Setting, dict[int, float]]

@@ -42,7 +42,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._manager.restore(step, args=ocp.args.StandardRestore(template))
-            except Exception as error:
+            except Exception as error:  # Orbax has no common base of its errors
                 logging.warning("checkpoint of step %d cannot be read: %s", step, error)
                 problems.append(f"step {step}: {str(error).splitlines()[0]}")
         raise UserError(
