@@ -10,7 +10,8 @@ from vprompt_jax.clip.preprocess import MEAN, STD, preprocess_batch
 from vprompt_jax.prompts.edges import EDGES
 from vprompt_jax.report.results import Accuracies
 from vprompt_jax.train.assemble import Run
-from vprompt_jax.train.step import evaluation_places, variables_of
+from vprompt_jax.model import variables_of
+from vprompt_jax.train.step import evaluation_places
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
 _STYLES = {

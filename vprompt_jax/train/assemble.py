@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax import clip as clip_lib
-from vprompt_jax import data, methods
+from vprompt_jax import data
+from vprompt_jax.adapters import tuning
+from vprompt_jax.build import build
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.heads import text
+from vprompt_jax.heads import mapping, text
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.prompts import adavipro
 from vprompt_jax.train import keys, optimizer
-from vprompt_jax.train.step import TrainState
+from vprompt_jax.train.step import TrainState, trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +44,25 @@ class Run:
 
     @property
     def zero_shot_model(self) -> PromptedCLIP:
-        """The same CLIP without prompt, mask and trained head."""
-        return PromptedCLIP(self.model.clip)
+        """The same CLIP with its text head and nothing that is trained."""
+        return PromptedCLIP(self.model.clip, start=self.model.start)
 
     def initial_params(self) -> dict[str, Any]:
-        """Fresh trained parameters, by part."""
-        return self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
+        """Fresh parameters by part; those of "tune" are the checkpoint's own.
+
+        With a mapping head there is a part "mapping", which is assigned instead of trained; it
+        starts as a random map.
+        """
+        params = self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
+        tower = self.frozen["params"]["clip"]["visual"]
+        if tuned := tuning.selected(tower, self.config.tune.weights):
+            params["tune"] = jax.tree.map(lambda w: jnp.array(w, jnp.float32), tuned)
+        if self.model.head == "mapping":
+            sources = self.frozen["params"]["clip"]["classifier"]["bias"].shape[0]
+            classes = len(self.dataset.class_names)
+            drawn = mapping.random_map(self.config.seed, classes, sources)
+            params["mapping"] = {"label_map": drawn}
+        return params
 
     def optimizer(self):
         """The optimiser of the trained parts."""
@@ -56,7 +71,10 @@ class Run:
         if c.warmup_fraction is not None:
             warmup = round(c.warmup_fraction * self.steps)
         return optimizer.make(
-            {part: self.config[part].learning_rate for part in self.initial_params()},
+            {
+                part: (self.config[part].optimizer, self.config[part].learning_rate)
+                for part in trained(self.initial_params())
+            },
             warmup=warmup,
             steps=self.steps,
             momentum=c.momentum,
@@ -73,7 +91,8 @@ class Run:
     def initial_state(self) -> TrainState:
         """The state before the first step, a copy on every device."""
         params = self.initial_params()
-        state = TrainState(np.zeros((), np.int32), params, self.optimizer().init(params))
+        opt_state = self.optimizer().init(trained(params))
+        state = TrainState(np.zeros((), np.int32), params, opt_state)
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
@@ -91,21 +110,23 @@ def assemble(config) -> Run:
         dtype=jnp.dtype(config.model.dtype),
     )
     dataset = data.load(config, clip.config.image_resolution)
-    model = methods.build(config, clip, len(dataset.class_names))
-    texts = text.class_texts(dataset.class_names, config.data.template)
-    embeddings = np.asarray(text.encode_classes(clip, variables, texts))
-    used = {k: variables["params"][k] for k in ("visual", "logit_scale")}
-    frozen = {"params": {"clip": used}, "constants": {"text_features": embeddings}}
+    model = build(config, clip, variables, len(dataset.class_names))
+    used = {k: v for k, v in variables["params"].items() if k != "text"}
+    frozen = {"params": {"clip": used}, "constants": {}}
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
+    if clip.config.has_text:
+        texts = text.class_texts(dataset.class_names, config.data.template)
+        embeddings = np.asarray(text.encode_classes(clip, variables, texts))
+        frozen["constants"]["text_features"] = embeddings
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)
-    trains = any(part is not None for part in (model.prompt, model.mask, model.head))
-    return Run(
+    run = Run(
         config=config,
         dataset=dataset,
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
-        steps=config.optim.epochs * per_epoch if trains else 0,
+        steps=config.optim.epochs * per_epoch,
         steps_per_epoch=per_epoch,
     )
+    return run if trained(run.initial_params()) else dataclasses.replace(run, steps=0)
