@@ -40,6 +40,10 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.dtype = "float32"  # of the frozen towers: float32 | bfloat16
     c.model.matmul_precision = "highest"  # default | high | highest; TF32 on GPUs is "default"
 
+    # What the backward pass computes again to save memory: none | dots (all but matrix products) |
+    # blocks (all but the blocks' inputs).
+    c.model.remat = "none"
+
     c.data = ml_collections.ConfigDict()
     c.data.source = "digits"  # digits (embedded) | tfds | folder
     c.data.name = ""  # of the TFDS dataset
@@ -133,6 +137,7 @@ _CHOICES = {
     "model.activation": (None, *ACTIVATIONS),
     "model.dtype": ("float32", "bfloat16"),
     "model.matmul_precision": ("default", "high", "highest"),
+    "model.remat": ("none", "dots", "blocks"),
     "data.source": ("digits", "tfds", "folder"),
     "prompt.template": ("none", *TEMPLATES),
     "prompt.init": STARTS,

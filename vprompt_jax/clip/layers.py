@@ -5,6 +5,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+BLOCK_INPUT = "block_input"
 
 # A tap sees every block input (by its position 0..L-1) and the final features (position L), and
 # returns what the tower goes on with.
@@ -38,20 +41,23 @@ class Attention(nn.Module):
       heads: number of heads; divides the width.
       causal: whether a token sees only itself and those before it.
       dtype: of the computation.
+      outputs: how many of the first tokens are wanted; None for all.
     """
 
     heads: int
     causal: bool = False
     dtype: jnp.dtype = jnp.float32
+    outputs: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps tokens [B, N, D] to [B, N, D]."""
+        """Maps tokens [B, N, D] to [B, outputs or N, D]."""
         batch, length, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="in_proj")(x)
         q, k, v = jnp.split(qkv.reshape(batch, length, 3 * self.heads, -1), 3, axis=2)
-        y = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
-        return nn.Dense(width, dtype=self.dtype, name="out_proj")(y.reshape(x.shape))
+        y = jax.nn.dot_product_attention(q[:, : self.outputs], k, v, is_causal=self.causal)
+        y = y.reshape(batch, -1, width)
+        return nn.Dense(width, dtype=self.dtype, name="out_proj")(y)
 
 
 class MLP(nn.Module):
@@ -69,21 +75,27 @@ class MLP(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x))."""
+    """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x)).
+
+    Attributes:
+      outputs: how many of the first tokens come out; None for all. After a ViT's last block only
+        the class token is used, and three quarters of that block need not be computed.
+    """
 
     heads: int
     activation: str
     causal: bool = False
     dtype: jnp.dtype = jnp.float32
+    outputs: int | None = None
 
     def setup(self):
         self.ln_1 = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
-        self.attn = Attention(self.heads, self.causal, self.dtype)
+        self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
         self.ln_2 = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
         self.mlp = MLP(self.activation, self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + self.attn(self.ln_1(x))
+        x = x[:, : self.outputs] + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
 
 
@@ -126,7 +138,8 @@ def run_tower(
     for position in range(start, depth):
         if position == stop:
             return x
-        x = blocks[position](tap(position, x))
+        # The name lets a rematerialisation policy keep the blocks' inputs and nothing else.
+        x = blocks[position](checkpoint_name(tap(position, x), BLOCK_INPUT))
     if start < depth:
         x = pool(x)
     return x if stop == depth else tap(depth, x)

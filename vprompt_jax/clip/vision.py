@@ -32,8 +32,13 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = self.param("positional_embedding", scale, (tokens, width))
         self.ln_pre = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
         self.resblocks = [
-            ResidualAttentionBlock(c.vision_heads, c.activation, dtype=self.dtype)
-            for _ in range(c.vision_layers)
+            ResidualAttentionBlock(
+                c.vision_heads,
+                c.activation,
+                dtype=self.dtype,
+                outputs=1 if i + 1 == c.vision_layers else None,
+            )
+            for i in range(c.vision_layers)
         ]
         self.ln_post = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
         self.proj = self.param("proj", scale, (width, c.embed_dim))

@@ -8,10 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train import keys
 
 AXIS = "batch"
+# Nothing; all but matrix products; all but the blocks' inputs.
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "blocks": jax.checkpoint_policies.save_only_these_names(BLOCK_INPUT),
+}
 Sums = dict[str, jax.Array]  # of a metric over examples; "count" is what to divide by
 
 
@@ -64,6 +71,7 @@ def make_train_step(
     model: PromptedCLIP,
     optimizer: optax.GradientTransformation,
     temperature: Callable[[jax.Array], jax.Array] | None,
+    remat: str = "none",
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
@@ -71,6 +79,7 @@ def make_train_step(
       model: the parts.
       optimizer: of the trained tree.
       temperature: step -> Gumbel temperature; None for a model without a mask.
+      remat: a name of `REMAT`: what the backward pass computes again instead of keeping.
 
     Returns:
       A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
@@ -78,6 +87,12 @@ def make_train_step(
       of `data.pipeline`. Gradients and sums are added over all devices and the update divides by
       the number of examples, so padding and uneven batches change nothing.
     """
+
+    def apply(params, frozen, images, draws):
+        return model.apply(variables_of(params, frozen), images, **draws)
+
+    if REMAT[remat] is not None:
+        apply = jax.checkpoint(apply, policy=REMAT[remat])
 
     # The root key is an argument: a constant would compile every seed anew.
     def step(state: TrainState, frozen, root, batch) -> tuple[TrainState, Sums]:
@@ -89,8 +104,7 @@ def make_train_step(
             draws["temperature"] = temperature(state.step)
 
         def loss_sum(moving):
-            variables = variables_of({**state.params, **moving}, frozen)
-            logits, out = model.apply(variables, batch["image"], **draws)
+            logits, out = apply({**state.params, **moving}, frozen, batch["image"], draws)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
 

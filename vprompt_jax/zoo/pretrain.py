@@ -50,7 +50,7 @@ _RESNET = CLIPConfig(
 )
 # Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
 _VIT = dataclasses.replace(
-    _RESNET, vision_layers=6, vision_width=96, vision_heads=3, vision_patch_size=8
+    _RESNET, vision_layers=6, vision_width=64, vision_heads=2, vision_patch_size=8
 )
 TOWERS = {"rn": _RESNET, "vit": _VIT}
 

@@ -1,0 +1,77 @@
+"""Costs of compiled functions: what the compiler counts, and what the clock says."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What the compiler says of a program, per device.
+
+    Attributes:
+      flops: floating-point operations.
+      bytes: read and written by all operations.
+      temp_bytes: largest memory beside arguments and results.
+    """
+
+    flops: float
+    bytes: float
+    temp_bytes: int
+
+
+def cost_of(compiled: Any) -> Cost:
+    """The counts of a compiled program (`jax.jit(f).lower(...).compile()`)."""
+    counts = compiled.cost_analysis()
+    memory = compiled.memory_analysis()
+    return Cost(
+        counts.get("flops", 0.0),
+        counts.get("bytes accessed", 0.0),
+        memory.temp_size_in_bytes if memory is not None else 0,
+    )
+
+
+def matmul_program(dtype: str, side: int = 2048) -> tuple[Callable[[], Any], float]:
+    """A large matrix product to run, and its FLOPs: the rate that the machine has to offer."""
+    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    return lambda: product(a, a), 2.0 * side**3
+
+
+def seconds(programs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median seconds of each program, run in turns so that all meet the same machine.
+
+    Each is run once before, to compile and to warm up.
+    """
+    taken: list[list[float]] = [[] for _ in programs]
+    for program in programs:
+        jax.block_until_ready(program())
+    for _ in range(repeats):
+        for program, times in zip(programs, taken, strict=True):
+            started = time.perf_counter()
+            jax.block_until_ready(program())
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in taken]
+
+
+@contextlib.contextmanager
+def counted_compilations() -> Iterator[Callable[[], int]]:
+    """Counts the programs that are compiled, or taken from the cache, inside the block."""
+    count = 0
+
+    def listen(event: str, duration: float, **kwargs) -> None:
+        nonlocal count
+        del duration, kwargs
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield lambda: count
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
