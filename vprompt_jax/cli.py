@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax.errors import UserError
+from vprompt_jax.errors import Interrupted, UserError
 
 
 @contextlib.contextmanager
@@ -22,6 +23,9 @@ def user_errors() -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         sys.exit(f"error: no space left on the disk: {error}; earlier checkpoints are intact")
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         sys.exit(130)

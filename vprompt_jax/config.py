@@ -74,10 +74,14 @@ def default_config() -> ml_collections.ConfigDict:
     c.optim.weight_decay = 0.0
     c.optim.warmup_steps = 1000
     c.optim.warmup_fraction = placeholder(float)  # of all steps, instead of warmup_steps
+    c.optim.max_bad_steps = 10  # in a row whose loss or gradient is not finite, then the run ends
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 512
     c.eval.every_epochs = 10  # evaluation on val, and a checkpoint
+
+    c.checkpoint = ml_collections.ConfigDict()
+    c.checkpoint.every_steps = 1000  # a save, beside the one at every evaluation
 
     c.log = ml_collections.ConfigDict()
     c.log.every_steps = 50
@@ -119,8 +123,10 @@ _RANGES = {
     "optim.weight_decay": (0, math.inf),
     "optim.warmup_steps": (0, math.inf),
     "optim.warmup_fraction": (0, 1),
+    "optim.max_bad_steps": (1, math.inf),
     "eval.batch_size": (1, math.inf),
     "eval.every_epochs": (1, math.inf),
+    "checkpoint.every_steps": (1, math.inf),
     "log.every_steps": (1, math.inf),
 }
 _OFF = {"prompt": ("template", "none"), "mask": ("kind", "none"), "head": ("kind", "text")}

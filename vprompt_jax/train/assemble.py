@@ -14,7 +14,7 @@ from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.heads import text
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.prompts import adavipro
-from vprompt_jax.train import keys, optimizer
+from vprompt_jax.train import identity, keys, optimizer
 from vprompt_jax.train.step import TrainState
 
 
@@ -30,6 +30,8 @@ class Run:
       root: the root key, a copy on every device.
       steps: number of updates; 0 where nothing is trained.
       steps_per_epoch: updates per pass over train.
+      identity: what a save must agree with to be continued: the config, and hashes of the
+        checkpoint's weights and of the data.
     """
 
     config: Any
@@ -39,6 +41,7 @@ class Run:
     root: jax.Array
     steps: int
     steps_per_epoch: int
+    identity: dict[str, Any]
 
     @property
     def zero_shot_model(self) -> PromptedCLIP:
@@ -52,16 +55,29 @@ class Run:
     def optimizer(self):
         """The optimiser of the trained parts."""
         c = self.config.optim
-        warmup = c.warmup_steps
-        if c.warmup_fraction is not None:
-            warmup = round(c.warmup_fraction * self.steps)
         return optimizer.make(
             {part: self.config[part].learning_rate for part in self.initial_params()},
-            warmup=warmup,
+            warmup=self._warmup,
             steps=self.steps,
             momentum=c.momentum,
             weight_decay=c.weight_decay,
         )
+
+    @property
+    def _warmup(self) -> int:
+        c = self.config.optim
+        if c.warmup_fraction is None:
+            return c.warmup_steps
+        return round(c.warmup_fraction * self.steps)
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Learning rate by trained part at a step."""
+        return {
+            part: float(optimizer.schedule(peak, self._warmup, self.steps)(step))
+            for part, peak in (
+                (part, self.config[part].learning_rate) for part in self.initial_params()
+            )
+        }
 
     def temperature(self, step: jax.Array) -> jax.Array:
         """Gumbel temperature at a step; it falls once per epoch."""
@@ -73,7 +89,9 @@ class Run:
     def initial_state(self) -> TrainState:
         """The state before the first step, a copy on every device."""
         params = self.initial_params()
-        state = TrainState(np.zeros((), np.int32), params, self.optimizer().init(params))
+        zero = np.zeros((), np.int32)
+        norms = {part: np.zeros((), np.float32) for part in params}
+        state = TrainState(zero, params, self.optimizer().init(params), zero, norms)
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
@@ -108,4 +126,9 @@ def assemble(config) -> Run:
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
         steps=config.optim.epochs * per_epoch if trains else 0,
         steps_per_epoch=per_epoch,
+        identity={
+            "config": config.to_dict(),
+            "weights": identity.of_arrays(variables),
+            "data": identity.of_dataset(dataset),
+        },
     )

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import sys
@@ -21,6 +20,7 @@ from vprompt_jax.train.assemble import Run, assemble
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import restore, train
+from vprompt_jax.train.metrics import replace
 from vprompt_jax.train.step import make_eval_step
 
 _SPACE_NEEDED = 100 * 2**20  # bytes
@@ -69,7 +69,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
             overview = parameter_overview.get_parameter_overview(params, include_stats=False)
             print(overview, file=sys.stderr)
         if jax.process_index() == 0:  # only now: a run that could not start leaves no trace
-            _write(workdir / "config.json", config_lib.as_json(config))
+            replace(workdir / "config.json", config_lib.as_json(config))
         outcome = train(run, workdir)
 
         def on_test(eval_step, params):
@@ -107,7 +107,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         },
         **methods.describe(run.model),
         "steps": run.steps,
-        "seconds": round(time.time() - started, 2),
+        "seconds": round(outcome.earlier_seconds + time.time() - started, 2),
         "images_per_second": outcome.images_per_second,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {
@@ -116,7 +116,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         },
     }
     if jax.process_index() == 0:
-        _write(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -132,17 +132,10 @@ def load_run(workdir: Path) -> tuple[Run, Any]:
     run = assemble(ml_collections.ConfigDict(stored))
     if run.steps == 0:
         return run, run.initial_params()
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state, _ = restore(run, checkpoints)
+    checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
+    params = restore(run, checkpoints).state.params
     checkpoints.close()
-    return run, state.params
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    os.replace(partial, path)
+    return run, params
 
 
 def _prepare(config, workdir: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vprompt_jax.model import PromptedCLIP
-from vprompt_jax.train import keys
+from vprompt_jax.train import guard, keys
 
 AXIS = "batch"
 Sums = dict[str, jax.Array]  # of a metric over examples; "count" is what to divide by
@@ -22,11 +22,15 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, number of updates done.
       params: trained parameters, by part.
       opt_state: of the optimiser.
+      bad_steps: int32 scalar, number of steps in a row that were not applied (`guard`).
+      gradient_norms: float32 scalars by part, of the last step, as they came.
     """
 
     step: jax.Array
     params: Mapping[str, Any]
     opt_state: Any
+    bad_steps: jax.Array
+    gradient_norms: Mapping[str, jax.Array]
 
 
 def variables_of(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +80,8 @@ def make_train_step(
       A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
       the root key are replicated, without a device axis; the state is donated. Batches are those
       of `data.pipeline`. Gradients and sums are added over all devices and the update divides by
-      the number of examples, so padding and uneven batches change nothing.
+      the number of examples, so padding and uneven batches change nothing. A step that is not
+      finite changes nothing but the step number; the sums count it as "skipped".
     """
 
     # The root key is an argument: a constant would compile every seed anew.
@@ -100,7 +105,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         sums["gradient_norm"] = optax.tree.norm(gradient) * sums["count"]
-        return TrainState(state.step + 1, params, opt_state), sums
+        norms = {part: optax.tree.norm(tree) for part, tree in gradient.items()}
+        after = TrainState(state.step + 1, params, opt_state, state.bad_steps, norms)
+        return guard.keep_finite(state, after, sums)
 
     return jax.pmap(
         step, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0
