@@ -32,8 +32,8 @@ class Best:
     def as_tree(self) -> dict[str, Any]:
         return {
             "params": self.params,
-            "accuracy": jnp.float32(self.accuracy),
-            "step": jnp.int32(self.step),
+            "accuracy": np.asarray(self.accuracy, np.float32),
+            "step": np.asarray(self.step, np.int32),
         }
 
 
@@ -158,7 +158,7 @@ def train(run: Run, workdir: Path) -> Outcome:
         mininterval=0.5 if sys.stderr.isatty() else 15.0,
         disable=jax.process_index() != 0,
     )
-    clock = at.clock
+    clock, stops = at.clock, False
     with Interrupts() as interrupts:
         for step in range(start + 1, run.steps + 1):
             at.state, sums = step_fn(

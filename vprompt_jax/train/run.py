@@ -13,8 +13,8 @@ import jax
 import ml_collections
 from clu import parameter_overview
 
+from vprompt_jax import cluster, methods
 from vprompt_jax import config as config_lib
-from vprompt_jax import methods
 from vprompt_jax.errors import UserError
 from vprompt_jax.train.assemble import Run, assemble
 from vprompt_jax.train.checkpoint import Checkpoints
@@ -58,11 +58,14 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
     """
     config = config_lib.resolve(config)
     workdir = Path(workdir)
-    if (finished := _prepare(config, workdir)) is not None:
+    finished = _prepare(config, workdir)
+    cluster.agree("config and workdir", [config_lib.as_json(config), _contents(workdir)])
+    if finished is not None:
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
         run = assemble(config)
+        cluster.agree("weights and data", run.identity)
         params = run.initial_params()
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         if params and jax.process_index() == 0:
@@ -136,6 +139,12 @@ def load_run(workdir: Path) -> tuple[Run, Any]:
     params = restore(run, checkpoints).state.params
     checkpoints.close()
     return run, params
+
+
+def _contents(workdir: Path) -> list[str]:
+    """What decides where a run goes on from."""
+    saves = sorted(p.name for p in (workdir / "checkpoints").glob("*"))
+    return [name for name in ("config.json", "result.json") if (workdir / name).exists()] + saves
 
 
 def _prepare(config, workdir: Path) -> dict[str, Any] | None:
