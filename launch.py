@@ -36,8 +36,8 @@ def main(argv: list[str]) -> None:
     try:
         config = _CONFIG.value
         config.name  # noqa: B018 - a file that could not be loaded raises when it is used
-    except (OSError, SyntaxError, ImportError, AttributeError) as error:
-        sys.exit(f"error: cannot load the config: {error}")
+    except Exception as error:  # a config is a program: whatever is wrong with it
+        sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
     from vprompt_jax import cli
 
     cli.launch(config, _WORKDIR.value)

@@ -36,7 +36,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=9.0"],
+        "test": ["pytest>=9.0", "hypothesis>=6.170"],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
         "notebooks": ["jupyter>=1.1"],
     },

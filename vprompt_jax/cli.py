@@ -3,12 +3,15 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax.errors import UserError
+from vprompt_jax import cluster
+from vprompt_jax.errors import Interrupted, UserError
 
 
 @contextlib.contextmanager
@@ -17,14 +20,34 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        cluster.leave(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(f"error: no space left on the disk: {error}; earlier checkpoints are intact")
+        print(
+            f"error: no space left on the disk: {error}; earlier checkpoints are intact",
+            file=sys.stderr,
+        )
+        cluster.leave(1)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(130)
+        cluster.leave(130)
+    except RuntimeError as error:
+        # JAX has no error of its own for a peer that is gone.
+        if "jax" not in sys.modules or not sys.modules["jax"].distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        print(
+            "error: this process of several has failed, most likely because another one is gone "
+            f"({str(error).splitlines()[0]}); the same command, given on all machines, goes on "
+            "from the newest checkpoint",
+            file=sys.stderr,
+        )
+        cluster.leave(1)
 
 
 def set_up_process() -> None:
@@ -46,6 +69,7 @@ def launch(config, workdir: str | None) -> None:
     """Runs one config, or each run of a sweep, and prints what came out."""
     with user_errors():
         set_up_process()
+        cluster.join()
         from vprompt_jax.train import run as run_lib
 
         if config.sweep:
@@ -56,6 +80,8 @@ def launch(config, workdir: str | None) -> None:
         where = Path(workdir) if workdir else run_lib.default_workdir(config)
         finished = run_lib.read_result(where) is not None
         result = run_lib.fit(config, where)
+        if not cluster.is_first():
+            return
         if finished:
             print(f"{where} holds this run, finished; not run again.")
         print(_summary(result, where))

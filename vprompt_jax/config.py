@@ -1,9 +1,11 @@
 """Configuration: every key with its meaning, and the checks that come before anything is loaded."""
 
-import copy
+import difflib
 import hashlib
 import json
 import math
+import re
+import reprlib
 from typing import Any
 
 import ml_collections
@@ -118,10 +120,14 @@ def default_config() -> ml_collections.ConfigDict:
     c.optim.weight_decay = 0.0
     c.optim.warmup_steps = 1000
     c.optim.warmup_fraction = placeholder(float)  # of all steps, instead of warmup_steps
+    c.optim.max_bad_steps = 10  # in a row whose loss or gradient is not finite, then the run ends
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 512
     c.eval.every_epochs = 10  # evaluation on val, and a checkpoint
+
+    c.checkpoint = ml_collections.ConfigDict()
+    c.checkpoint.every_steps = 1000  # a save, beside the one at every evaluation
 
     c.log = ml_collections.ConfigDict()
     c.log.every_steps = 50
@@ -155,30 +161,33 @@ _CHOICES = {
     "cache.storage": ("memory", "disk"),
     **{f"{part}.optimizer": methods.OPTIMIZERS for part in methods.PARTS},
 }
+_LARGE = 1e30  # well inside of float32
 _RANGES = {
     "seed": (0, 2**31 - 1),
     "data.val_fraction": (0.001, 0.5),
     "data.workers": (1, 256),
-    "prompt.size": (1, math.inf),
-    "mask.region": (1, math.inf),
-    "mask.width": (1, math.inf),
-    "mask.temperature": (1e-30, math.inf),
+    "prompt.size": (1, 2**16),
+    "mask.region": (1, 2**16),
+    "mask.width": (1, 2**16),
+    "mask.temperature": (1e-30, _LARGE),
     "mask.temperature_decay": (1e-6, 1),
-    "mask.temperature_min": (0, math.inf),
-    "vpt.tokens": (1, 10_000),
-    "adapter.width": (0, math.inf),
-    "lora.rank": (0, math.inf),
-    "lora.alpha": (1e-6, math.inf),
-    **{f"{part}.learning_rate": (0, math.inf) for part in methods.PARTS},
-    "optim.batch_size": (1, math.inf),
-    "optim.epochs": (0, math.inf),
+    "mask.temperature_min": (0, _LARGE),
+    "vpt.tokens": (1, 2**16),
+    "adapter.width": (0, 2**16),
+    "lora.rank": (0, 2**16),
+    "lora.alpha": (1e-6, _LARGE),
+    **{f"{part}.learning_rate": (0, _LARGE) for part in methods.PARTS},
+    "optim.batch_size": (1, 2**20),
+    "optim.epochs": (0, 10**6),
     "optim.momentum": (0, 0.999999),
-    "optim.weight_decay": (0, math.inf),
-    "optim.warmup_steps": (0, math.inf),
+    "optim.weight_decay": (0, _LARGE),
+    "optim.warmup_steps": (0, 2**31 - 1),
     "optim.warmup_fraction": (0, 1),
-    "eval.batch_size": (1, math.inf),
-    "eval.every_epochs": (1, math.inf),
-    "log.every_steps": (1, math.inf),
+    "optim.max_bad_steps": (1, 2**31 - 1),
+    "eval.batch_size": (1, 2**20),
+    "eval.every_epochs": (1, 2**31 - 1),
+    "checkpoint.every_steps": (1, 2**31 - 1),
+    "log.every_steps": (1, 2**31 - 1),
 }
 # Sections whose first key switches them off, with the value that does.
 _OFF = {
@@ -204,6 +213,42 @@ def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]
     return items
 
 
+def _checked_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy, unlocked, with the default's keys and types.
+
+    Missing keys take their default: a resolved config lacks those of parts that are off.
+    """
+    checked = default_config()
+    known = _flat(checked)
+    for key, value in _flat(config).items():
+        if key not in known:
+            near = _nearest(key, list(known))
+            hint = f"; did you mean {near}?" if near else ""
+            raise UserError(f"unknown config key config.{key}{hint}")
+        if value is None and known[key] is None:
+            continue
+        section, _, field = key.rpartition(".")
+        parent = checked[section] if section else checked
+        wanted = parent.get_type(field)
+        accepted = {float: (int, float), tuple: (tuple, list)}.get(wanted, wanted)
+        # A bool is an int to Python, and never meant as one.
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            raise UserError(f"config.{key}={reprlib.repr(value)}: must be of type {wanted.__name__}")
+        try:
+            parent[field] = wanted(value)
+        except OverflowError as error:
+            raise UserError(f"config.{key}={reprlib.repr(value)}: {error}") from error
+    return checked.unlock()
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    """Up to three keys that look like one, in full or by their last part; "" if none does."""
+    near = difflib.get_close_matches(key, known, 3, 0.75)
+    field = key.rpartition(".")[2]
+    near += [k for k in known if difflib.get_close_matches(field, [k.rpartition(".")[2]], 1, 0.7)]
+    return " or ".join(f"config.{k}" for k in list(dict.fromkeys(near))[:3])
+
+
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Fills in the method's defaults and checks every value.
 
@@ -214,15 +259,17 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
       A locked copy.
 
     Raises:
-      UserError: if a value is out of range, or a mask has no prompt to act on.
+      UserError: if a key is unknown, a value is of another type or out of range, or a mask has no
+        prompt to act on.
     """
-    config = copy.deepcopy(config)
-    config.unlock()
+    config = _checked_types(config)
     defaults = methods.PART_DEFAULTS | methods.lookup(config.method.name).defaults
     for key, value in defaults.items():
         section, field = key.split(".")
         if config[section][field] is None:
             config[section][field] = value
+    if not re.fullmatch(r"[^/\\\0.][^/\\\0]{0,199}", config.name):
+        raise UserError(f"config.name={config.name!r}: must do as the name of a folder")
     for key, value in _flat(config).items():
         if key in _CHOICES and value not in _CHOICES[key]:
             options = ", ".join(str(o) for o in _CHOICES[key] if o is not None)

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 from vprompt_jax import report
+from vprompt_jax.config import resolve
 from vprompt_jax.errors import UserError
 from vprompt_jax.train.run import fit
 
@@ -11,12 +12,18 @@ from vprompt_jax.train.run import fit
 def expand(config) -> dict[str, object]:
     """The config of every run by name: the base with the run's overrides."""
     runs = {}
-    for name, overrides in config.sweep:
+    try:
+        listed = [(str(name), dict(overrides)) for name, overrides in config.sweep]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"config.sweep must hold (name, ((key, value), ...)) for each run: {error}"
+        ) from error
+    for name, overrides in listed:
         one = copy.deepcopy(config)
         one.sweep = ()
         one.name = f"{config.name}-{name}"
         try:
-            one.update_from_flattened_dict(dict(overrides))
+            one.update_from_flattened_dict(overrides)
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"sweep run {name!r}: {error}") from error
         runs[name] = one
@@ -30,6 +37,8 @@ def run(config, workdir: Path) -> None:
       UserError: as `train.fit`; the finished runs stay.
     """
     runs = expand(config)
+    for one in runs.values():
+        resolve(one)  # a mistake in the last run shows before the first one starts
     for number, (name, one) in enumerate(runs.items(), 1):
         result = fit(one, workdir / name)
         print(

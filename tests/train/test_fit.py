@@ -123,7 +123,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, t
         if file.is_file() and file.stat().st_size:
             file.write_bytes(b"\0" * 10)
     run, _ = load_run(tmp_path)
-    state, _ = loop.restore(run, loop.Checkpoints(tmp_path / "checkpoints"))
+    state = loop.restore(run, loop.Checkpoints(tmp_path / "checkpoints", run.identity)).state
     assert int(state.step) == 6
     assert "step 12 cannot be read" in caplog.text
 

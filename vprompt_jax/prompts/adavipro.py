@@ -34,9 +34,10 @@ def temperature_at(epoch: jax.Array, initial: float, decay: float, minimum: floa
     """Gumbel temperature initial * decay^epoch, never below `minimum`.
 
     The paper has no minimum. Over 1000 epochs its temperature falls to 8e-9: the marks' gradient
-    vanishes, except where a near tie meets 1/tau of 1e8.
+    vanishes, except where a near tie meets 1/tau of 1e8. Only where float32 would end (1e-30) is
+    there a minimum of ours.
     """
-    return jnp.maximum(initial * decay ** epoch.astype(jnp.float32), minimum)
+    return jnp.maximum(initial * decay ** epoch.astype(jnp.float32), max(minimum, 1e-30))
 
 
 class MaskGenerator(nn.Module):

@@ -16,7 +16,7 @@ from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.heads import mapping, text
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.prompts import adavipro
-from vprompt_jax.train import keys, optimizer
+from vprompt_jax.train import identity, keys, optimizer
 from vprompt_jax.train.step import TrainState, trained
 
 
@@ -32,6 +32,8 @@ class Run:
       root: the root key, a copy on every device.
       steps: number of updates; 0 where nothing is trained.
       steps_per_epoch: updates per pass over train.
+      identity: what a save must agree with to be continued: the config, and hashes of the
+        checkpoint's weights and of the data.
     """
 
     config: Any
@@ -41,6 +43,7 @@ class Run:
     root: jax.Array
     steps: int
     steps_per_epoch: int
+    identity: dict[str, Any]
 
     @property
     def zero_shot_model(self) -> PromptedCLIP:
@@ -67,19 +70,32 @@ class Run:
     def optimizer(self):
         """The optimiser of the trained parts."""
         c = self.config.optim
-        warmup = c.warmup_steps
-        if c.warmup_fraction is not None:
-            warmup = round(c.warmup_fraction * self.steps)
         return optimizer.make(
             {
                 part: (self.config[part].optimizer, self.config[part].learning_rate)
                 for part in trained(self.initial_params())
             },
-            warmup=warmup,
+            warmup=self._warmup,
             steps=self.steps,
             momentum=c.momentum,
             weight_decay=c.weight_decay,
         )
+
+    @property
+    def _warmup(self) -> int:
+        c = self.config.optim
+        if c.warmup_fraction is None:
+            return c.warmup_steps
+        return round(c.warmup_fraction * self.steps)
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Learning rate by trained part at a step."""
+        return {
+            part: float(optimizer.schedule(peak, self._warmup, self.steps)(step))
+            for part, peak in (
+                (part, self.config[part].learning_rate) for part in trained(self.initial_params())
+            )
+        }
 
     def temperature(self, step: jax.Array) -> jax.Array:
         """Gumbel temperature at a step; it falls once per epoch."""
@@ -91,8 +107,10 @@ class Run:
     def initial_state(self) -> TrainState:
         """The state before the first step, a copy on every device."""
         params = self.initial_params()
-        opt_state = self.optimizer().init(trained(params))
-        state = TrainState(np.zeros((), np.int32), params, opt_state)
+        moving = trained(params)
+        zero = np.zeros((), np.int32)
+        norms = {part: np.zeros((), np.float32) for part in moving}
+        state = TrainState(zero, params, self.optimizer().init(moving), zero, norms)
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
@@ -128,5 +146,10 @@ def assemble(config) -> Run:
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
         steps=config.optim.epochs * per_epoch,
         steps_per_epoch=per_epoch,
+        identity={
+            "config": config.to_dict(),
+            "weights": identity.of_arrays(variables),
+            "data": identity.of_dataset(dataset),
+        },
     )
     return run if trained(run.initial_params()) else dataclasses.replace(run, steps=0)

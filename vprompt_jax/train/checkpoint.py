@@ -1,56 +1,139 @@
-"""Saves and restores what a run has trained, with Orbax."""
+"""Saves and restores where a run stands, with Orbax."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
 
+from vprompt_jax import config as config_lib
 from vprompt_jax.errors import UserError
+from vprompt_jax.train import identity as identity_lib
 
 
 class Checkpoints:
     """The newest two saves of a run.
 
-    A save holds the train state, the best parameters on the validation split so far, and the
-    history needed to go on; the frozen weights are not saved.
+    A save is a tree of arrays (train state, best parameters on the validation split so far) and a
+    record (plain JSON): the run's identity, a checksum of the arrays, and what the caller adds. A
+    save is written beside the others and then renamed, so one that does not finish leaves the
+    older ones alone. The frozen weights are not saved; with several processes the folder must be
+    one that all of them share.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, identity: Mapping[str, Any]):
+        """Opens or makes the folder.
+
+        Args:
+          directory: the folder.
+          identity: JSON values by name; a save of another identity is refused.
+        """
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(), options=options, item_names=("arrays", "record")
+        )
+        self._identity = json.loads(json.dumps(identity))
 
     def latest(self) -> int | None:
-        """Step of the newest save, or None."""
+        """Step of the newest save, readable or not; None without one."""
         return self._manager.latest_step()
 
-    def save(self, step: int, tree: Any) -> None:
-        """Saves in the background; a save that does not finish leaves the older ones alone."""
-        if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(tree))
+    def save(self, step: int, arrays: Any, record: Mapping[str, Any]) -> None:
+        """Saves in the background; returns at once if this step is saved already.
 
-    def restore(self, template: Any) -> Any:
+        Raises:
+          UserError: if this save, or the one before, could not be written.
+        """
+        if step == self.latest():
+            return
+        record = {
+            **record,
+            "identity": self._identity,
+            "checksum": identity_lib.of_arrays(arrays),
+        }
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
+                ),
+            )
+        except Exception as error:  # Orbax has no common base of its errors
+            raise self._failed(error) from error
+
+    def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
         """Restores the newest readable save.
 
         Args:
           template: a tree of the same structure, shapes and dtypes.
 
+        Returns:
+          The arrays and the record.
+
         Raises:
-          UserError: if there are saves and none can be read.
+          UserError: if the save is of another identity, or there are saves and none can be read.
         """
         problems = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._manager.restore(step, args=ocp.args.StandardRestore(template))
-            except Exception as error:  # Orbax has no common base of its errors
+                record = self._read(step, record=ocp.args.JsonRestore())["record"]
+                changed = _difference(record["identity"], self._identity)
+                if not changed:
+                    arrays = self._read(step, arrays=ocp.args.StandardRestore(template))["arrays"]
+                    if identity_lib.of_arrays(arrays) != record["checksum"]:
+                        raise ValueError("the arrays do not have their checksum")
+            except Exception as error:  # whatever damage makes of Orbax and of JSON
                 logging.warning("checkpoint of step %d cannot be read: %s", step, error)
-                problems.append(f"step {step}: {str(error).splitlines()[0]}")
+                problems.append(f"step {step}: {(str(error) or repr(error)).splitlines()[0]}")
+                continue
+            if changed:
+                listed = "\n  ".join(changed)
+                raise UserError(
+                    f"the checkpoint of step {step} in {self._manager.directory} is of another "
+                    f"run:\n  {listed}\nundo the change to go on with it, or choose another "
+                    "--workdir"
+                )
+            return arrays, record
         raise UserError(
             f"no readable checkpoint in {self._manager.directory}: " + "; ".join(problems)
             + " (choose another --workdir, or delete this one to start over)"
         )  # fmt: skip
 
+    def forget_after(self, step: int) -> None:
+        """Deletes the saves after `step`: damaged ones, which would stand in the way of new ones."""
+        for damaged in [s for s in self._manager.all_steps() if s > step]:
+            self._manager.delete(damaged)
+
     def close(self) -> None:
-        """Waits for the last save."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last save.
+
+        Raises:
+          UserError: if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        except Exception as error:  # as in `save`
+            raise self._failed(error) from error
+
+    def _read(self, step: int, **items):
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _failed(self, error: Exception) -> UserError:
+        return UserError(
+            f"cannot write a checkpoint to {self._manager.directory}: "
+            f"{(str(error) or repr(error)).splitlines()[0]}; the older ones are intact: make room, "
+            "or mend the disk, and give the same command again"
+        )
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines that say in what two identities differ, the configs key by key."""
+    lines = config_lib.difference(old["config"], new["config"])
+    return lines + [
+        f"{name}: {str(old.get(name))[:12]}... -> {str(new[name])[:12]}... (SHA-256)"
+        for name in new
+        if name != "config" and old.get(name) != new[name]
+    ]

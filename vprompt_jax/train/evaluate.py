@@ -1,5 +1,6 @@
 """Evaluation over a whole split, each example counted once."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,9 @@ from vprompt_jax.train.assemble import Run
 
 
 def mean(sums: dict[str, Any]) -> dict[str, float]:
-    """(sum, count) -> means, as Python numbers."""
+    """(sum, count) -> means, as Python numbers; not a number where nothing was counted."""
     sums = jax.device_get(sums)
-    count = max(float(sums["count"]), 1.0)
+    count = float(sums["count"]) or math.nan
     return {name: float(total) / count for name, total in sums.items() if name != "count"}
 
 

@@ -1,7 +1,6 @@
 """The training loop: steps, metrics, evaluation on val, saves, a progress line."""
 
 import dataclasses
-import math
 import sys
 import time
 from pathlib import Path
@@ -9,15 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tqdm
 
 from vprompt_jax.data import pipeline
-from vprompt_jax.errors import UserError
-from vprompt_jax.train import label_map, metrics, probe
+from vprompt_jax.errors import Interrupted
+from vprompt_jax.train import guard, label_map, metrics, probe
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate, mean
-from vprompt_jax.train.step import TrainState, make_eval_step, make_train_step
+from vprompt_jax.train.interrupt import Interrupts
+from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass
@@ -31,75 +32,116 @@ class Best:
     def as_tree(self) -> dict[str, Any]:
         return {
             "params": self.params,
-            "accuracy": jnp.float32(self.accuracy),
-            "step": jnp.int32(self.step),
+            "accuracy": np.asarray(self.accuracy, np.float32),
+            "step": np.asarray(self.step, np.int32),
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What training leaves behind."""
+    """What training leaves behind.
+
+    Attributes:
+      params: of the last step.
+      best: on val.
+      images_per_second: over all processes that worked on the run; None if too few steps ran.
+      earlier_seconds: that earlier processes worked on the run, up to the save it goes on from.
+      eval_step: compiled once.
+    """
 
     params: Any
     best: Best
-    images_per_second: float | None  # None if too few steps ran to measure
+    images_per_second: float | None
+    earlier_seconds: float
     eval_step: Any
 
 
+@dataclasses.dataclass
 class _Clock:
-    """Time spent in steps alone, without the first one, which compiles."""
+    """Time spent in steps alone, without a process's first one, which compiles."""
 
-    def __init__(self):
-        self.seconds, self.images, self._since = 0.0, 0, None
+    seconds: float = 0.0
+    images: int = 0
+    since: float | None = None
 
     def start(self):
-        self._since = time.monotonic()
+        self.since = time.monotonic()
 
     def stop(self):
-        if self._since is not None:
-            self.seconds += time.monotonic() - self._since
-        self._since = None
+        if self.since is not None:
+            self.seconds += time.monotonic() - self.since
+        self.since = None
 
 
-def restore(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
-    """The newest saved state, or a fresh one."""
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: all that a save holds.
+
+    Attributes:
+      state, best: arrays.
+      pending: sums of the steps since the last line of metrics, or None.
+      clock: of the steps.
+      seconds: that the run has taken up to the save it was restored from.
+    """
+
+    state: TrainState
+    best: Best
+    pending: Sums | None = None
+    clock: _Clock = dataclasses.field(default_factory=_Clock)
+    seconds: float = 0.0
+
+
+def restore(run: Run, checkpoints: Checkpoints) -> Progress:
+    """The newest readable save, or a fresh start."""
     state = run.initial_state()
     best = Best(jax.tree.map(jnp.copy, state.params))
-    if checkpoints.latest() is not None:
-        saved = checkpoints.restore({"state": state, "best": best.as_tree()})
-        state = saved["state"]
-        best = Best(
-            saved["best"]["params"], float(saved["best"]["accuracy"]), int(saved["best"]["step"])
-        )
-    return state, best
+    if checkpoints.latest() is None:
+        return Progress(state, best)
+    arrays, record = checkpoints.restore({"state": state, "best": best.as_tree()})
+    best = Best(
+        arrays["best"]["params"], float(arrays["best"]["accuracy"]), int(arrays["best"]["step"])
+    )
+    pending = {name: np.float32(total) for name, total in record["pending"].items()}
+    clock = _Clock(record["clock"]["seconds"], record["clock"]["images"])
+    return Progress(arrays["state"], best, pending or None, clock, record["seconds"])
+
+
+def _save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:
+    pending = jax.device_get(progress.pending or {})
+    record = {
+        # A float32 goes through JSON and back unchanged.
+        "pending": {name: float(total) for name, total in pending.items()},
+        "clock": {"seconds": progress.clock.seconds, "images": progress.clock.images},
+        "seconds": progress.seconds + time.monotonic() - since,
+    }
+    checkpoints.save(step, {"state": progress.state, "best": progress.best.as_tree()}, record)
 
 
 def train(run: Run, workdir: Path) -> Outcome:
     """Trains from the newest save in `workdir`, or from the start.
 
+    Wherever it is stopped, going on gives the parameters and metrics of a run that was not.
+
     Returns:
       The last parameters, the best on val and the evaluation step, compiled once.
 
     Raises:
-      UserError: if the loss is no longer finite.
+      UserError: if too many steps in a row were not finite, or a save cannot be written.
+      Interrupted: after SIGTERM, with everything saved.
     """
+    since = time.monotonic()
     config = run.config
     eval_step = make_eval_step(run.model)
-    if config.head.kind == "linear" and config.head.solver == "lbfgs":
-        probe.check(run)
-        params = probe.fit(run)
-        return Outcome(params, Best(params, step=run.steps), None, eval_step)
     if run.steps == 0:
-        params = run.initial_params()
-        return Outcome(params, Best(params), None, eval_step)
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state, best = restore(run, checkpoints)
-    start = int(state.step)
+        params = run.initial_state().params
+        return Outcome(params, Best(params), None, 0.0, eval_step)
+    checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
+    at = restore(run, checkpoints)
+    start = int(at.state.step)
+    checkpoints.forget_after(start)
     writer = metrics.make_writer(workdir, start)
     temperature = run.temperature if run.model.mask is not None else None
-    step_fn = make_train_step(
-        run.model, run.optimizer(), temperature, config.model.remat
-    )
+    step_fn = make_train_step(run.model, run.optimizer(), temperature, config.model.remat)
     batches = pipeline.train_batches(
         run.dataset.train,
         batch_size=config.optim.batch_size,
@@ -108,7 +150,7 @@ def train(run: Run, workdir: Path) -> Outcome:
         start=start,
         workers=config.data.workers,
     )
-    progress = tqdm.tqdm(
+    bar = tqdm.tqdm(
         total=run.steps,
         initial=start,
         desc=config.method.name,
@@ -116,56 +158,75 @@ def train(run: Run, workdir: Path) -> Outcome:
         mininterval=0.5 if sys.stderr.isatty() else 15.0,
         disable=jax.process_index() != 0,
     )
-    clock, pending = _Clock(), None
+    if probe.is_wanted(config) and start < run.steps:
+        at.state = probe.solved(run, at.state)
+        if run.dataset.val is not None:
+            at.best = _validate(run, eval_step, at.state, run.steps, at.best, writer, bar)
+        _save(checkpoints, run.steps, at, since)
+        start = run.steps
     count_step = label_map.make_count_step(run.model, len(run.dataset.class_names))
-    for step in range(start + 1, run.steps + 1):
-        if label_map.is_due(run, step - 1):
-            state = label_map.assigned(count_step, run, state)
-        state, sums = step_fn(state, run.frozen, run.root, pipeline.to_devices(next(batches)))
-        pending = sums if pending is None else jax.tree.map(jnp.add, pending, sums)
-        clock.images += config.optim.batch_size
-        last = step == run.steps
-        if step % config.log.every_steps == 0 or last:
-            _log(writer, progress, step, pending, run)
-            pending = None
-        progress.update()
-        if step % (config.eval.every_epochs * run.steps_per_epoch) == 0 or last:
-            jax.block_until_ready(state)
-            clock.stop()
-            if run.dataset.val is not None:
-                best = _validate(run, eval_step, state, step, best, writer, progress)
-            checkpoints.save(step, {"state": state, "best": best.as_tree()})
-            clock.start()
-        elif step == start + 1:
-            jax.block_until_ready(state)
-            clock.images = 0
-            clock.start()
+    clock, stops = at.clock, False
+    with Interrupts() as interrupts:
+        for step in range(start + 1, run.steps + 1):
+            if label_map.is_due(run, step - 1):
+                at.state = label_map.assigned(count_step, run, at.state)
+            at.state, sums = step_fn(
+                at.state, run.frozen, run.root, pipeline.to_devices(next(batches))
+            )
+            at.pending = sums if at.pending is None else jax.tree.map(jnp.add, at.pending, sums)
+            if clock.since is not None:
+                clock.images += config.optim.batch_size
+            bar.update()
+            last = step == run.steps
+            if step % config.log.every_steps == 0 or last:
+                guard.check(run, at.state, checkpoints.latest())
+                _log(writer, bar, step, at.pending, run)
+                at.pending = None
+            evaluates = step % (config.eval.every_epochs * run.steps_per_epoch) == 0 or last
+            stops = interrupts.asked(step) and not last
+            if evaluates or stops or step % config.checkpoint.every_steps == 0:
+                jax.block_until_ready(at.state)
+                clock.stop()
+                guard.check(run, at.state, checkpoints.latest())
+                if evaluates and run.dataset.val is not None:
+                    at.best = _validate(run, eval_step, at.state, step, at.best, writer, bar)
+                writer.flush()  # a save must not be on the disk before the metrics it follows
+                _save(checkpoints, step, at, since)
+                clock.start()
+            elif clock.since is None:
+                jax.block_until_ready(at.state)
+                clock.start()
+            if stops:
+                break
     clock.stop()
-    progress.close()
+    bar.close()
     checkpoints.close()
     writer.close()
-    rate = clock.images / clock.seconds if clock.images and clock.seconds > 0 else None
-    return Outcome(state.params, best, rate, eval_step)
-
-
-def _log(writer, progress, step: int, sums, run: Run) -> None:
-    values = mean(sums)
-    if not math.isfinite(values["loss"]):
-        raise UserError(
-            f"the loss is {values['loss']} at step {step}: lower the learning rate "
-            "(config.prompt.learning_rate, config.mask.learning_rate, config.head.learning_rate) "
-            "or lengthen the warm-up"
+    if stops:
+        raise Interrupted(
+            f"stopped by SIGTERM after step {step} of {run.steps}, which is saved in {workdir}; "
+            "the same command goes on from there"
         )
+    rate = clock.images / clock.seconds if clock.images and clock.seconds > 0 else None
+    return Outcome(at.state.params, at.best, rate, at.seconds, eval_step)
+
+
+def _log(writer, bar, step: int, sums: Sums, run: Run) -> None:
+    sums = dict(sums)
+    skipped = int(sums.pop("skipped"))
+    values = mean(sums) | {"skipped_steps": skipped}
     if run.model.mask is not None:
         values["temperature"] = float(run.temperature(jnp.int32(step - 1)))
     writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
-    progress.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
+    note = f", {skipped} steps skipped (not finite)" if skipped else ""
+    bar.set_postfix_str(f"loss {values['loss']:.3f}{note}", refresh=False)
 
 
-def _validate(run: Run, eval_step, state: TrainState, step: int, best: Best, writer, progress):
+def _validate(run: Run, eval_step, state: TrainState, step: int, best: Best, writer, bar) -> Best:
     values = evaluate(eval_step, state.params, run, run.dataset.val)
     writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
-    progress.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
+    if not bar.disable:
+        bar.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
     if values["accuracy"] <= best.accuracy:
         return best
     return Best(jax.tree.map(jnp.copy, state.params), values["accuracy"], step)

@@ -1,24 +1,26 @@
 """Where metrics go: `metrics.jsonl`, TensorBoard events and the log."""
 
 import json
+import math
+import os
 from pathlib import Path
 
+import jax
 from clu import metric_writers
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Appends a JSON object per call: the step and its scalars."""
+    """Appends a JSON object per call: the step and its scalars, null where one is not finite."""
 
     def __init__(self, path: Path, resume_step: int):
-        """Continues a file, without the lines after `resume_step`: they will come again."""
+        """Continues a file, without what comes after `resume_step`: it will come again."""
         self._path = path
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= resume_step]
-            path.write_text("".join(kept))
+            replace(path, "".join(_lines_up_to(path, resume_step)))
 
     def write_scalars(self, step: int, scalars):
-        values = {name: float(value) for name, value in scalars.items()}
+        numbers = {name: float(value) for name, value in scalars.items()}
+        values = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": int(step), **values}) + "\n")
 
@@ -26,10 +28,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         pass  # config.json has them
 
     def flush(self):
-        pass  # every line is written at once
+        """Every line is written at once; this waits until the disk has them."""
+        if self._path.exists():
+            with self._path.open("a") as file:
+                os.fsync(file.fileno())
 
     def close(self):
-        pass
+        self.flush()
 
     def _unsupported(self, *args, **kwargs):
         raise NotImplementedError("metrics.jsonl takes scalars")
@@ -38,8 +43,33 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     write_texts = write_histograms = write_pointcloud = _unsupported
 
 
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """The lines to keep; a power failure may have left anything after the last save's lines."""
+    kept = []
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        try:
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    return kept
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all, whenever the process or the machine stops."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
 def make_writer(workdir: Path, resume_step: int) -> metric_writers.MetricWriter:
-    """A writer to `metrics.jsonl` and TensorBoard events in `workdir`."""
+    """A writer to `metrics.jsonl` and TensorBoard events in `workdir`; process 0 alone writes."""
+    if jax.process_index() != 0:
+        return metric_writers.MultiWriter([])
     return metric_writers.MultiWriter(
         [
             JsonLinesWriter(workdir / "metrics.jsonl", resume_step),

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import sys
@@ -14,14 +13,15 @@ import jax
 import ml_collections
 from clu import parameter_overview
 
+from vprompt_jax import build, cluster
 from vprompt_jax import config as config_lib
-from vprompt_jax import build
 from vprompt_jax.errors import UserError
 from vprompt_jax.train import cache
 from vprompt_jax.train.assemble import Run, assemble
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import restore, train
+from vprompt_jax.train.metrics import replace
 from vprompt_jax.train.step import make_eval_step, trained
 
 _SPACE_NEEDED = 100 * 2**20  # bytes
@@ -59,11 +59,15 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
     """
     config = config_lib.resolve(config)
     workdir = Path(workdir)
-    if (finished := _prepare(config, workdir)) is not None:
+    finished = _prepare(config, workdir)
+    cluster.agree("config and workdir", [config_lib.as_json(config), _contents(workdir)])
+    if finished is not None:
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
-        run = cache.with_prefix(assemble(config), workdir)
+        run = assemble(config)
+        cluster.agree("weights and data", run.identity)
+        run = cache.with_prefix(run, workdir)
         params = run.initial_params()
         by_part = {
             part: sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -73,7 +77,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
             overview = parameter_overview.get_parameter_overview(params, include_stats=False)
             print(overview, file=sys.stderr)
         if jax.process_index() == 0:  # only now: a run that could not start leaves no trace
-            _write(workdir / "config.json", config_lib.as_json(config))
+            replace(workdir / "config.json", config_lib.as_json(config))
         outcome = train(run, workdir)
 
         def on_test(eval_step, params):
@@ -111,7 +115,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         "trainable_parameters_by_part": by_part,
         **build.describe(run.model),
         "steps": run.steps,
-        "seconds": round(time.time() - started, 2),
+        "seconds": round(outcome.earlier_seconds + time.time() - started, 2),
         "images_per_second": outcome.images_per_second,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {
@@ -121,7 +125,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
     }
     cache.remove(workdir)
     if jax.process_index() == 0:
-        _write(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -137,17 +141,16 @@ def load_run(workdir: Path) -> tuple[Run, Any]:
     run = assemble(ml_collections.ConfigDict(stored))
     if run.steps == 0:
         return run, run.initial_params()
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state, _ = restore(run, checkpoints)
+    checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
+    params = restore(run, checkpoints).state.params
     checkpoints.close()
-    return run, state.params
+    return run, params
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    os.replace(partial, path)
+def _contents(workdir: Path) -> list[str]:
+    """What decides where a run goes on from."""
+    saves = sorted(p.name for p in (workdir / "checkpoints").glob("*"))
+    return [name for name in ("config.json", "result.json") if (workdir / name).exists()] + saves
 
 
 def _prepare(config, workdir: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import optax
 
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.model import PromptedCLIP, variables_of
-from vprompt_jax.train import keys
+from vprompt_jax.train import guard, keys
 
 AXIS = "batch"
 # Nothing; all but matrix products; all but the blocks' inputs.
@@ -29,11 +29,15 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, number of updates done.
       params: parameters by part; see `trained`.
       opt_state: of the optimiser of the trained parts.
+      bad_steps: int32 scalar, number of steps in a row that were not applied (`guard`).
+      gradient_norms: float32 scalars by trained part, of the last step, as they came.
     """
 
     step: jax.Array
     params: Mapping[str, Any]
     opt_state: Any
+    bad_steps: jax.Array
+    gradient_norms: Mapping[str, jax.Array]
 
 
 def trained(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +89,8 @@ def make_train_step(
       A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
       the root key are replicated, without a device axis; the state is donated. Batches are those
       of `data.pipeline`. Gradients and sums are added over all devices and the update divides by
-      the number of examples, so padding and uneven batches change nothing.
+      the number of examples, so padding and uneven batches change nothing. A step that is not
+      finite changes nothing but the step number; the sums count it as "skipped".
     """
 
     def apply(params, frozen, images, draws):
@@ -114,7 +119,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, trained(state.params))
         params = {**state.params, **optax.apply_updates(trained(state.params), updates)}
         sums["gradient_norm"] = optax.tree.norm(gradient) * sums["count"]
-        return TrainState(state.step + 1, params, opt_state), sums
+        norms = {part: optax.tree.norm(tree) for part, tree in gradient.items()}
+        after = TrainState(state.step + 1, params, opt_state, state.bad_steps, norms)
+        return guard.keep_finite(state, after, sums)
 
     return jax.pmap(
         step, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0
