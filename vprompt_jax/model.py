@@ -56,7 +56,8 @@ class PromptedCLIP(nn.Module):
         Returns:
           Logits float32 [B, C] and what `prompted` says beside the pixels.
         """
-        x = preprocess_batch(images, self.resolution)
+        c = self.clip.config
+        x = preprocess_batch(images, c.image_resolution, c.mean, c.std)
         x, out = self.prompted(x, place_keys, noise_keys, temperature)
         features = self.clip.encode_image(x)
         if self.head is not None:
