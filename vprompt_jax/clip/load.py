@@ -52,12 +52,33 @@ class Opened:
 
 
 def variable_shapes(config: CLIPConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shape of every variable of the model, by path; nothing is computed."""
+    """Shape of every variable of the model, by path; nothing is computed.
+
+    Tracing a large model takes seconds, so each kind of block is traced once (in a ResNet's stage
+    twice, for the first differs from the rest), and its shapes stand for those of its equals.
+    """
+    layers = config.vision_layers
+    few = dataclasses.replace(
+        config,
+        vision_layers=1 if config.is_vit else tuple(min(n, 2) for n in layers),
+        text_layers=min(config.text_layers, 1),
+    )
     side = config.image_resolution
     inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
     if config.has_text:
         inputs.append(jax.ShapeDtypeStruct((1, config.context_length), jnp.int32))
-    tree = jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)
+    tree = jax.eval_shape(CLIP(few).init, jax.random.key(0), *inputs)
+    equals = [("text", "resblocks", 1, config.text_layers)]
+    if config.is_vit:
+        equals.append(("visual", "resblocks", 1, layers))
+    else:
+        stages = zip(few.vision_layers, layers, strict=True)
+        equals += [("visual", f"layer{s}", have, n) for s, (have, n) in enumerate(stages, 1)]
+    for collection in tree.values():
+        for tower, kind, have, wanted in equals:
+            blocks = collection.get(tower, {})
+            for i in range(have, wanted if f"{kind}_0" in blocks else 0):
+                blocks[f"{kind}_{i}"] = blocks[f"{kind}_{have - 1}"]
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
