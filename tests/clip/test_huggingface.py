@@ -113,7 +113,7 @@ def test_shards_hold_the_same(clip, tmp_path):
 def test_a_missing_or_foreign_shard_is_refused(tmp_path):
     index = sharded(GOLDEN / "hf_clip_tiny", tmp_path / "cut")
     (index.parent / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(UserError, match="no weights at .*model-00002-of-00002"):
+    with pytest.raises(UserError, match=r"no weights at .*model-00002-of-00002"):
         vp.clip.load(index)
     index.write_text(json.dumps({"weight_map": {"logit_scale": "../else.safetensors"}}))
     with pytest.raises(UserError, match="not a file beside it"):
@@ -122,7 +122,7 @@ def test_a_missing_or_foreign_shard_is_refused(tmp_path):
 
 def test_weights_without_their_config_ask_for_what_is_open(tmp_path):
     shutil.copy(GOLDEN / "hf_clip_tiny" / "model.safetensors", tmp_path)
-    with pytest.raises(UserError, match="say vision_heads, activation: put the config.json"):
+    with pytest.raises(UserError, match=r"say vision_heads, activation: put the config.json"):
         vp.clip.load(tmp_path)
     fields = {"vision_heads": 3, "text_heads": 4}
     told, _ = vp.clip.load(tmp_path, activation="gelu", fields=fields)
