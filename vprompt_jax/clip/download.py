@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vprompt_jax.errors import UserError
 
-_CHUNK = 2**20
+_CHUNK = 2**16  # bytes; what is less than one when the connection breaks is lost
 _TIMEOUT = 30  # seconds without a byte
 
 
