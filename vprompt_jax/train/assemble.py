@@ -11,6 +11,7 @@ from vprompt_jax import clip as clip_lib
 from vprompt_jax import data, methods
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.errors import UserError
 from vprompt_jax.heads import text
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.prompts import adavipro
@@ -92,10 +93,16 @@ def assemble(config) -> Run:
     )
     dataset = data.load(config, clip.config.image_resolution)
     model = methods.build(config, clip, len(dataset.class_names))
-    texts = text.class_texts(dataset.class_names, config.data.template)
-    embeddings = np.asarray(text.encode_classes(clip, variables, texts))
-    used = {k: variables["params"][k] for k in ("visual", "logit_scale")}
-    frozen = {"params": {"clip": used}, "constants": {"text_features": embeddings}}
+    used = {k: v for k, v in variables["params"].items() if k != "text"}
+    frozen = {"params": {"clip": used}}
+    if clip.config.has_text:
+        texts = text.class_texts(dataset.class_names, config.data.template)
+        embeddings = np.asarray(text.encode_classes(clip, variables, texts))
+        frozen["constants"] = {"text_features": embeddings}
+    elif model.head is None:
+        raise UserError(
+            f"{config.model.checkpoint} has no text tower: set config.head.kind to another head"
+        )
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)

@@ -75,7 +75,9 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         def on_test(eval_step, params):
             return evaluate(eval_step, params, run, run.dataset.test)
 
-        zero_shot = on_test(make_eval_step(run.zero_shot_model), {})
+        zero_shot = None
+        if run.model.clip.config.has_text:
+            zero_shot = on_test(make_eval_step(run.zero_shot_model), {})
         last = on_test(outcome.eval_step, outcome.params) if params else zero_shot
         best = None
         if run.dataset.val is not None:
@@ -99,7 +101,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         "test_accuracy": last["accuracy"],
         "test_accuracy_best_val": None if best is None else best["accuracy"],
         "val_accuracy_best": outcome.best.accuracy if best is not None and params else None,
-        "zero_shot_accuracy": zero_shot["accuracy"],
+        "zero_shot_accuracy": None if zero_shot is None else zero_shot["accuracy"],
         "regions_on": last.get("regions_on"),
         "trainable_parameters": count,
         "trainable_parameters_by_part": {
