@@ -25,6 +25,8 @@ setup(
         "tensorboard>=2.20",
         "grain>=0.2.18",  # threads that read ahead
         "safetensors>=0.8.0",  # weight files
+        "requests>=2.34",  # downloads of weights; TFDS requires it, too
+        "filelock>=4.2",  # one download per host; tokenizers requires it, too
         "tokenizers>=0.23",  # byte-pair encoding with CLIP's merges
         "ftfy>=6.3",  # the text repair CLIP's tokenizer starts with
         "Pillow>=12.0",  # decoding and resizing images

@@ -84,8 +84,7 @@ class PromptedCLIP(nn.Module):
         """
         x, out = images, {}
         if self.start is None:
-            x = preprocess_batch(images, self.resolution)
-            x, out = self.prompted(x, place_keys, noise_keys, temperature)
+            x, out = self.prompted(self.pixels(images), place_keys, noise_keys, temperature)
         features = self.features(x, start=self.start)
         if isinstance(self.head, LinearHead):
             return self.head(features), out
@@ -95,6 +94,11 @@ class PromptedCLIP(nn.Module):
             return mapped_logits(logits, self.get_variable("constants", "label_map")), out
         texts = self.get_variable("constants", "text_features")
         return cosine_logits(features, texts, self.clip.logit_scale), out
+
+    def pixels(self, images: jax.Array) -> jax.Array:
+        """uint8 [B, h, w, 3] of any size -> the tower's input, normalised float32 [B, R, R, 3]."""
+        c = self.clip.config
+        return preprocess_batch(images, c.image_resolution, c.mean, c.std)
 
     def prompted(
         self,
@@ -140,8 +144,7 @@ class PromptedCLIP(nn.Module):
 
     def activation(self, images: jax.Array, position: int) -> jax.Array:
         """The frozen tower's activation at a position, of uint8 images [B, h, w, 3]."""
-        x = preprocess_batch(images, self.resolution)
-        return self.clip.encode_image(x, stop=position)
+        return self.clip.encode_image(self.pixels(images), stop=position)
 
     def _touch_trained(self):
         """Creates the trained parts' parameters and nothing of the CLIP's."""

@@ -12,14 +12,7 @@ from flax import traverse_util
 import vprompt_jax as vp
 from tests.conftest import GOLDEN, TINY, random_tensors
 from vprompt_jax.clip import formats, openai
-from vprompt_jax.clip.load import variable_shapes
-from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.errors import UserError
-
-
-def test_vit_b_32_has_the_published_number_of_parameters():
-    shapes = variable_shapes(VIT_B_32)
-    assert sum(int(np.prod(s)) for s in shapes.values()) == 151_277_313
 
 
 def test_export_and_load_are_inverse(tmp_path):
@@ -45,7 +38,7 @@ def test_a_missing_file_names_the_way_out():
 
 @pytest.mark.parametrize(
     "name, keep",
-    [("openai_vit_tiny.safetensors", 0.5), ("openai_rn_tiny.pt", 0.9), ("openai_rn_tiny.pt", 0.0)],
+    [("openai_vit_tiny.safetensors", 0.5), ("openai_rn_tiny.pt", 0.9), ("openai_rn_tiny.pt", 0.1)],
 )
 def test_a_truncated_file_is_refused(tmp_path, name, keep):
     data = (GOLDEN / name).read_bytes()
@@ -140,5 +133,5 @@ def test_missing_left_over_and_misshapen_names_are_all_listed(tmp_path):
 
 def test_a_file_that_is_no_clip_is_refused(tmp_path):
     formats.write_safetensors(tmp_path / "w.safetensors", {"fc.weight": np.zeros((2, 2))}, {})
-    with pytest.raises(UserError, match="text_projection is missing"):
+    with pytest.raises(UserError, match=r"holds fc\.weight, which is in no layout known"):
         vp.clip.load(tmp_path / "w.safetensors")

@@ -1,153 +1,177 @@
-"""Reads weight files as plain arrays, without torch and without running a pickle's code."""
+"""Reads weight files as named arrays, one at a time, without torch and without pickle's code."""
 
+import contextlib
+import dataclasses
 import json
 import pickle
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 
+from vprompt_jax.clip import pickles
 from vprompt_jax.errors import UserError
 
-StateDict = dict[str, np.ndarray]
 
-_STORAGE_DTYPES = {
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "DoubleStorage": np.dtype(np.float64),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An array that stays in its file until it is read, so that a whole checkpoint is never held.
+
+    Attributes:
+      shape: as in the file.
+      dtype: as in the file.
+      read: reads the array, freshly each time.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Reads a checkpoint file into arrays by their names in the file.
+Tensors = Mapping[str, Tensor]
+
+# What damaged files raise, in this module and in the libraries below it.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError,
+           pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
+_SAFETENSORS_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their names in the file; their data is read when asked for.
 
     Args:
-      path: a `.safetensors` file, or a zip archive written by `torch.save` or `torch.jit.save`.
+      path: a `.safetensors` file; what `torch.save` or `torch.jit.save` wrote; an `.npz`; or the
+        `.index.json` of a checkpoint in several such files.
 
     Raises:
-      UserError: if the file is missing, damaged, of an unknown format, or a pickle that asks for
+      UserError: if a file is missing, damaged, of an unknown format, or a pickle that asks for
         more than tensors and containers.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}: give the path of a checkpoint file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; if it was downloaded, fetch it again")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    with _damage_named(path):
+        if pickles.is_legacy(path):
+            found = pickles.read_legacy(path)
+        elif not zipfile.is_zipfile(path):
+            return _read_safetensors(path)
+        elif any(name.endswith(".npy") for name in zipfile.ZipFile(path).namelist()):
+            return _read_npz(path)
+        else:
+            found = pickles.read_archive(path)
+        return {name: _guarded(path, *found[name]) for name in found}
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one message."""
     try:
-        if zipfile.is_zipfile(path):
-            return _read_torch_archive(path)
-        return _read_safetensors(path)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError,
-            pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
+        yield
+    except _DAMAGE as error:
         raise UserError(
-            f"{path} is not a readable checkpoint ({error}): expected .safetensors or a zip "
-            "archive of torch.save or torch.jit.save; if it was downloaded, fetch it again"
+            f"{path} is not a readable checkpoint ({error}): expected .safetensors, .npz, or a "
+            "file of torch.save or torch.jit.save; if it was downloaded, fetch it again"
         ) from error
 
 
-def write_safetensors(path: Path, tensors: StateDict, metadata: dict[str, str]) -> None:
-    """Writes arrays to a `.safetensors` file."""
-    from safetensors.numpy import save_file
+def _guarded(path: Path, shape, dtype, read: Callable[[], np.ndarray]) -> Tensor:
+    def guarded_read():
+        with _damage_named(path):
+            return read()
 
-    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, path, metadata)
+    return Tensor(tuple(shape), np.dtype(dtype), guarded_read)
 
 
-def _read_safetensors(path: Path) -> StateDict:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import ml_dtypes  # noqa: F401 - lets NumPy understand "bfloat16"
+    from safetensors import SafetensorError, safe_open
+
+    def reader(name):
+        def read():
+            # Opened for each tensor: the library maps the file, and what was read of a mapping
+            # counts as this process's memory until it is closed.
+            with safe_open(path, framework="np") as file:
+                return file.get_tensor(name)
+
+        return read
 
     try:
-        return load_file(path)
+        tensors = {}
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                piece = file.get_slice(name)
+                kind = piece.get_dtype()
+                if kind not in _SAFETENSORS_DTYPES:
+                    raise ValueError(f"{name} is stored as {kind}, which is not supported")
+                dtype = np.dtype(_SAFETENSORS_DTYPES[kind])
+                tensors[name] = _guarded(path, piece.get_shape(), dtype, reader(name))
+        return tensors
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
 
-class _Module:
-    """Stands for any TorchScript module: keeps its attributes, runs nothing."""
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    def reader(member):
+        def read():
+            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
 
-    def __setstate__(self, state: dict):
-        self.attributes = state
+        return read
 
-
-class _Storage(str):
-    """The name of a torch storage class inside a pickle."""
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Builds tensors and containers; refuses everything else by name."""
-
-    def __init__(self, archive: zipfile.ZipFile, prefix: str, file):
-        super().__init__(file)
-        self._archive, self._prefix = archive, prefix
-
-    def find_class(self, module: str, name: str):
-        if module == "torch" and name in _STORAGE_DTYPES:
-            return _Storage(name)
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, requires_grad, hooks: data
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module.split(".")[0] == "__torch__":
-            return _Module
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights do not need")
-
-    def persistent_load(self, pid):
-        kind, storage, key, _, count = pid
-        if kind != "storage" or not isinstance(storage, _Storage):
-            raise pickle.UnpicklingError(f"unknown storage {pid!r}")
-        data = self._archive.read(f"{self._prefix}data/{key}")
-        array = np.frombuffer(data, _STORAGE_DTYPES[storage])
-        if len(array) < count:
-            raise ValueError(f"storage {key} holds {len(array)} of {count} numbers")
-        return array
-
-
-def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_):
-    """torch's strided view of a storage, refused where it would leave the storage."""
-    if len(size) != len(stride) or min((offset, *size, *stride), default=0) < 0:
-        raise ValueError(f"tensor of size {size} with strides {stride}")
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if 0 in size:
-        return np.zeros(size, storage.dtype)
-    if last >= len(storage):
-        raise ValueError(f"tensor of size {size} reaches beyond its storage")
-    item = storage.dtype.itemsize
-    return np.lib.stride_tricks.as_strided(
-        storage[offset:], size, [s * item for s in stride], writeable=False
-    )
-
-
-def _read_torch_archive(path: Path) -> StateDict:
+    tensors = {}
     with zipfile.ZipFile(path) as archive:
-        pickles = [n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"]
-        if len(pickles) != 1:
-            raise ValueError("a zip archive without torch's data.pkl")
-        prefix = pickles[0].removesuffix("data.pkl")
-        byteorder = f"{prefix}byteorder"
-        if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
-            raise ValueError("big-endian tensors")
-        with archive.open(pickles[0]) as file:
-            root = _TensorUnpickler(archive, prefix, file).load()
-    tensors: StateDict = {}
-    _collect_tensors("", root, tensors)
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                header = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    header = np.lib.format.read_array_header_2_0
+                shape, _, dtype = header(file)
+            if dtype.hasobject:
+                raise ValueError(f"{member} holds Python objects")
+            tensors[member.removesuffix(".npy")] = _guarded(path, shape, dtype, reader(member))
     return tensors
 
 
-def _collect_tensors(name: str, value, tensors: StateDict) -> None:
-    """Flattens modules and dictionaries to dotted names; leaves plain numbers out."""
-    if isinstance(value, np.ndarray):
-        tensors[name] = value
-    children = getattr(value, "attributes", value)
-    if isinstance(children, dict):
-        for key, child in children.items():
-            _collect_tensors(f"{name}.{key}" if name else str(key), child, tensors)
+def shards(index: Path) -> list[str]:
+    """File names of a checkpoint in several files, as Hugging Face's index lists them.
+
+    Raises:
+      UserError: if it is no such index.
+    """
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        raise UserError(f"{index} is no index of a sharded checkpoint: it has no weight_map")
+    names = sorted(set(places.values()))
+    for name in names:
+        if Path(name).name != name or name.endswith(".index.json"):
+            raise UserError(f"{index} names {name!r}, which is not a file beside it")
+    return names
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in shards(index):
+        tensors |= read_tensors(index.parent / name)
+    if missing := sorted(set(read_json(index)["weight_map"]) - set(tensors)):
+        raise UserError(f"{index} names tensors that its files do not hold: {missing[:3]}")
+    return tensors
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Writes arrays to a `.safetensors` file."""
+    from safetensors.numpy import save_file
+
+    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, path, metadata)
 
 
 def read_json(path: Path) -> dict:

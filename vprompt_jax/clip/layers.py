@@ -13,8 +13,6 @@ BLOCK_INPUT = "block_input"
 # returns what the tower goes on with.
 Tap = Callable[[int, jax.Array], jax.Array]
 
-LAYER_NORM_EPS = 1e-5  # torch's default, which CLIP was trained with; flax's is 1e-6
-
 
 def no_tap(position: int, x: jax.Array) -> jax.Array:
     """The tap that leaves the tower as it is."""
@@ -31,7 +29,12 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-ACTIVATION_FUNCTIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+def tanh_gelu(x: jax.Array) -> jax.Array:
+    """The tanh approximation, jax.nn.gelu's default, which the original ViT was trained with."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+ACTIVATION_FUNCTIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu, "gelu_tanh": tanh_gelu}
 
 
 class Attention(nn.Module):
@@ -61,17 +64,18 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The block's two-layer perceptron, four times as wide inside."""
+    """The block's two-layer perceptron, `width` channels inside (None: four times as many)."""
 
     activation: str
+    width: int | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        y = nn.Dense(4 * width, dtype=self.dtype, name="c_fc")(x)
+        channels = x.shape[-1]
+        y = nn.Dense(self.width or 4 * channels, dtype=self.dtype, name="c_fc")(x)
         y = ACTIVATION_FUNCTIONS[self.activation](y)
-        return nn.Dense(width, dtype=self.dtype, name="c_proj")(y)
+        return nn.Dense(channels, dtype=self.dtype, name="c_proj")(y)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -84,15 +88,17 @@ class ResidualAttentionBlock(nn.Module):
 
     heads: int
     activation: str
+    mlp_width: int | None
+    eps: float
     causal: bool = False
     dtype: jnp.dtype = jnp.float32
     outputs: int | None = None
 
     def setup(self):
-        self.ln_1 = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
+        self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
         self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
-        self.ln_2 = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
-        self.mlp = MLP(self.activation, self.dtype)
+        self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
+        self.mlp = MLP(self.activation, self.mlp_width, self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x[:, : self.outputs] + self.attn(self.ln_1(x))

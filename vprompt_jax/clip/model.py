@@ -1,4 +1,4 @@
-"""The two towers as one Flax module."""
+"""The two towers, or an image tower alone, as one Flax module."""
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ from vprompt_jax.clip.resnet import ModifiedResNet
 from vprompt_jax.clip.text import TextTransformer
 from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.clip.vision import VisionTransformer
+from vprompt_jax.errors import UserError
 
 
 def unit_norm(features: jax.Array) -> jax.Array:
@@ -19,6 +20,8 @@ def unit_norm(features: jax.Array) -> jax.Array:
 
 class CLIP(nn.Module):
     """CLIP (arXiv 2103.00020): an image tower and a text tower into one space.
+
+    With `config.supervised` there is the image tower alone, with the classifier it came with.
 
     Attributes:
       config: the architecture.
@@ -36,9 +39,14 @@ class CLIP(nn.Module):
             self.visual = VisionTransformer(self.config, self.dtype)
         else:
             self.visual = ModifiedResNet(self.config, self.train, self.dtype)
-        self.text = TextTransformer(self.config, self.dtype)
-        # ln(1/0.07), the paper's initial value of the inverse temperature's logarithm.
-        self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
+        if self.config.has_text:
+            self.text = TextTransformer(self.config, self.dtype)
+            # ln(1/0.07), the paper's initial value of the inverse temperature's logarithm.
+            self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
+        if self.config.pre_logits:
+            self.pre_logits = nn.Dense(self.config.pre_logits, dtype=self.dtype)
+        if self.config.classes:
+            self.classifier = nn.Dense(self.config.classes, dtype=self.dtype)
 
     def encode_image(
         self,
@@ -63,11 +71,35 @@ class CLIP(nn.Module):
         return self.visual(images, start=start, stop=stop, tap=tap)
 
     def encode_text(self, tokens: jax.Array) -> jax.Array:
-        """Text features [B, E], not of unit length, of token ids int32 [B, T]."""
+        """Text features [B, E], not of unit length, of token ids int32 [B, T].
+
+        Raises:
+          UserError: if there is no text tower.
+        """
+        if not self.config.has_text:
+            raise UserError(
+                "this checkpoint has no text tower, so it cannot encode texts or classify "
+                "zero-shot: train a linear head, map its own classes, or load a CLIP"
+            )
         return self.text(tokens)
 
-    def __call__(self, images: jax.Array, tokens: jax.Array) -> jax.Array:
-        """Logits [images, texts]: exp(logit_scale) times the cosine of every pair."""
-        image = unit_norm(self.encode_image(images))
+    def source_logits(self, features: jax.Array) -> jax.Array:
+        """Logits [B, K] of the classifier the checkpoint came with, of image features [B, E].
+
+        Raises:
+          UserError: if it came with none.
+        """
+        if not self.config.classes:
+            raise UserError("this checkpoint came without a classifier, so it has no classes")
+        if self.config.pre_logits:
+            features = jnp.tanh(self.pre_logits(features))
+        return self.classifier(features)
+
+    def __call__(self, images: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
+        """Logits: [images, texts], exp(logit_scale) times the cosine of every pair; without a text
+        tower [images, K] of its own classifier, or the features if it has none."""
+        image = self.encode_image(images)
+        if not self.config.has_text:
+            return self.source_logits(image) if self.config.classes else image
         text = unit_norm(self.encode_text(tokens))
-        return jnp.exp(self.logit_scale) * (image @ text.T)
+        return jnp.exp(self.logit_scale) * (unit_norm(image) @ text.T)

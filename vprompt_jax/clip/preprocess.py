@@ -1,13 +1,16 @@
 """CLIP's image preprocessing: bicubic resize, centre crop, normalisation; on host and device."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
+
+MEAN = np.array(CLIP_MEAN, np.float32)
+STD = np.array(CLIP_STD, np.float32)
 
 
 def resized_size(height: int, width: int, resolution: int) -> tuple[int, int]:
@@ -43,12 +46,20 @@ def resize_matrix(source: int, target: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def normalize(pixels: jax.Array) -> jax.Array:
-    """Grey levels 0..255 [..., 3] -> CLIP's normalised float32."""
-    return pixels.astype(jnp.float32) * (1.0 / (255.0 * STD)) - MEAN / STD
+def normalize(
+    pixels: jax.Array, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> jax.Array:
+    """Grey levels 0..255 [..., 3] -> normalised float32; mean and std are of pixels in [0, 1]."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return pixels.astype(jnp.float32) * (1.0 / (255.0 * std)) - mean / std
 
 
-def preprocess_batch(images: jax.Array, resolution: int) -> jax.Array:
+def preprocess_batch(
+    images: jax.Array,
+    resolution: int,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+) -> jax.Array:
     """Resizes, crops and normalises images of one size inside a compiled function.
 
     Agrees with Pillow's bicubic to one grey level: like it, rows are resized first, and each
@@ -57,6 +68,8 @@ def preprocess_batch(images: jax.Array, resolution: int) -> jax.Array:
     Args:
       images: uint8 [B, h, w, 3].
       resolution: side R of the result.
+      mean: per channel, of pixels in [0, 1]; `config.mean` of the tower.
+      std: likewise.
 
     Returns:
       float32 [B, R, R, 3], normalised.
@@ -79,7 +92,7 @@ def preprocess_batch(images: jax.Array, resolution: int) -> jax.Array:
     else:
         start = _crop_start(height, resolution)
         x = x[:, start : start + resolution]
-    return normalize(x)
+    return normalize(x, mean, std)
 
 
 def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
@@ -102,18 +115,35 @@ def resize_and_crop(image, resolution: int) -> np.ndarray:
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image, np.uint8))
+    image = _eight_bits_upright(image)
     height, width = resized_size(image.height, image.width, resolution)
-    # CLIP resizes before it converts to RGB, which matters for palette images; those become RGB
-    # first here, since a palette's indices cannot be interpolated.
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = _crop_start(width, resolution), _crop_start(height, resolution)
     image = image.crop((left, top, left + resolution, top + resolution))
     return np.asarray(image.convert("RGB"))
 
 
-def preprocess(image, resolution: int) -> np.ndarray:
+def _eight_bits_upright(image):
+    """The PIL image as it is meant to be seen, in a mode whose values can be interpolated."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # 16-bit grey, which Pillow's convert would clip at 255: nearly all of it would be white.
+        levels = np.clip(np.asarray(image, np.float64), 0, 65535) / 257
+        return Image.fromarray(np.round(levels).astype(np.uint8))
+    if image.mode == "P":  # indices into a palette
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    # CLIP resizes the other modes before it converts them to RGB, and so does this.
+    return image.convert("L") if image.mode in ("1", "F") else image
+
+
+def preprocess(
+    image,
+    resolution: int,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+) -> np.ndarray:
     """One image as the tower takes it: PIL or uint8 [h, w, 3] -> float32 [R, R, 3]."""
     pixels = resize_and_crop(image, resolution).astype(np.float32)
-    return (pixels / 255.0 - MEAN) / STD
+    return (pixels / 255.0 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

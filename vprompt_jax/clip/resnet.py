@@ -1,4 +1,5 @@
-"""CLIP's ModifiedResNet: three-convolution stem, anti-aliased strides, attention pooling."""
+"""CLIP's ModifiedResNet (three-convolution stem, anti-aliased strides, attention pooling), and the
+supervised ResNet it descends from."""
 
 import flax.linen as nn
 import jax
@@ -28,18 +29,23 @@ def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions; a stride is an average pool before the last one."""
+    """1x1, 3x3, 1x1 convolutions.
+
+    A stride is an average pool before the last convolution and before the shortcut's (CLIP); if
+    not `antialias`, the stride of the 3x3 convolution and of the shortcut's (torchvision).
+    """
 
     planes: int
     stride: int
     project: bool
+    antialias: bool = True
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         self.conv1 = _conv1x1(self.planes, self.dtype)
         self.bn1 = _batch_norm(self.train, self.dtype)
-        self.conv2 = _conv3x3(self.planes, 1, self.dtype)
+        self.conv2 = _conv3x3(self.planes, 1 if self.antialias else self.stride, self.dtype)
         self.bn2 = _batch_norm(self.train, self.dtype)
         self.conv3 = _conv1x1(4 * self.planes, self.dtype)
         self.bn3 = _batch_norm(self.train, self.dtype)
@@ -50,9 +56,13 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.relu(self.bn1(self.conv1(x)))
         y = nn.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(_avg_pool(y, self.stride)))
+        if self.antialias:
+            x, y = _avg_pool(x, self.stride), _avg_pool(y, self.stride)
+        elif self.stride > 1:
+            x = x[:, :: self.stride, :: self.stride]  # all that a strided 1x1 convolution sees
+        y = self.bn3(self.conv3(y))
         if self.project:
-            x = self.downsample_bn(self.downsample_conv(_avg_pool(x, self.stride)))
+            x = self.downsample_bn(self.downsample_conv(x))
         return nn.relu(x + y)
 
 
@@ -84,7 +94,11 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """The ResNet of CLIP (arXiv 2103.00020, section 2.4), with any number of stages."""
+    """The ResNet of CLIP (arXiv 2103.00020, section 2.4), with any number of stages.
+
+    A supervised one (arXiv 1512.03385, as torchvision builds it) has a single 7x7 convolution, max
+    pooling, strided 3x3 convolutions, and the mean of the last map as its features.
+    """
 
     config: CLIPConfig
     train: bool = False
@@ -93,12 +107,16 @@ class ModifiedResNet(nn.Module):
     def setup(self):
         c = self.config
         width = c.vision_width
-        self.conv1 = _conv3x3(width // 2, 2, self.dtype)
-        self.bn1 = _batch_norm(self.train, self.dtype)
-        self.conv2 = _conv3x3(width // 2, 1, self.dtype)
-        self.bn2 = _batch_norm(self.train, self.dtype)
-        self.conv3 = _conv3x3(width, 1, self.dtype)
-        self.bn3 = _batch_norm(self.train, self.dtype)
+        if c.supervised:
+            self.conv1 = nn.Conv(width, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype)
+            self.bn1 = _batch_norm(self.train, self.dtype)
+        else:
+            self.conv1 = _conv3x3(width // 2, 2, self.dtype)
+            self.bn1 = _batch_norm(self.train, self.dtype)
+            self.conv2 = _conv3x3(width // 2, 1, self.dtype)
+            self.bn2 = _batch_norm(self.train, self.dtype)
+            self.conv3 = _conv3x3(width, 1, self.dtype)
+            self.bn3 = _batch_norm(self.train, self.dtype)
         blocks = []
         for stage, count in enumerate(c.vision_layers):
             layer = [
@@ -106,6 +124,7 @@ class ModifiedResNet(nn.Module):
                     planes=width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     project=i == 0,
+                    antialias=not c.supervised,
                     train=self.train,
                     dtype=self.dtype,
                 )
@@ -114,8 +133,9 @@ class ModifiedResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", layer)  # names layer1_0, layer1_1, ...
             blocks += layer
         self.blocks = blocks
-        side = c.image_resolution // (2 ** (len(c.vision_layers) + 1))
-        self.attnpool = AttentionPool(side**2 + 1, c.vision_heads, c.embed_dim, self.dtype)
+        if not c.supervised:
+            positions = (c.image_resolution // c.downscale) ** 2 + 1
+            self.attnpool = AttentionPool(positions, c.vision_heads, c.embed_dim, self.dtype)
 
     def __call__(
         self,
@@ -130,7 +150,7 @@ class ModifiedResNet(nn.Module):
             x,
             stem=self._stem,
             blocks=self.blocks,
-            pool=self.attnpool,
+            pool=self._pool,
             start=start,
             stop=stop,
             tap=tap,
@@ -139,6 +159,11 @@ class ModifiedResNet(nn.Module):
     def _stem(self, x: jax.Array) -> jax.Array:
         x = x.astype(self.dtype)
         x = nn.relu(self.bn1(self.conv1(x)))
+        if self.config.supervised:
+            return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         x = nn.relu(self.bn2(self.conv2(x)))
         x = nn.relu(self.bn3(self.conv3(x)))
         return _avg_pool(x, 2)
+
+    def _pool(self, x: jax.Array) -> jax.Array:
+        return x.mean(axis=(1, 2)) if self.config.supervised else self.attnpool(x)

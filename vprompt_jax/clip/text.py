@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.layers import LAYER_NORM_EPS, ResidualAttentionBlock
+from vprompt_jax.clip.layers import ResidualAttentionBlock
 from vprompt_jax.clip.variants import CLIPConfig
 
 
@@ -26,10 +26,17 @@ class TextTransformer(nn.Module):
             "positional_embedding", nn.initializers.normal(0.01), (c.context_length, c.text_width)
         )
         self.resblocks = [
-            ResidualAttentionBlock(c.text_heads, c.activation, causal=True, dtype=self.dtype)
+            ResidualAttentionBlock(
+                c.text_heads,
+                c.activation,
+                c.text_mlp_width,
+                c.layer_norm_eps,
+                causal=True,
+                dtype=self.dtype,
+            )
             for _ in range(c.text_layers)
         ]
-        self.ln_final = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
+        self.ln_final = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
         self.text_projection = self.param(
             "text_projection",
             nn.initializers.normal(c.text_width**-0.5),

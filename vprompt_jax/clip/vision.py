@@ -1,21 +1,18 @@
-"""CLIP's vision transformer."""
+"""The vision transformer of CLIP, and the supervised one it descends from."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.layers import (
-    LAYER_NORM_EPS,
-    ResidualAttentionBlock,
-    Tap,
-    no_tap,
-    run_tower,
-)
+from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tower
 from vprompt_jax.clip.variants import CLIPConfig
 
 
 class VisionTransformer(nn.Module):
-    """ViT of CLIP: bias-free patches, class token, `ln_pre`, blocks, `ln_post`, projection."""
+    """ViT of CLIP: bias-free patches, class token, `ln_pre`, blocks, `ln_post`, projection.
+
+    A supervised one (arXiv 2010.11929) has patches with a bias, no `ln_pre` and no projection.
+    """
 
     config: CLIPConfig
     dtype: jnp.dtype = jnp.float32
@@ -26,22 +23,26 @@ class VisionTransformer(nn.Module):
         tokens = (c.image_resolution // patch) ** 2 + 1
         scale = nn.initializers.normal(width**-0.5)
         self.conv1 = nn.Conv(
-            width, (patch, patch), (patch, patch), "VALID", use_bias=False, dtype=self.dtype
+            width, (patch, patch), (patch, patch), "VALID", use_bias=c.supervised, dtype=self.dtype
         )
         self.class_embedding = self.param("class_embedding", scale, (width,))
         self.positional_embedding = self.param("positional_embedding", scale, (tokens, width))
-        self.ln_pre = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
+        if not c.supervised:
+            self.ln_pre = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
         self.resblocks = [
             ResidualAttentionBlock(
                 c.vision_heads,
                 c.activation,
+                c.vision_mlp_width,
+                c.layer_norm_eps,
                 dtype=self.dtype,
                 outputs=1 if i + 1 == c.vision_layers else None,
             )
             for i in range(c.vision_layers)
         ]
-        self.ln_post = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
-        self.proj = self.param("proj", scale, (width, c.embed_dim))
+        self.ln_post = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        if not c.supervised:
+            self.proj = self.param("proj", scale, (width, c.embed_dim))
 
     def __call__(
         self,
@@ -68,7 +69,8 @@ class VisionTransformer(nn.Module):
         x = x.reshape(batch, height * width, channels)
         first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, 1, channels))
         x = jnp.concatenate([first, x], axis=1) + self.positional_embedding.astype(x.dtype)
-        return self.ln_pre(x)
+        return x if self.config.supervised else self.ln_pre(x)
 
     def _pool(self, x: jax.Array) -> jax.Array:
-        return self.ln_post(x[:, 0]) @ self.proj.astype(self.dtype)
+        x = self.ln_post(x[:, 0])
+        return x if self.config.supervised else x @ self.proj.astype(self.dtype)

@@ -1,0 +1,81 @@
+"""The table of variants against published sizes; shapes only, nothing is allocated."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.clip.variants import VARIANTS, VISION_HEADS, CLIPConfig, variant_name
+
+# Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
+# checkpoints, the ResNets' and supervised ViTs' those of torchvision and timm (1000 classes).
+PUBLISHED = {
+    "RN50": 102_007_137,
+    "RN101": 119_688_033,
+    "RN50x4": 178_300_601,
+    "RN50x16": 290_979_217,
+    "RN50x64": 623_258_305,
+    "ViT-B/32": 151_277_313,
+    "ViT-B/16": 149_620_737,
+    "ViT-L/14": 427_616_513,
+    "ViT-L/14@336px": 427_944_193,
+    "OpenCLIP ViT-B-32": 151_277_313,
+    "OpenCLIP ViT-B-16": 149_620_737,
+    "OpenCLIP ViT-L-14": 427_616_513,
+    "supervised ViT-B/16": 86_567_656,
+    "supervised ViT-L/16": 304_326_632,
+    "supervised ResNet-50": 25_557_032,
+    "supervised ResNet-101": 44_549_160,
+}
+# Millions: of all, of the image tower, of the text tower (open_clip, docs/model_profile.csv).
+PUBLISHED_MILLIONS = {
+    "OpenCLIP ViT-H-14": (986.11, 632.08, 354.03),
+    "OpenCLIP ViT-g-14": (1366.68, 1012.65, 354.03),
+    "OpenCLIP ViT-bigG-14": (2539.57, 1844.91, 694.66),
+}
+
+
+shapes = functools.cache(variable_shapes)  # tracing a large model takes seconds
+
+
+def parameters(config: CLIPConfig, under: str | None = None) -> int:
+    return sum(
+        int(np.prod(shape))
+        for path, shape in shapes(config).items()
+        if path[0] == "params" and under in (None, path[1])
+    )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_number_of_parameters(name):
+    assert parameters(VARIANTS[name]) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MILLIONS)
+def test_number_of_parameters_of_the_large_ones(name):
+    whole, image, text = PUBLISHED_MILLIONS[name]
+    config = VARIANTS[name]
+    assert round(parameters(config) / 1e6, 2) == whole
+    assert round(parameters(config, "visual") / 1e6, 2) == image
+    assert round(parameters(config, "text") / 1e6, 2) == text
+
+
+def test_every_variant_has_its_number_checked():
+    assert set(VARIANTS) == set(PUBLISHED) | set(PUBLISHED_MILLIONS)
+
+
+def test_heads_that_are_not_64_channels_wide_are_in_the_table():
+    assert VISION_HEADS == {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
+
+
+def test_variants_are_told_apart():
+    assert all(variant_name(config) == name for name, config in VARIANTS.items())
+    other = dataclasses.replace(VARIANTS["RN50"], vision_width=66)
+    assert variant_name(other) is None
+
+
+def test_a_clip_without_a_text_tower_is_no_config():
+    with pytest.raises(ValueError, match="needs context_length"):
+        dataclasses.replace(VARIANTS["RN50"], text_width=0)

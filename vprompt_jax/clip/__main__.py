@@ -1,0 +1,172 @@
+"""Looks into a checkpoint, converts it, classifies an image with it, or measures loading it.
+
+python -m vprompt_jax.clip inspect ViT-B/32
+python -m vprompt_jax.clip convert model.npz vit.safetensors --set mean=0.5,0.5,0.5
+python -m vprompt_jax.clip classify mini-clip-rn photo.jpg "a seven" "a letter A"
+python -m vprompt_jax.clip measure ViT-B-32.pt
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vprompt_jax import cli
+from vprompt_jax.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vprompt_jax.clip",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def verb(name, summary):
+        one = verbs.add_parser(name, help=summary, description=summary)
+        one.add_argument("checkpoint", help="file, folder, or public name (docs/checkpoints.md)")
+        one.add_argument("--activation", help="quick_gelu, gelu or gelu_tanh, over the checkpoint")
+        one.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
+            help="a field of CLIPConfig that the checkpoint leaves open or has wrong",
+        )  # fmt: skip
+        return one
+
+    verb("inspect", "say what a checkpoint is, without reading its weights")
+    convert = verb("convert", "write a checkpoint as .safetensors with a .json beside it")
+    convert.add_argument("output", type=Path, help="a path that ends in .safetensors")
+    convert.add_argument("--dtype", default="stored", choices=("stored", *_DTYPES))
+    classify = verb("classify", "classify an image zero-shot")
+    classify.add_argument("image", type=Path)
+    classify.add_argument("classes", nargs="+", help="class names")
+    classify.add_argument("--template", default="This is a photo of a {}")
+    for one in (convert, classify):
+        one.add_argument("--resolution", type=int, help="side of the input; positions follow")
+    verb("measure", "time and memory of loading, and time to the first image features")
+    return parser
+
+
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def _fields(settings: list[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: expected FIELD=VALUE")
+        parts = [_value(part) for part in text.split(",")]
+        fields[name] = parts[0] if len(parts) == 1 else tuple(parts)
+    return fields
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _chosen(args) -> dict[str, Any]:
+    """The arguments of `load` that all verbs share."""
+    return {"activation": args.activation, "fields": _fields(args.fields)}
+
+
+def inspect(args) -> str:
+    """What a checkpoint is, as lines of text."""
+    import numpy as np
+
+    from vprompt_jax.clip.load import open_checkpoint, stored_dtype, variable_shapes
+    from vprompt_jax.clip.variants import variant_name
+
+    opened = open_checkpoint(args.checkpoint, **_chosen(args))
+    c = opened.config
+    shapes = variable_shapes(c)
+    count = sum(int(np.prod(s)) for path, s in shapes.items() if path[0] == "params")
+    stored = sum(int(np.prod(t.shape)) * t.dtype.itemsize for t in opened.tensors.values())
+    rows = {
+        "weights": opened.path,
+        "layout": opened.family.title,
+        "variant": variant_name(c) or "none of the public ones",
+        "parameters": f"{count:,}",
+        "stored as": f"{stored_dtype(opened.tensors)}, {stored / 2**20:,.1f} MiB",
+        **dataclasses.asdict(c),
+    }
+    if opened.notice:
+        rows["note"] = opened.notice
+    return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
+
+
+def convert(args) -> str:
+    """Writes our own export of a checkpoint."""
+    from flax import traverse_util
+
+    from vprompt_jax.clip import formats, load, openai
+
+    if args.output.suffix != ".safetensors":
+        raise UserError(f"{args.output}: the output's name must end in .safetensors")
+    if args.output.exists():
+        raise UserError(f"{args.output} exists: choose another name, or remove it")
+    dtype = None if args.dtype == "stored" else args.dtype
+    clip, variables = load(
+        args.checkpoint, dtype=dtype, image_resolution=args.resolution, **_chosen(args)
+    )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    partial = args.output.with_name(f"{args.output.name}.partial")
+    flat = traverse_util.flatten_dict(variables)
+    formats.write_safetensors(partial, openai.to_state_dict(flat), {})
+    beside = args.output.with_suffix(".json")
+    beside.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
+    os.replace(partial, args.output)
+    return f"{args.output} and {beside.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
+
+
+def classify(args) -> str:
+    """Zero-shot probabilities of the classes, best first."""
+    import jax
+    from PIL import Image
+
+    from vprompt_jax.clip import load, preprocess
+    from vprompt_jax.heads import text
+
+    try:
+        with Image.open(args.image) as file:
+            file.load()
+            image = file.copy()
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{args.image} is not a readable image: {error}") from error
+    clip, variables = load(args.checkpoint, image_resolution=args.resolution, **_chosen(args))
+    c = clip.config
+    if not c.has_text:
+        raise UserError(f"{args.checkpoint} has no text tower, so it cannot classify zero-shot")
+    texts = text.class_texts(args.classes, args.template)
+    pixels = preprocess(image, c.image_resolution, c.mean, c.std)[None]
+    features = jax.jit(lambda v, x: clip.apply(v, x, method="encode_image"))(variables, pixels)
+    logits = text.cosine_logits(
+        features, text.encode_classes(clip, variables, texts), variables["params"]["logit_scale"]
+    )[0]
+    shares = jax.nn.softmax(logits)
+    return "\n".join(f"{shares[i]:7.2%}  {args.classes[i]}" for i in (-logits).argsort())
+
+
+def measure(args) -> str:
+    """Figures of `cost.measure`, as lines of text."""
+    from vprompt_jax.clip import cost
+
+    figures = cost.measure(args.checkpoint, args.activation, _fields(args.fields))
+    return "\n".join(f"{name:<52} {value:10,.2f}" for name, value in figures.items())
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    with cli.user_errors():
+        cli.set_up_process()
+        verbs = {"inspect": inspect, "convert": convert, "classify": classify, "measure": measure}
+        print(verbs[args.verb](args))
+
+
+if __name__ == "__main__":
+    main()
