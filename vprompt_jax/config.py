@@ -37,7 +37,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.matmul_precision = "highest"  # default | high | highest; TF32 on GPUs is "default"
 
     c.data = ml_collections.ConfigDict()
-    c.data.source = "digits"  # digits (embedded) | tfds | folder
+    c.data.source = "digits"  # digits (embedded) | tfds | folder | given (by vprompt_jax.fit)
     c.data.name = ""  # of the TFDS dataset
     c.data.dir = ""  # the folder, or TFDS's data_dir
     c.data.template = "This is a photo of a {}"  # VP's, without a full stop
@@ -93,7 +93,7 @@ _CHOICES = {
     "model.activation": (None, *ACTIVATIONS),
     "model.dtype": ("float32", "bfloat16"),
     "model.matmul_precision": ("default", "high", "highest"),
-    "data.source": ("digits", "tfds", "folder"),
+    "data.source": ("digits", "tfds", "folder", "given"),
     "prompt.template": ("none", *TEMPLATES),
     "prompt.init": STARTS,
     "mask.kind": ("none", "adavipro"),

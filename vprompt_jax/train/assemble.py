@@ -1,6 +1,7 @@
 """From a config to everything a run needs: model, frozen weights, data, optimiser."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from vprompt_jax import clip as clip_lib
 from vprompt_jax import data, methods
+from vprompt_jax.clip.model import CLIP
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.heads import text
@@ -24,7 +26,7 @@ class Run:
 
     Attributes:
       config: resolved.
-      dataset: with `val` None under `protocol=paper`.
+      dataset: with `val` None under `protocol=paper`; None where only the model is wanted.
       model: the prompted CLIP.
       frozen: its frozen variables, a copy on every device.
       root: the root key, a copy on every device.
@@ -33,7 +35,7 @@ class Run:
     """
 
     config: Any
-    dataset: Dataset
+    dataset: Dataset | None
     model: PromptedCLIP
     frozen: dict[str, Any]
     root: jax.Array
@@ -77,27 +79,51 @@ class Run:
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
-def assemble(config) -> Run:
-    """Loads the CLIP and the data of a resolved config and puts the method together.
-
-    The texts are encoded here, once; the text tower takes no part in training.
-
-    Raises:
-      UserError: if weights or data are missing or damaged, or a size does not fit.
-    """
-    clip, variables = clip_lib.load(
+def load_clip(config) -> tuple[CLIP, dict]:
+    """The CLIP of a resolved config and its variables, as `clip.load` gives them."""
+    return clip_lib.load(
         config.model.checkpoint,
         activation=config.model.activation,
         dtype=jnp.dtype(config.model.dtype),
     )
-    dataset = data.load(config, clip.config.image_resolution)
-    model = methods.build(config, clip, len(dataset.class_names))
-    texts = text.class_texts(dataset.class_names, config.data.template)
+
+
+def assemble_model(
+    config, clip: CLIP, variables: dict, class_names: Sequence[str]
+) -> tuple[PromptedCLIP, dict[str, Any]]:
+    """The method's parts around a CLIP, and their frozen variables (host arrays).
+
+    The texts are encoded here, once; the text tower takes no part in training.
+
+    Raises:
+      UserError: if a size does not fit the tower.
+    """
+    model = methods.build(config, clip, len(class_names))
+    texts = text.class_texts(class_names, config.data.template)
     embeddings = np.asarray(text.encode_classes(clip, variables, texts))
     used = {k: variables["params"][k] for k in ("visual", "logit_scale")}
     frozen = {"params": {"clip": used}, "constants": {"text_features": embeddings}}
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
+    return model, frozen
+
+
+def assemble(config, dataset: Dataset | None = None) -> Run:
+    """Loads the CLIP and the data of a resolved config and puts the method together.
+
+    Args:
+      config: resolved.
+      dataset: takes the place of what `config.data` names.
+
+    Raises:
+      UserError: if weights or data are missing or damaged, or a size does not fit.
+    """
+    clip, variables = load_clip(config)
+    if dataset is None:
+        dataset = data.load(config, clip.config.image_resolution)
+    else:
+        dataset = data.prepare(dataset, config)
+    model, frozen = assemble_model(config, clip, variables, dataset.class_names)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)
     trains = any(part is not None for part in (model.prompt, model.mask, model.head))
     return Run(
@@ -108,4 +134,23 @@ def assemble(config) -> Run:
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
         steps=config.optim.epochs * per_epoch if trains else 0,
         steps_per_epoch=per_epoch,
+    )
+
+
+def assemble_for_inference(config, class_names: Sequence[str], steps: int) -> Run:
+    """A run of `steps` updates without its data: enough to restore it and to apply the model.
+
+    Raises:
+      UserError: if the weights are missing or damaged, or a size does not fit.
+    """
+    clip, variables = load_clip(config)
+    model, frozen = assemble_model(config, clip, variables, class_names)
+    return Run(
+        config=config,
+        dataset=None,
+        model=model,
+        frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
+        root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
+        steps=steps,
+        steps_per_epoch=1,  # counts in training only
     )
