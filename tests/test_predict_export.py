@@ -192,8 +192,9 @@ def test_the_card_runs_in_a_fresh_process_bit_equal_without_this_package(
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), adapted.logits(images[:count]))
         assert done.stdout.strip() == str(adapted.predict(images[:count]))
-    for part in ("adavipro", "tiny.safetensors", "digits", f"{adapted.result['test_accuracy']:.2%}"
-                 .replace("%", " %"), vp.__version__, "1,970 (mask 626, prompt 1,344)"):  # fmt: skip
+    accuracy = f"{100 * adapted.result['test_accuracy']:.2f} %"
+    counts = ("1,970", "mask 626", "prompt 1,344")
+    for part in ("adavipro", "tiny.safetensors", "digits", accuracy, vp.__version__, *counts):
         assert part in card, part
 
 

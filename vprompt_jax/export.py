@@ -189,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="a finished run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--side", type=int, help="of the input images, in pixels; default: the "
-                        "tower's (images are then resized before they are handed over)")  # fmt: skip
+    parser.add_argument("--side", type=int,
+                        help="of the input images, in pixels; default: the tower's")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="the parameters best on val")
     parser.add_argument("--bare", action="store_true", help="the adaptation alone")
     args = parser.parse_args(arguments)

@@ -102,14 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m vprompt_jax.predict", description="Label images with a finished run."
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE",
-                        help="files, folders, or - for a list of paths on standard input")  # fmt: skip
+                        help="files, folders, or - for paths on standard input")  # fmt: skip
     parser.add_argument("--workdir", required=True, help="a finished run, or an export of one")
     parser.add_argument("--top", type=int, default=3, help="labels per image (default: 3)")
     parser.add_argument("--best", action="store_true",
                         help="use the parameters best on val, not the last step's")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument("--overlay", type=Path, metavar="DIR",
-                        help="write a PNG per image: it, its edges, its mask, prompted")  # fmt: skip
+                        help="write a PNG per image: it, edges, mask, prompted")  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=64, help="(default: 64)")
     return parser
 
@@ -152,8 +152,8 @@ def run(args: argparse.Namespace) -> None:
         for i, path in enumerate(chunk):
             order = np.argsort(-probabilities[i], kind="stable")[: args.top]
             top = [(model.class_names[c], float(probabilities[i, c])) for c in order]
-            record = {"image": str(path),
-                      "top": [{"label": n, "probability": round(p, 6)} for n, p in top]}  # fmt: skip
+            found = [{"label": name, "probability": round(p, 6)} for name, p in top]
+            record = {"image": str(path), "top": found}
             if args.overlay:
                 picture = _overlay_path(args.overlay, path, taken)
                 overlay(shown, i).save(picture)
