@@ -1,6 +1,7 @@
 """Charts: accuracy over a key, training curves, trained parameters against accuracy."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +140,10 @@ def parameters(groups: Groups) -> Figure:
                       label=tables.method_name(method))  # fmt: skip
     # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
     axes.set_xscale("symlog", linthresh=100)
+    counts = [next(iter(g.values())).result["trainable_parameters"] for g in groups.values()]
+    # Whole decades, so that some of them are marked.
+    low = 0 if min(counts) < 100 else 10 ** math.floor(math.log10(min(counts)))
+    axes.set_xlim(low - 5 * (low == 0), max(1000, 10 ** math.ceil(math.log10(max(counts) + 1))))
     axes.set_xlabel("trained parameters")
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
     axes.grid(alpha=0.3)

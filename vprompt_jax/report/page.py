@@ -5,6 +5,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 import vprompt_jax
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
@@ -16,7 +18,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption, caption { color: #444; text-align: left; font-size: 0.9rem; padding: 0.4rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin: 0 0 1.5rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #333; }
 code { font-size: 0.9em; } @media print { body { margin: 0; } }
@@ -26,8 +28,10 @@ code { font-size: 0.9em; } @media print { body { margin: 0; } }
 def _image(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
+    with Image.open(path) as image:
+        width = round(image.width * 96 / 150)  # saved with 150 pixels per inch, a page has 96
     return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
