@@ -55,6 +55,12 @@ def random_tensors(config: CLIPConfig, seed: int = 0) -> dict[str, np.ndarray]:
     return openai.to_state_dict(flat)
 
 
+def abstract_variables(config: CLIPConfig) -> dict:
+    """The variables' shapes and dtypes; nothing is allocated."""
+    flat = {p: jax.ShapeDtypeStruct(s, "float32") for p, s in variable_shapes(config).items()}
+    return traverse_util.unflatten_dict(flat)
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory) -> Path:
     """A tiny ViT CLIP with random weights, as a checkpoint file with a config beside it."""

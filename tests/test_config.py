@@ -8,12 +8,14 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, abstract_variables
 from vprompt_jax import config as config_lib
-from vprompt_jax import methods, sweep
+from vprompt_jax import sweep
+from vprompt_jax.build import build
 from vprompt_jax.clip import CLIP
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.errors import UserError
+from vprompt_jax.zoo.pretrain import TOWERS
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
@@ -31,16 +33,15 @@ def test_every_shipped_config_builds(path):
     assert base.name == path.stem
     for config in sweep.expand(base).values() if base.sweep else [base]:
         resolved = config_lib.resolve(config)
-        from vprompt_jax.zoo.pretrain import CONFIG as MINI
-
-        tower = MINI if config.model.checkpoint == "mini-clip-rn" else VIT_B_32
-        model = methods.build(resolved, CLIP(tower), 10)
+        name = config.model.checkpoint
+        tower = TOWERS[name.removeprefix("mini-clip-")] if name.startswith("mini-") else VIT_B_32
+        model = build(resolved, CLIP(tower), abstract_variables(tower), 10)
         jax.eval_shape(model.init_trained, jax.random.key(0))
 
 
 def test_the_papers_config_is_the_papers_setting():
     config = config_lib.resolve(load_config(ROOT / "configs" / "adaviprompt_cifar10.py"))
-    model = methods.build(config, CLIP(VIT_B_32), 10)
+    model = build(config, CLIP(VIT_B_32), abstract_variables(VIT_B_32), 10)
     shapes = jax.eval_shape(model.init_trained, jax.random.key(0))
     counts = {p: sum(x.size for x in jax.tree.leaves(t)) for p, t in shapes.items()}
     assert counts == {"prompt": 69_840, "mask": 132_866}

@@ -27,10 +27,8 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
     config = importlib.import_module(f"configs.sweeps.{name}").get_config(variant)
     runs = sweep.expand(config)
     assert len(runs) > 1
-    # Full fine-tuning is a row of table 1 before it is one of `methods`.
-    known = [one for one in runs.values() if one.method.name != "full"]
-    resolved = [config_lib.resolve(one) for one in known]
-    assert len({config_lib.fingerprint(c) for c in resolved}) == len(known)
+    resolved = [config_lib.resolve(one) for one in runs.values()]
+    assert len({config_lib.fingerprint(c) for c in resolved}) == len(runs)
     sources = {c.data.source for c in resolved}
     assert sources == ({"tfds"} if variant == "paper" else {"digits"})
     if variant == "paper":
@@ -38,19 +36,28 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
 
 
 def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):
+    tiny_config.sweep = sweep.grid({"method.name": ("tp",)}, seeds=(0, 1))
+    sweep.run(tiny_config, tmp_path, only="tp-s1")
+    assert [p.name for p in tmp_path.iterdir()] == ["tp-s1"]  # one run, no report
+    monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [tmp_path / "report"])
+    sweep.run(tiny_config, tmp_path)
+    assert f"wrote {tmp_path / 'report'}" in capsys.readouterr().out
+    monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
+    sweep.run(tiny_config, tmp_path)
+    assert "[2/2] tp-s1" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no run 'tp' in this sweep; its runs are tp-s0, tp-s1"):
+        sweep.run(tiny_config, tmp_path, only="tp")
+
+
+@pytest.mark.slow
+def test_the_report_of_a_sweep_shows_its_prompts(tiny_config, tmp_path):
     tiny_config.optim.epochs = 1
     tiny_config.sweep = sweep.grid({"method.name": ("vp", "adavipro", "tp")})
-    sweep.run(tiny_config, tmp_path, only="tp-s0")
-    assert [p.name for p in tmp_path.iterdir()] == ["tp-s0"]  # one run, no report
     sweep.run(tiny_config, tmp_path)
     for name in ("report.html", "table.md", "runs.csv", "parameters.png", "prompted_1.png"):
         assert (tmp_path / name).stat().st_size > 100
     assert (tmp_path / "runs.csv").read_text().count("\n") == 4
-    monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
-    sweep.run(tiny_config, tmp_path, only="vp-s0")
-    assert "[1/3] vp-s0" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no run 'vp' in this sweep; its runs are vp-s0"):
-        sweep.run(tiny_config, tmp_path, only="vp")
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 3
 
 
 def test_a_sweep_with_a_mistake_is_refused_by_name(tiny_config):

@@ -12,11 +12,12 @@ import numpy as np
 
 from vprompt_jax.clip.preprocess import MEAN, STD, preprocess_batch
 from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.model import variables_of
 from vprompt_jax.prompts.edges import EDGES
 from vprompt_jax.train import keys
 from vprompt_jax.train import run as run_lib
 from vprompt_jax.train.assemble import Run
-from vprompt_jax.train.step import evaluation_places, variables_of
+from vprompt_jax.train.step import evaluation_places
 
 
 class Adapted:

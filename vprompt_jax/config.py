@@ -10,8 +10,12 @@ import ml_collections
 from ml_collections import config_dict
 
 from vprompt_jax import methods
+from vprompt_jax.adapters import tuning
+from vprompt_jax.adapters.activation import SHAPES as AP_SHAPES
 from vprompt_jax.clip.variants import ACTIVATIONS
 from vprompt_jax.errors import UserError
+from vprompt_jax.heads import mapping
+from vprompt_jax.model import HEADS
 from vprompt_jax.prompts.edges import EDGES
 from vprompt_jax.prompts.vp import STARTS, TEMPLATES
 
@@ -45,15 +49,16 @@ def default_config() -> ml_collections.ConfigDict:
     c.data.workers = 4  # threads that decode ahead
 
     c.method = ml_collections.ConfigDict()
-    c.method.name = "adavipro"  # tp | vp | adavipro | linear
+    c.method.name = "adavipro"  # a row of vprompt_jax/methods.py
 
-    c.prompt = ml_collections.ConfigDict()
+    # What follows describes the parts; the method sets which there are. `learning_rate` and
+    # `optimizer` (sgd | adamw) are each part's own.
+    c.prompt = ml_collections.ConfigDict()  # pixels, added after normalisation
     c.prompt.template = placeholder(str)  # none | padding | fixed_patch | random_patch
     c.prompt.size = placeholder(int)  # pixels: width of the padding, side of a patch
     c.prompt.init = placeholder(str)  # normal: N(0, 1) | zeros
-    c.prompt.learning_rate = placeholder(float)
 
-    c.mask = ml_collections.ConfigDict()
+    c.mask = ml_collections.ConfigDict()  # where the prompt is added
     c.mask.kind = placeholder(str)  # none | adavipro
     c.mask.edge = placeholder(str)  # laplacian | sobel | none
     c.mask.region = placeholder(int)  # pixels; divides the resolution
@@ -61,13 +66,48 @@ def default_config() -> ml_collections.ConfigDict:
     c.mask.temperature = placeholder(float)  # of the first epoch
     c.mask.temperature_decay = placeholder(float)  # per epoch
     c.mask.temperature_min = placeholder(float)  # 0: none, as published
-    c.mask.learning_rate = placeholder(float)
+
+    c.ap = ml_collections.ConfigDict()  # activation prompts
+    # Any of 0..L-1 (input of a block), L (feature vector), "pixels", or the name of a layer whose
+    # output it is added to ("resblocks_3/ln_1", "layer1_0/bn2"); () for none.
+    c.ap.positions = placeholder(tuple)
+    c.ap.shape = placeholder(str)  # full | channel
+
+    c.vpt = ml_collections.ConfigDict()  # learned tokens
+    c.vpt.kind = placeholder(str)  # none | shallow | deep
+    c.vpt.tokens = placeholder(int)  # per block
+
+    c.adapter = ml_collections.ConfigDict()  # bottleneck adapters
+    c.adapter.width = placeholder(int)  # 0: none
+
+    c.lora = ml_collections.ConfigDict()
+    c.lora.rank = placeholder(int)  # 0: none
+    c.lora.alpha = placeholder(float)  # the addition is scaled by alpha / rank
+    c.lora.targets = placeholder(tuple)  # of q, k, v, out, fc, proj
+
+    c.ssf = ml_collections.ConfigDict()  # scale and shift
+    c.ssf.kind = placeholder(str)  # none | all
+
+    c.tune = ml_collections.ConfigDict()  # the tower's own weights
+    c.tune.weights = placeholder(str)  # none | all | norm | bias
 
     c.head = ml_collections.ConfigDict()
-    c.head.kind = placeholder(str)  # text | linear
-    c.head.learning_rate = placeholder(float)
+    c.head.kind = placeholder(str)  # text | linear | mapping
+    c.head.mapping = placeholder(str)  # random | frequency | iterative, for kind=mapping
+    c.head.solver = placeholder(str)  # sgd: the train step | lbfgs: kind=linear alone, by sklearn
 
-    c.optim = ml_collections.ConfigDict()  # SGD with a cosine to 0 after a linear warm-up
+    for part in methods.PARTS:
+        if part in c:
+            c[part].learning_rate = placeholder(float)
+            c[part].optimizer = placeholder(str)
+
+    # Activations below what is trained, computed once per image instead of at every step.
+    c.cache = ml_collections.ConfigDict()
+    c.cache.mode = "auto"  # on: refuse to run without | auto: where it fits | off
+    c.cache.dtype = "float32"  # float32 | bfloat16 | float16, of the stored activations
+    c.cache.storage = "memory"  # memory | disk: a memory-mapped file in the workdir
+
+    c.optim = ml_collections.ConfigDict()  # a cosine to 0 after a linear warm-up
     c.optim.batch_size = 256  # over all devices
     c.optim.epochs = 1000
     c.optim.momentum = 0.9
@@ -98,21 +138,33 @@ _CHOICES = {
     "prompt.init": STARTS,
     "mask.kind": ("none", "adavipro"),
     "mask.edge": tuple(EDGES),
-    "head.kind": ("text", "linear"),
+    "ap.shape": AP_SHAPES,
+    "vpt.kind": ("none", "shallow", "deep"),
+    "ssf.kind": ("none", "all"),
+    "tune.weights": tuning.CHOICES,
+    "head.kind": HEADS,
+    "head.mapping": mapping.KINDS,
+    "head.solver": ("sgd", "lbfgs"),
+    "cache.mode": ("on", "auto", "off"),
+    "cache.dtype": ("float32", "bfloat16", "float16"),
+    "cache.storage": ("memory", "disk"),
+    **{f"{part}.optimizer": methods.OPTIMIZERS for part in methods.PARTS},
 }
 _RANGES = {
     "seed": (0, 2**31 - 1),
     "data.val_fraction": (0.001, 0.5),
     "data.workers": (1, 256),
     "prompt.size": (1, math.inf),
-    "prompt.learning_rate": (0, math.inf),
     "mask.region": (1, math.inf),
     "mask.width": (1, math.inf),
     "mask.temperature": (1e-30, math.inf),
     "mask.temperature_decay": (1e-6, 1),
     "mask.temperature_min": (0, math.inf),
-    "mask.learning_rate": (0, math.inf),
-    "head.learning_rate": (0, math.inf),
+    "vpt.tokens": (1, 10_000),
+    "adapter.width": (0, math.inf),
+    "lora.rank": (0, math.inf),
+    "lora.alpha": (1e-6, math.inf),
+    **{f"{part}.learning_rate": (0, math.inf) for part in methods.PARTS},
     "optim.batch_size": (1, math.inf),
     "optim.epochs": (0, math.inf),
     "optim.momentum": (0, 0.999999),
@@ -123,7 +175,18 @@ _RANGES = {
     "eval.every_epochs": (1, math.inf),
     "log.every_steps": (1, math.inf),
 }
-_OFF = {"prompt": ("template", "none"), "mask": ("kind", "none"), "head": ("kind", "text")}
+# Sections whose first key switches them off, with the value that does.
+_OFF = {
+    "prompt": ("template", "none"),
+    "mask": ("kind", "none"),
+    "ap": ("positions", ()),
+    "vpt": ("kind", "none"),
+    "adapter": ("width", 0),
+    "lora": ("rank", 0),
+    "ssf": ("kind", "none"),
+    "tune": ("weights", "none"),
+    "head": ("kind", "text"),
+}
 
 
 def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_stop_and_start_meet_exactly_at_every_position(name):
 
 
 @pytest.mark.parametrize("name", FILES[:2])
-def test_the_tap_sees_every_position_and_norm_and_changes_what_follows(name):
+def test_the_tap_sees_every_position_and_changes_what_follows(name):
     clip, variables, io = golden(name)
     images = io["images_nchw"].transpose(0, 2, 3, 1)
     seen = []
@@ -57,10 +57,7 @@ def test_the_tap_sees_every_position_and_norm_and_changes_what_follows(name):
         return x + 1.0 if position == 1 else x
 
     tapped = clip.apply(variables, images, tap=add_one_at_1, method="encode_image")
-    assert [p for p in seen if isinstance(p, int)] == list(range(clip.config.depth + 1))
-    norms = {n for n in seen if isinstance(n, str)}
-    expected = {"resblocks_1/ln_2", "ln_post"} if clip.config.is_vit else {"bn1", "layer2_1/bn2"}
-    assert expected <= norms
+    assert seen == list(range(clip.config.depth + 1))
     entering = clip.apply(variables, images, stop=1, method="encode_image")
     by_hand = clip.apply(variables, entering + 1.0, start=1, method="encode_image")
     np.testing.assert_array_equal(tapped, by_hand)

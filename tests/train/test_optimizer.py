@@ -31,8 +31,9 @@ def test_a_run_shorter_than_its_warmup_only_warms_up():
 
 def test_each_part_has_its_learning_rate_momentum_and_decay():
     rule = optimizer.make(
-        {"prompt": 2.0, "mask": 0.5}, warmup=0, steps=10, momentum=0.9, weight_decay=0.1
-    )
+        {"prompt": ("sgd", 2.0), "mask": ("sgd", 0.5)},
+        warmup=0, steps=10, momentum=0.9, weight_decay=0.1,
+    )  # fmt: skip
     params = {"prompt": {"values": jnp.array([1.0])}, "mask": {"kernel": jnp.array([3.0])}}
     gradient = jax.tree.map(jnp.ones_like, params)
     state = rule.init(params)
@@ -46,3 +47,13 @@ def test_each_part_has_its_learning_rate_momentum_and_decay():
             value[part] -= formula(s, peak, 0, 10) * velocity[part]
     assert float(params["prompt"]["values"][0]) == pytest.approx(value["prompt"], rel=1e-5)
     assert float(params["mask"]["kernel"][0]) == pytest.approx(value["mask"], rel=1e-5)
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    """First step of AdamW by hand: lr * (sign of the gradient + decay * value)."""
+    rule = optimizer.make(
+        {"lora": ("adamw", 0.1)}, warmup=0, steps=10, momentum=0.9, weight_decay=0.5
+    )
+    params = {"lora": {"a": jnp.array([2.0])}}
+    updates, _ = rule.update({"lora": {"a": jnp.array([-3.0])}}, rule.init(params), params)
+    assert float(updates["lora"]["a"][0]) == pytest.approx(-0.1 * (-1.0 + 0.5 * 2.0), abs=1e-6)

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from vprompt_jax import config as config_lib
 from vprompt_jax.data import pipeline
+from vprompt_jax.model import variables_of
 from vprompt_jax.train import step as step_lib
 from vprompt_jax.train.assemble import assemble
 
@@ -43,7 +44,7 @@ def main(checkpoint: str, out: str) -> None:
         def draw(params, frozen, root, batch, step):
             at = step_lib.noise_keys(root, step, batch["index"])
             _, out = run.model.apply(
-                step_lib.variables_of(params, frozen), batch["image"],
+                variables_of(params, frozen), batch["image"],
                 place_keys=at[:1], noise_keys=at, temperature=1.0,
             )  # fmt: skip
             gumbel = jax.vmap(lambda k: jax.random.gumbel(k, (4, 4, 2)))(at)

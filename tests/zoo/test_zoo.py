@@ -16,7 +16,7 @@ NAME = "mini-clip-rn"
 def test_the_shipped_model_is_the_one_its_json_describes():
     notes = json.loads((ZOO / f"{NAME}.json").read_text())
     clip, variables = vp.clip.load(NAME)
-    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == pretrain.CONFIG
+    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == pretrain.TOWERS["rn"]
     assert notes["classes"] == list(glyphs.CLASSES)
     assert (ZOO / f"{NAME}.safetensors").stat().st_size < 12 * 2**20
     images, labels = glyphs.render_set(640, glyphs.HELD_OUT_FONTS, seed=77)
@@ -35,7 +35,7 @@ def test_rendering_is_deterministic_and_covers_all_classes():
 
 def test_every_caption_fits_the_mini_text_tower():
     for glyph in glyphs.CLASSES:
-        tokens = vp.clip.tokenize(glyphs.captions(glyph), pretrain.CONFIG.context_length)
+        tokens = vp.clip.tokenize(glyphs.captions(glyph), pretrain.TOWERS["rn"].context_length)
         assert len(np.unique(tokens, axis=0)) == len(tokens)
 
 

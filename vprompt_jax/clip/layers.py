@@ -6,14 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# A tap sees every block input (by its position 0..L-1), the final features (position L) and every
-# normalisation's output (by name, "resblocks_3/ln_1"), and returns what the tower goes on with.
-Tap = Callable[[int | str, jax.Array], jax.Array]
+# A tap sees every block input (by its position 0..L-1) and the final features (position L), and
+# returns what the tower goes on with.
+Tap = Callable[[int, jax.Array], jax.Array]
 
 LAYER_NORM_EPS = 1e-5  # torch's default, which CLIP was trained with; flax's is 1e-6
 
 
-def no_tap(position: int | str, x: jax.Array) -> jax.Array:
+def no_tap(position: int, x: jax.Array) -> jax.Array:
     """The tap that leaves the tower as it is."""
     del position
     return x
@@ -82,17 +82,17 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype)
         self.mlp = MLP(self.activation, self.dtype)
 
-    def __call__(self, x: jax.Array, tap: Tap = no_tap) -> jax.Array:
-        x = x + self.attn(tap(f"{self.name}/ln_1", self.ln_1(x)))
-        return x + self.mlp(tap(f"{self.name}/ln_2", self.ln_2(x)))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
 
 
 def run_tower(
     x: jax.Array,
     *,
-    stem: Callable[[jax.Array, Tap], jax.Array],
-    blocks: list[Callable[[jax.Array, Tap], jax.Array]],
-    pool: Callable[[jax.Array, Tap], jax.Array],
+    stem: Callable[[jax.Array], jax.Array],
+    blocks: list[Callable[[jax.Array], jax.Array]],
+    pool: Callable[[jax.Array], jax.Array],
     start: int | None,
     stop: int | None,
     tap: Tap,
@@ -121,12 +121,12 @@ def run_tower(
     if start is not None and stop is not None and stop < start:
         raise ValueError(f"stop={stop} lies below start={start}")
     if start is None:
-        x = stem(x, tap)
+        x = stem(x)
         start = 0
     for position in range(start, depth):
         if position == stop:
             return x
-        x = blocks[position](tap(position, x), tap)
+        x = blocks[position](tap(position, x))
     if start < depth:
-        x = pool(x, tap)
+        x = pool(x)
     return x if stop == depth else tap(depth, x)

@@ -54,8 +54,8 @@ class CLIP(nn.Module):
           images: normalised pixels [B, R, R, 3], or the activation at position `start`.
           start: position to start from: i < L is the input of block i, L the features.
           stop: position whose activation is returned instead of the features.
-          tap: called with every position or normalisation name and the activation there; what
-            it returns takes the activation's place.
+          tap: called with every position and the activation there; what it returns takes the
+            activation's place.
 
         Returns:
           Features [B, E] in the module's dtype, or the activation at `stop`.

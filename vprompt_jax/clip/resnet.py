@@ -47,15 +47,12 @@ class Bottleneck(nn.Module):
             self.downsample_conv = _conv1x1(4 * self.planes, self.dtype)
             self.downsample_bn = _batch_norm(self.train, self.dtype)
 
-    def __call__(self, x: jax.Array, tap: Tap = no_tap) -> jax.Array:
-        def named(norm, y):
-            return tap(f"{self.name}/{norm.name}", norm(y))
-
-        y = nn.relu(named(self.bn1, self.conv1(x)))
-        y = nn.relu(named(self.bn2, self.conv2(y)))
-        y = named(self.bn3, self.conv3(_avg_pool(y, self.stride)))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.bn1(self.conv1(x)))
+        y = nn.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(_avg_pool(y, self.stride)))
         if self.project:
-            x = named(self.downsample_bn, self.downsample_conv(_avg_pool(x, self.stride)))
+            x = self.downsample_bn(self.downsample_conv(_avg_pool(x, self.stride)))
         return nn.relu(x + y)
 
 
@@ -133,19 +130,15 @@ class ModifiedResNet(nn.Module):
             x,
             stem=self._stem,
             blocks=self.blocks,
-            pool=self._pool,
+            pool=self.attnpool,
             start=start,
             stop=stop,
             tap=tap,
         )
 
-    def _stem(self, x: jax.Array, tap: Tap) -> jax.Array:
+    def _stem(self, x: jax.Array) -> jax.Array:
         x = x.astype(self.dtype)
-        x = nn.relu(tap("bn1", self.bn1(self.conv1(x))))
-        x = nn.relu(tap("bn2", self.bn2(self.conv2(x))))
-        x = nn.relu(tap("bn3", self.bn3(self.conv3(x))))
+        x = nn.relu(self.bn1(self.conv1(x)))
+        x = nn.relu(self.bn2(self.conv2(x)))
+        x = nn.relu(self.bn3(self.conv3(x)))
         return _avg_pool(x, 2)
-
-    def _pool(self, x: jax.Array, tap: Tap) -> jax.Array:
-        del tap  # attention pooling has no normalisation
-        return self.attnpool(x)

@@ -57,13 +57,13 @@ class VisionTransformer(nn.Module):
             tap=tap,
         )
 
-    def _stem(self, x: jax.Array, tap: Tap) -> jax.Array:
+    def _stem(self, x: jax.Array) -> jax.Array:
         x = self.conv1(x.astype(self.dtype))
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height * width, channels)
         first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, 1, channels))
         x = jnp.concatenate([first, x], axis=1) + self.positional_embedding.astype(x.dtype)
-        return tap("ln_pre", self.ln_pre(x))
+        return self.ln_pre(x)
 
-    def _pool(self, x: jax.Array, tap: Tap) -> jax.Array:
-        return tap("ln_post", self.ln_post(x[:, 0])) @ self.proj.astype(self.dtype)
+    def _pool(self, x: jax.Array) -> jax.Array:
+        return self.ln_post(x[:, 0]) @ self.proj.astype(self.dtype)

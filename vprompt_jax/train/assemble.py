@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax import clip as clip_lib
-from vprompt_jax import data, methods
+from vprompt_jax import data
+from vprompt_jax.adapters import tuning
+from vprompt_jax.build import build
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.heads import text
+from vprompt_jax.heads import mapping, text
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.prompts import adavipro
 from vprompt_jax.train import keys, optimizer
-from vprompt_jax.train.step import TrainState
+from vprompt_jax.train.step import TrainState, trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Run:
     Attributes:
       config: resolved.
       dataset: with `val` None under `protocol=paper`; None where only the model is wanted.
+      classes: number of them.
       model: the prompted CLIP.
       frozen: its frozen variables, a copy on every device.
       root: the root key, a copy on every device.
@@ -36,6 +39,7 @@ class Run:
 
     config: Any
     dataset: Dataset | None
+    classes: int
     model: PromptedCLIP
     frozen: dict[str, Any]
     root: jax.Array
@@ -44,12 +48,24 @@ class Run:
 
     @property
     def zero_shot_model(self) -> PromptedCLIP:
-        """The same CLIP without prompt, mask and trained head."""
-        return PromptedCLIP(self.model.clip)
+        """The same CLIP with its text head and nothing that is trained."""
+        return PromptedCLIP(self.model.clip, start=self.model.start)
 
     def initial_params(self) -> dict[str, Any]:
-        """Fresh trained parameters, by part."""
-        return self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
+        """Fresh parameters by part; those of "tune" are the checkpoint's own.
+
+        With a mapping head there is a part "mapping", which is assigned instead of trained; it
+        starts as a random map.
+        """
+        params = self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
+        tower = self.frozen["params"]["clip"]["visual"]
+        if tuned := tuning.selected(tower, self.config.tune.weights):
+            params["tune"] = jax.tree.map(lambda w: jnp.array(w, jnp.float32), tuned)
+        if self.model.head == "mapping":
+            sources = self.frozen["params"]["clip"]["classifier"]["bias"].shape[0]
+            drawn = mapping.random_map(self.config.seed, self.classes, sources)
+            params["mapping"] = {"label_map": drawn}
+        return params
 
     def optimizer(self):
         """The optimiser of the trained parts."""
@@ -58,7 +74,10 @@ class Run:
         if c.warmup_fraction is not None:
             warmup = round(c.warmup_fraction * self.steps)
         return optimizer.make(
-            {part: self.config[part].learning_rate for part in self.initial_params()},
+            {
+                part: (self.config[part].optimizer, self.config[part].learning_rate)
+                for part in trained(self.initial_params())
+            },
             warmup=warmup,
             steps=self.steps,
             momentum=c.momentum,
@@ -75,7 +94,8 @@ class Run:
     def initial_state(self) -> TrainState:
         """The state before the first step, a copy on every device."""
         params = self.initial_params()
-        state = TrainState(np.zeros((), np.int32), params, self.optimizer().init(params))
+        opt_state = self.optimizer().init(trained(params))
+        state = TrainState(np.zeros((), np.int32), params, opt_state)
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
@@ -96,15 +116,17 @@ def assemble_model(
     The texts are encoded here, once; the text tower takes no part in training.
 
     Raises:
-      UserError: if a size does not fit the tower.
+      UserError: if a part does not fit the tower.
     """
-    model = methods.build(config, clip, len(class_names))
-    texts = text.class_texts(class_names, config.data.template)
-    embeddings = np.asarray(text.encode_classes(clip, variables, texts))
-    used = {k: variables["params"][k] for k in ("visual", "logit_scale")}
-    frozen = {"params": {"clip": used}, "constants": {"text_features": embeddings}}
+    model = build(config, clip, variables, len(class_names))
+    used = {k: v for k, v in variables["params"].items() if k != "text"}
+    frozen = {"params": {"clip": used}, "constants": {}}
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
+    if clip.config.has_text:
+        texts = text.class_texts(class_names, config.data.template)
+        embeddings = np.asarray(text.encode_classes(clip, variables, texts))
+        frozen["constants"]["text_features"] = embeddings
     return model, frozen
 
 
@@ -125,16 +147,17 @@ def assemble(config, dataset: Dataset | None = None) -> Run:
         dataset = data.prepare(dataset, config)
     model, frozen = assemble_model(config, clip, variables, dataset.class_names)
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)
-    trains = any(part is not None for part in (model.prompt, model.mask, model.head))
-    return Run(
+    run = Run(
         config=config,
         dataset=dataset,
+        classes=len(dataset.class_names),
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
-        steps=config.optim.epochs * per_epoch if trains else 0,
+        steps=config.optim.epochs * per_epoch,
         steps_per_epoch=per_epoch,
     )
+    return run if trained(run.initial_params()) else dataclasses.replace(run, steps=0)
 
 
 def assemble_for_inference(config, class_names: Sequence[str], steps: int) -> Run:
@@ -148,6 +171,7 @@ def assemble_for_inference(config, class_names: Sequence[str], steps: int) -> Ru
     return Run(
         config=config,
         dataset=None,
+        classes=len(class_names),
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),

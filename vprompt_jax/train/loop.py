@@ -13,7 +13,7 @@ import tqdm
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.errors import UserError
-from vprompt_jax.train import metrics
+from vprompt_jax.train import label_map, metrics, probe
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate, mean
@@ -85,6 +85,10 @@ def train(run: Run, workdir: Path) -> Outcome:
     """
     config = run.config
     eval_step = make_eval_step(run.model)
+    if config.head.kind == "linear" and config.head.solver == "lbfgs":
+        probe.check(run)
+        params = probe.fit(run)
+        return Outcome(params, Best(params, step=run.steps), None, eval_step)
     if run.steps == 0:
         params = run.initial_params()
         return Outcome(params, Best(params), None, eval_step)
@@ -111,7 +115,10 @@ def train(run: Run, workdir: Path) -> Outcome:
         disable=jax.process_index() != 0,
     )
     clock, pending = _Clock(), None
+    count_step = label_map.make_count_step(run.model, len(run.dataset.class_names))
     for step in range(start + 1, run.steps + 1):
+        if label_map.is_due(run, step - 1):
+            state = label_map.assigned(count_step, run, state)
         state, sums = step_fn(state, run.frozen, run.root, pipeline.to_devices(next(batches)))
         pending = sums if pending is None else jax.tree.map(jnp.add, pending, sums)
         clock.images += config.optim.batch_size

@@ -1,4 +1,4 @@
-"""SGD with a learning rate per trained part."""
+"""SGD or AdamW with a learning rate per trained part."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def schedule(learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
 
 
 def make(
-    learning_rates: Mapping[str, float],
+    rules: Mapping[str, tuple[str, float]],
     *,
     warmup: int,
     steps: int,
@@ -31,17 +31,20 @@ def make(
     """An optimiser for a tree whose top level names the parts.
 
     Args:
-      learning_rates: peak learning rate by part.
+      rules: ("sgd" | "adamw", peak learning rate) by part.
       warmup, steps: of `schedule`, in optimiser steps.
       momentum: of SGD.
-      weight_decay: L2 term added to the gradient, as torch's SGD does.
+      weight_decay: for SGD an L2 term added to the gradient, as torch's does; for AdamW decoupled.
     """
 
-    def sgd(learning_rate: float) -> optax.GradientTransformation:
-        rule = optax.sgd(schedule(learning_rate, warmup, steps), momentum)
-        return optax.chain(optax.add_decayed_weights(weight_decay), rule)
+    def rule(name: str, learning_rate: float) -> optax.GradientTransformation:
+        rates = schedule(learning_rate, warmup, steps)
+        if name == "adamw":
+            return optax.adamw(rates, weight_decay=weight_decay)
+        sgd = optax.sgd(rates, momentum)
+        return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
     return optax.multi_transform(
-        {part: sgd(rate) for part, rate in learning_rates.items()},
+        {part: rule(*chosen) for part, chosen in rules.items()},
         lambda tree: {part: part for part in tree},
     )

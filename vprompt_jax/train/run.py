@@ -15,15 +15,16 @@ import jax
 import ml_collections
 from clu import parameter_overview
 
+from vprompt_jax import build
 from vprompt_jax import config as config_lib
-from vprompt_jax import methods
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.errors import UserError
+from vprompt_jax.train import cache
 from vprompt_jax.train.assemble import Run, assemble, assemble_for_inference
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import restore, train
-from vprompt_jax.train.step import make_eval_step
+from vprompt_jax.train.step import make_eval_step, trained
 
 _SPACE_NEEDED = 100 * 2**20  # bytes
 
@@ -65,9 +66,12 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
-        run = assemble(config, dataset)
+        run = cache.with_prefix(assemble(config, dataset), workdir)
         params = run.initial_params()
-        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        by_part = {
+            part: sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for part, tree in trained(params).items()
+        }
         if params and jax.process_index() == 0:
             overview = parameter_overview.get_parameter_overview(params, include_stats=False)
             print(overview, file=sys.stderr)
@@ -78,7 +82,9 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         def on_test(eval_step, params):
             return evaluate(eval_step, params, run, run.dataset.test)
 
-        zero_shot = on_test(make_eval_step(run.zero_shot_model), {})
+        zero_shot = None
+        if run.model.clip.config.has_text:
+            zero_shot = on_test(make_eval_step(run.zero_shot_model), {})
         last = on_test(outcome.eval_step, outcome.params) if params else zero_shot
         best = None
         if run.dataset.val is not None:
@@ -104,13 +110,11 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         "test_accuracy": last["accuracy"],
         "test_accuracy_best_val": None if best is None else best["accuracy"],
         "val_accuracy_best": outcome.best.accuracy if best is not None and params else None,
-        "zero_shot_accuracy": zero_shot["accuracy"],
+        "zero_shot_accuracy": None if zero_shot is None else zero_shot["accuracy"],
         "regions_on": last.get("regions_on"),
-        "trainable_parameters": count,
-        "trainable_parameters_by_part": {
-            part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()
-        },
-        **methods.describe(run.model),
+        "trainable_parameters": sum(by_part.values()),
+        "trainable_parameters_by_part": by_part,
+        **build.describe(run.model),
         "steps": run.steps,
         "seconds": round(time.time() - started, 2),
         "images_per_second": outcome.images_per_second,
@@ -120,6 +124,7 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
             **{p: importlib.metadata.version(p) for p in ("jax", "flax", "optax", "vprompt_jax")},
         },
     }
+    cache.remove(workdir)
     if jax.process_index() == 0:
         _write(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     return result

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vprompt_jax.model import PromptedCLIP
+from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train import keys
 
 AXIS = "batch"
@@ -20,8 +20,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, number of updates done.
-      params: trained parameters, by part.
-      opt_state: of the optimiser.
+      params: parameters by part; see `trained`.
+      opt_state: of the optimiser of the trained parts.
     """
 
     step: jax.Array
@@ -29,9 +29,9 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
 
 
-def variables_of(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
-    """All variables of a `PromptedCLIP`: the trained ones beside the frozen ones."""
-    return {**frozen, "params": {**frozen["params"], **params}}
+def trained(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that gradients train: all but "mapping", whose classes are assigned."""
+    return {part: tree for part, tree in params.items() if part != "mapping"}
 
 
 def _sums(logits: jax.Array, batch: Mapping[str, jax.Array], out: Mapping[str, jax.Array]) -> Sums:
@@ -88,17 +88,17 @@ def make_train_step(
             draws["noise_keys"] = noise_keys(root, state.step, batch["index"])
             draws["temperature"] = temperature(state.step)
 
-        def loss_sum(params):
-            variables = variables_of(params, frozen)
+        def loss_sum(moving):
+            variables = variables_of({**state.params, **moving}, frozen)
             logits, out = model.apply(variables, batch["image"], **draws)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
 
-        gradient, sums = jax.grad(loss_sum, has_aux=True)(state.params)
+        gradient, sums = jax.grad(loss_sum, has_aux=True)(trained(state.params))
         gradient, sums = jax.lax.psum((gradient, sums), AXIS)
         gradient = jax.tree.map(lambda g: g / sums["count"], gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, trained(state.params))
+        params = {**state.params, **optax.apply_updates(trained(state.params), updates)}
         sums["gradient_norm"] = optax.tree.norm(gradient) * sums["count"]
         return TrainState(state.step + 1, params, opt_state), sums
 

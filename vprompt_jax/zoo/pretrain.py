@@ -27,7 +27,7 @@ import numpy as np
 import optax
 from flax import serialization, traverse_util
 
-from vprompt_jax.clip import formats, openai
+from vprompt_jax.clip import formats, load, openai
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.preprocess import normalize
 from vprompt_jax.clip.tokenizer import tokenize
@@ -35,7 +35,7 @@ from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.errors import UserError
 from vprompt_jax.zoo import glyphs
 
-CONFIG = CLIPConfig(
+_RESNET = CLIPConfig(
     embed_dim=64,
     image_resolution=32,
     vision_layers=(1, 1, 1),
@@ -48,12 +48,19 @@ CONFIG = CLIPConfig(
     text_heads=1,
     text_layers=2,
 )
+# Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
+_VIT = dataclasses.replace(
+    _RESNET, vision_layers=6, vision_width=96, vision_heads=3, vision_patch_size=8
+)
+TOWERS = {"rn": _RESNET, "vit": _VIT}
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a mini CLIP is trained; every value was chosen on unseen renderings alone."""
 
+    tower: str = "rn"  # a name of `TOWERS`
+    text_from: str = ""  # a CLIP whose text tower is taken over and kept as it is
     images: int = 60_000
     steps: int = 4_000
     batch: int = 128
@@ -66,6 +73,10 @@ class Recipe:
     border: int = 10  # widest noisy border, in pixels
     ramp_fraction: float = 0.3  # of the steps over which the distortions grow to full strength
     seed: int = 0
+
+    @property
+    def config(self) -> CLIPConfig:
+        return TOWERS[self.tower]
 
 
 def augment(key: jax.Array, x: jax.Array, strength: jax.Array, recipe: Recipe) -> jax.Array:
@@ -97,7 +108,7 @@ def _captions() -> np.ndarray:
     texts = [glyphs.captions(g) for g in glyphs.CLASSES]
     count = max(map(len, texts))
     rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, CONFIG.context_length) for r in rows]
+    tokens = [tokenize(r, _RESNET.context_length) for r in rows]
     return np.stack(tokens)
 
 
@@ -114,7 +125,8 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: jax.Array):
     """The jitted step; the few megabytes of renderings live on the device."""
-    model = CLIP(CONFIG, train=True)
+    model = CLIP(recipe.config, train=True)
+    keeps_text = bool(recipe.text_from)
     optimizer = _optimizer(recipe)
 
     def loss_of(params, batch_stats, x, y, tokens):
@@ -123,6 +135,7 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
             variables, x, method="encode_image", mutable=["batch_stats"]
         )
         texts = model.apply(variables, tokens, method="encode_text")
+        texts = jax.lax.stop_gradient(texts) if keeps_text else texts
         own, other = jnp.split(unit_norm(texts), 2)
         # Captions also have to find another caption of their class. Without this the text tower
         # gives all classes one embedding before the image tower has learned anything, for good.
@@ -132,7 +145,8 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
         targets = optax.smooth_labels(jax.nn.one_hot(targets, len(own)), recipe.label_smoothing)
         losses = optax.softmax_cross_entropy(logits, targets)
         loss = losses[: len(y)].mean() + losses[len(y) :].mean()
-        return loss, (updated["batch_stats"], (logits[: len(y)].argmax(-1) == y).mean())
+        stats = updated.get("batch_stats", {})
+        return loss, (stats, (logits[: len(y)].argmax(-1) == y).mean())
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state, images, labels, captions):
@@ -148,6 +162,8 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
             state["params"], state["batch_stats"], x, labels[at], tokens
         )
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
+        if keeps_text:  # weight decay must not move it either
+            updates = {**updates, "text": jax.tree.map(jnp.zeros_like, updates["text"])}
         new = dict(
             step=state["step"] + 1,
             params=optax.apply_updates(state["params"], updates),
@@ -161,18 +177,21 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
 
 def initial_state(recipe: Recipe) -> dict:
     """Fresh parameters and optimiser state."""
-    side = CONFIG.image_resolution
-    variables = jax.jit(CLIP(CONFIG).init)(
+    config = recipe.config
+    side = config.image_resolution
+    variables = jax.jit(CLIP(config).init)(
         jax.random.key(recipe.seed),
         jnp.zeros((1, side, side, 3)),
-        jnp.zeros((1, CONFIG.context_length), jnp.int32),
+        jnp.zeros((1, config.context_length), jnp.int32),
     )
     params = variables["params"]
+    if recipe.text_from:
+        params["text"] = load(recipe.text_from)[1]["params"]["text"]
     params["logit_scale"] = jnp.log(jnp.float32(recipe.logit_scale))
     return dict(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=_optimizer(recipe).init(params),
     )
 
@@ -196,12 +215,12 @@ def rendered(path: Path, count: int, seed: int, fonts: tuple[str, ...]):
         return file["images"], file["labels"]
 
 
-def accuracy(variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(config: CLIPConfig, variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
     """Zero-shot accuracy over all glyph classes with the template "This is a photo of a {}"."""
-    model = CLIP(CONFIG)
+    model = CLIP(config)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
     text = unit_norm(
-        model.apply(variables, tokenize(texts, CONFIG.context_length), method="encode_text")
+        model.apply(variables, tokenize(texts, config.context_length), method="encode_text")
     )
 
     @jax.jit
@@ -247,9 +266,10 @@ def pretrain(recipe: Recipe, workdir: Path, name: str, save_every: int = 250) ->
         state, (loss, correct) = step(state)
         if (i + 1) % save_every == 0 or i + 1 == recipe.steps:
             variables = {k: state[k] for k in ("params", "batch_stats")}
+            unseen_accuracy = accuracy(recipe.config, variables, *unseen)
             print(
                 f"step {i + 1}/{recipe.steps}: loss {float(loss):.3f}, batch accuracy "
-                f"{float(correct):.3f}, unseen renderings {accuracy(variables, *unseen):.4f}, "
+                f"{float(correct):.3f}, unseen renderings {unseen_accuracy:.4f}, "
                 f"{time.time() - started:.0f} s",
                 flush=True,
             )
@@ -258,13 +278,17 @@ def pretrain(recipe: Recipe, workdir: Path, name: str, save_every: int = 250) ->
             partial.replace(saved)
     variables = {k: state[k] for k in ("params", "batch_stats")}
     notes = dict(
-        clip=dataclasses.asdict(CONFIG),
+        clip=dataclasses.asdict(recipe.config),
         recipe=dataclasses.asdict(recipe),
         classes=list(glyphs.CLASSES),
-        accuracy_unseen_renderings=accuracy(variables, *unseen),
+        accuracy_unseen_renderings=accuracy(recipe.config, variables, *unseen),
         training_fonts=list(glyphs.TRAIN_FONTS),
         held_out_fonts=list(glyphs.HELD_OUT_FONTS),
-        command=f"python -m vprompt_jax.zoo.pretrain --workdir DIR --steps {recipe.steps}",
+        command=(
+            f"python -m vprompt_jax.zoo.pretrain --workdir DIR --tower {recipe.tower} "
+            f"--steps {recipe.steps} --images {recipe.images}"
+            + (f" --text_from {recipe.text_from}" if recipe.text_from else "")
+        ),
     )
     export(variables, workdir / f"{name}.safetensors", notes)
     print(f"wrote {workdir / name}.safetensors: {notes['accuracy_unseen_renderings']:.4f}")
@@ -275,12 +299,17 @@ def main() -> None:
         description="Pretrain the embedded mini CLIP on glyphs rendered from matplotlib's fonts."
     )
     parser.add_argument("--workdir", type=Path, required=True, help="renderings, saves and result")
+    parser.add_argument("--tower", choices=TOWERS, default=Recipe.tower)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--images", type=int, default=Recipe.images, help="renderings to train on")
-    parser.add_argument("--name", default="mini-clip-rn", help="file name of the result")
+    parser.add_argument("--text_from", default="", help="take over, and keep, this CLIP's text tower")
+    parser.add_argument("--name", help="file name of the result; default: mini-clip-TOWER")
     args = parser.parse_args()
     try:
-        pretrain(Recipe(steps=args.steps, images=args.images), args.workdir, args.name)
+        recipe = Recipe(
+            tower=args.tower, text_from=args.text_from, steps=args.steps, images=args.images
+        )
+        pretrain(recipe, args.workdir, args.name or f"mini-clip-{args.tower}")
     except UserError as error:
         sys.exit(f"error: {error}")
 

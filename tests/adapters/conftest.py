@@ -1,0 +1,86 @@
+"""A tiny ViT and a tiny ResNet with everything an adapter needs, in float64 where asked."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import TINY
+from vprompt_jax import clip as clip_lib
+from vprompt_jax.adapters import tuning
+from vprompt_jax.build import build
+from vprompt_jax.clip import CLIP
+from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.config import default_config, resolve
+from vprompt_jax.model import variables_of
+
+RESNET = dataclasses.replace(
+    TINY, vision_layers=(1, 2), vision_width=8, vision_heads=2, vision_patch_size=None
+)
+PLACES = jax.random.split(jax.random.key(0), 1)
+
+
+def random_variables(config: clip_lib.CLIPConfig, seed: int = 0) -> dict:
+    """Random variables of a tower, with positive scales and variances."""
+    from flax import traverse_util
+
+    rng, flat = np.random.default_rng(seed), {}
+    for path, shape in variable_shapes(config).items():
+        fan_in = max(int(np.prod(shape[:-1])), 1)
+        values = rng.normal(0, fan_in**-0.5, shape)
+        if path[-1] in ("scale", "var"):
+            values = rng.uniform(0.5, 1.5, shape)
+        flat[path] = np.asarray(values, np.float32)
+    return traverse_util.unflatten_dict(flat)
+
+
+class Adapted:
+    """A model made from config keys, with its frozen variables and fresh or random parameters."""
+
+    def __init__(self, tower, variables, **keys):
+        config = default_config()
+        config.method.name = "tp"
+        with config.unlocked():
+            config.update_from_flattened_dict({k.replace("__", "."): v for k, v in keys.items()})
+        self.config, self.clip = resolve(config), CLIP(tower)
+        self.model = build(self.config, self.clip, variables, classes=5)
+        texts = np.random.default_rng(1).normal(size=(5, tower.embed_dim))
+        texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
+        used = {k: v for k, v in variables["params"].items() if k != "text"}
+        self.frozen = {"params": {"clip": used}, "constants": {"text_features": texts}}
+        if "batch_stats" in variables:
+            self.frozen["batch_stats"] = {"clip": variables["batch_stats"]}
+
+    def params(self, seed: int | None = None):
+        """Fresh parameters; with a seed, each is moved by a random tenth."""
+        made = self.model.init_trained(jax.random.key(0))
+        tower = self.frozen["params"]["clip"]["visual"]
+        if tuned := tuning.selected(tower, self.config.tune.weights):
+            made["tune"] = tuned
+        if seed is None:
+            return made
+        rng = np.random.default_rng(seed)
+        return jax.tree.map(lambda p: np.asarray(p + 0.1 * rng.normal(size=p.shape), p.dtype), made)
+
+    def logits(self, params, images):
+        return self.model.apply(variables_of(params, self.frozen), images, place_keys=PLACES)[0]
+
+    def features(self, params, pixels):
+        return self.model.apply(variables_of(params, self.frozen), pixels, method="features")
+
+
+@pytest.fixture(scope="session")
+def towers():
+    """Name -> (config, variables)."""
+    return {name: (c, random_variables(c)) for name, c in (("vit", TINY), ("resnet", RESNET))}
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(2).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    return np.random.default_rng(3).normal(size=(3, 32, 32, 3)).astype(np.float32)

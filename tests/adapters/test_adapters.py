@@ -1,0 +1,273 @@
+"""Adapters: untouched towers at the start, counts from formulas, merges, identities, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from tests.adapters.conftest import Adapted
+from vprompt_jax.adapters import merge
+from vprompt_jax.adapters.sites import sites_of
+from vprompt_jax.errors import UserError
+
+D, N, L, E = 64, 17, 2, 16  # width, tokens, blocks and feature size of the tiny ViT
+
+# Config keys -> parameters of the tiny ViT, from the sizes alone.
+VIT_COUNTS = {
+    "ap": (dict(ap__positions=(1,)), N * D),
+    "ap at the features": (dict(ap__positions=(L,)), E),
+    "ap per channel": (dict(ap__positions=(0, "resblocks_1/ln_2"), ap__shape="channel"), 2 * D),
+    "vpt shallow": (dict(vpt__kind="shallow", vpt__tokens=3), 3 * D),
+    "vpt deep": (dict(vpt__kind="deep", vpt__tokens=3), L * 3 * D),
+    "adapter": (dict(adapter__width=4), L * 2 * (2 * 4 * D + 4 + D)),
+    "lora": (dict(lora__rank=3), L * 2 * 3 * (D + D)),
+    "lora everywhere": (
+        dict(lora__rank=2, lora__targets=("q", "k", "v", "out", "fc", "proj")),
+        L * 2 * (4 * (D + D) + 2 * (D + 4 * D)),
+    ),
+    # Patches, two norms around the blocks; per block two norms, 3D, D, 4D and D channels.
+    "ssf": (dict(ssf__kind="all"), 2 * (3 * D + L * (2 * D + 3 * D + D + 4 * D + D))),
+    "norm": (dict(tune__weights="norm"), 2 * D * (2 + 2 * L)),
+    "bitfit": (dict(tune__weights="bias"), D * 2 + L * (2 * D + 3 * D + D + 4 * D + D)),
+}
+
+
+def count(tree) -> int:
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", VIT_COUNTS)
+def test_parameter_counts_of_the_vit(towers, name):
+    keys, expected = VIT_COUNTS[name]
+    assert count(Adapted(*towers["vit"], **keys).params()) == expected
+
+
+def test_parameter_counts_of_the_resnet(towers):
+    """A stem of three norms of 4, 4, 8 channels; bottlenecks of 8 and 16 planes, four norms where
+    they project, else three."""
+    norms = 4 + 4 + 8 + (8 + 8 + 32 + 32) + (16 + 16 + 64 + 64) + (16 + 16 + 64)
+    assert count(Adapted(*towers["resnet"], tune__weights="norm").params()) == 2 * norms
+    assert count(Adapted(*towers["resnet"], ssf__kind="all").params()) == 2 * norms
+    full = Adapted(*towers["resnet"], tune__weights="all")
+    assert count(full.params()) == count(towers["resnet"][1]["params"]["visual"])
+    adapter = Adapted(*towers["resnet"], adapter__width=4)
+    channels = 32 + 64 + 64
+    assert count(adapter.params()) == 2 * 4 * channels + 3 * 4 + channels
+
+
+START_AS_THEY_WERE = {
+    "vit": ("ap", "ap at the features", "adapter", "lora", "ssf", "norm", "bitfit"),
+    "resnet": ("ap", "ap at the features", "adapter", "ssf", "norm", "bitfit"),
+}
+
+
+@pytest.mark.parametrize("tower", START_AS_THEY_WERE)
+def test_fresh_adapters_leave_the_tower_bit_identical(towers, pixels, tower):
+    plain = Adapted(*towers[tower])
+    expected = plain.features({}, pixels)
+    for name in START_AS_THEY_WERE[tower]:
+        adapted = Adapted(*towers[tower], **VIT_COUNTS[name][0])
+        np.testing.assert_array_equal(adapted.features(adapted.params(), pixels), expected, name)
+        moved = adapted.features(adapted.params(seed=4), pixels)
+        assert np.abs(moved - expected).max() > 1e-4, name
+
+
+MERGED = {
+    "vit": [
+        dict(lora__rank=3, lora__targets=("q", "v", "out", "fc", "proj")),
+        dict(ssf__kind="all"),
+        dict(tune__weights="norm"),
+        dict(ap__positions=("resblocks_0/ln_2",), ap__shape="channel"),
+        dict(
+            lora__rank=2, ssf__kind="all", tune__weights="bias",
+            ap__positions=("ln_post",), ap__shape="channel",
+        ),
+    ],
+    "resnet": [dict(ssf__kind="all"), dict(ap__positions=("layer2_1/bn2",), ap__shape="channel")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "tower,keys", [(tower, keys) for tower, rows in MERGED.items() for keys in rows]
+)
+def test_merged_weights_give_the_same_features(towers, pixels, tower, keys):
+    adapted, plain = Adapted(*towers[tower], **keys), Adapted(*towers[tower])
+    params = adapted.params(seed=5)
+    expected = adapted.features(params, pixels)
+    tower_params = adapted.frozen["params"]["clip"]["visual"]
+    folded = merge.merged(adapted.model, params, tower_params)
+    shapes = {k: np.shape(v) for k, v in traverse_util.flatten_dict(folded).items()}
+    assert shapes == {k: v.shape for k, v in traverse_util.flatten_dict(tower_params).items()}
+    plain.frozen["params"]["clip"] = {**plain.frozen["params"]["clip"], "visual": folded}
+    got = plain.features({}, pixels)
+    assert np.abs(got - expected).max() < 2e-5 * np.abs(expected).max()
+    assert np.abs(expected - Adapted(*towers[tower]).features({}, pixels)).max() > 1e-3
+
+
+def test_what_cannot_be_merged_is_refused(towers):
+    for keys in (dict(adapter__width=4), dict(ap__positions=(1,))):
+        adapted = Adapted(*towers["vit"], **keys)
+        with pytest.raises(ValueError, match="cannot be folded"):
+            merge.merged(adapted.model, adapted.params(), adapted.frozen["params"]["clip"]["visual"])
+
+
+@pytest.mark.parametrize(
+    "tower,layer", [("vit", "resblocks_1/ln_1"), ("vit", "ln_pre"), ("resnet", "layer1_0/bn2")]
+)
+def test_channel_prompts_are_bias_tuning_of_a_normalisation(towers, images, tower, layer):
+    """Same outputs and same gradients (AP's tie to normalisation tuning)."""
+    ap = Adapted(*towers[tower], ap__positions=(layer,), ap__shape="channel")
+    tune = Adapted(*towers[tower], tune__weights="norm")
+    delta = ap.params(seed=6)
+    (name,) = delta["ap"]
+    path = (*layer.split("/"), "bias")
+    flat = traverse_util.flatten_dict(tune.params()["tune"])
+    moved = traverse_util.unflatten_dict({**flat, path: flat[path] + delta["ap"][name]})
+
+    def by_prompt(d):
+        return jnp.square(ap.logits({"ap": {name: d}}, images)).mean()
+
+    def by_bias(bias):
+        tree = traverse_util.unflatten_dict({**flat, path: bias})
+        return jnp.square(tune.logits({"tune": tree}, images)).mean()
+
+    np.testing.assert_allclose(
+        ap.logits(delta, images), tune.logits({"tune": moved}, images), rtol=1e-4, atol=1e-5
+    )
+    one = jax.grad(by_prompt)(delta["ap"][name])
+    other = jax.grad(by_bias)(flat[path] + delta["ap"][name])
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+def test_ap_at_the_pixels_is_vp_over_the_whole_image(towers, images):
+    ap = Adapted(*towers["vit"], ap__positions=("pixels",))
+    vp = Adapted(
+        *towers["vit"], prompt__template="padding", prompt__size=16, prompt__init="zeros"
+    )
+    values = np.random.default_rng(7).normal(size=(32 * 32, 3)).astype(np.float32)
+
+    def by_ap(v):
+        delta = {"ap": {"delta_pixels": v.reshape(32, 32, 3)}}
+        return jnp.square(ap.logits(delta, images)).mean()
+
+    def by_vp(v):
+        return jnp.square(vp.logits({"prompt": {"values": v}}, images)).mean()
+
+    one, other = jax.value_and_grad(by_ap)(values), jax.value_and_grad(by_vp)(values)
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_allclose(one[1], other[1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("tower,position", [("vit", 1), ("resnet", 2)])
+def test_gradient_against_finite_differences_in_float64(
+    towers, pixels, tower, position, monkeypatch
+):
+    def attention(q, k, v, is_causal=False):  # jax.nn's computes its softmax in float32
+        del is_causal
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    config, variables = towers[tower]
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda v: np.asarray(v, np.float64), variables)
+        adapted = Adapted(config, wide, ap__positions=(position,))
+        adapted.model = adapted.model.clone(clip=adapted.clip.clone(dtype=jnp.float64))
+        x = np.asarray(pixels, np.float64)
+        (name,) = adapted.params()["ap"]
+        site = sites_of(adapted.clip, wide)[position]
+        rng = np.random.default_rng(8)
+        start, direction = rng.normal(size=(2, *site.outputs)) * 0.1
+
+        @jax.jit
+        def loss(delta):
+            return jnp.square(adapted.features({"ap": {name: delta}}, x)).sum()
+
+        slope = float((jax.grad(loss)(start) * direction).sum())
+        step = 1e-5
+        measured = float(loss(start + step * direction) - loss(start - step * direction))
+        assert slope == pytest.approx(measured / (2 * step), rel=1e-6)
+
+
+def test_vpt_against_a_tower_run_by_hand(towers, pixels):
+    """Deep tokens replaced before every block, written as a loop over the blocks."""
+    adapted = Adapted(*towers["vit"], vpt__kind="deep", vpt__tokens=3)
+    params = adapted.params(seed=9)
+    clip = {"params": adapted.frozen["params"]["clip"]}
+
+    def run(x, **where):
+        return adapted.clip.apply(clip, x, method="encode_image", **where)
+
+    x = run(pixels, stop=0)
+    for block in range(L):
+        tokens = jnp.broadcast_to(params["vpt"][f"tokens_{block}"], (3, 3, D))
+        patches = x[:, 1:] if block == 0 else x[:, 4:]
+        x = jnp.concatenate([x[:, :1], tokens, patches], axis=1)
+        x = run(x, start=block, stop=block + 1 if block + 1 < L else None)
+    np.testing.assert_allclose(adapted.features(params, pixels), x, rtol=1e-5, atol=1e-5)
+
+
+ENTRIES = [
+    (dict(), "vit", L),
+    (dict(head__kind="linear"), "vit", L),
+    (dict(ap__positions=(1,)), "vit", 1),
+    (dict(ap__positions=(2, "resblocks_1/ln_2")), "vit", 1),
+    (dict(ap__positions=("ln_post",)), "vit", L - 1),
+    (dict(ap__positions=("ln_pre",)), "vit", "pixels"),
+    (dict(vpt__kind="shallow"), "vit", 0),
+    (dict(lora__rank=2), "vit", 0),
+    (dict(tune__weights="norm"), "vit", "pixels"),
+    (dict(prompt__template="padding", ap__positions=(1,)), "vit", "pixels"),
+    (dict(ap__positions=(2,)), "resnet", 2),
+    (dict(adapter__width=2), "resnet", 0),
+    (dict(tune__weights="all"), "resnet", "pixels"),
+]
+
+
+@pytest.mark.parametrize("keys,tower,entry", ENTRIES)
+def test_the_entry_is_below_all_that_trains(towers, keys, tower, entry):
+    assert Adapted(*towers[tower], **keys).model.entry == entry
+
+
+@pytest.mark.parametrize("keys,tower,entry", [e for e in ENTRIES if e[2] != "pixels"])
+def test_activations_below_the_entry_give_the_same_logits(towers, images, keys, tower, entry):
+    adapted = Adapted(*towers[tower], **keys)
+    params = adapted.params(seed=10)
+    expected = adapted.logits(params, images)
+    given = adapted.model.apply(adapted.frozen, images, entry, method="activation")
+    adapted.model = adapted.model.clone(start=entry)
+    np.testing.assert_allclose(adapted.logits(params, given), expected, rtol=1e-5, atol=1e-5)
+
+
+REFUSED = [
+    (dict(ap__positions=(3,)), "vit", r"no 3 in this tower; positions are 0\.\.2"),
+    (dict(ap__positions=("resblocks_7/ln_1",)), "vit", "resblocks_7/ln_1"),
+    (dict(ap__positions=(1, 1)), "vit", "twice"),
+    (dict(vpt__kind="deep"), "resnet", "needs a vision transformer"),
+    (dict(lora__rank=2), "resnet", "needs a vision transformer"),
+    (dict(lora__rank=65), "vit", "over the tower's width 64"),
+    (dict(lora__rank=2, lora__targets=("w",)), "vit", "choose from q, k, v"),
+    (dict(vpt__kind="deep", ap__positions=(1,)), "vit", "ap.shape=channel"),
+    (dict(head__kind="mapping"), "vit", "classifier of its own"),
+]
+
+
+@pytest.mark.parametrize("keys,tower,message", REFUSED)
+def test_what_does_not_fit_is_refused(towers, keys, tower, message):
+    with pytest.raises(UserError, match=message):
+        Adapted(*towers[tower], **keys)
+
+
+def test_parts_compose(towers, images):
+    """AdaViPro, an activation prompt, LoRA and a linear head in one config."""
+    adapted = Adapted(
+        *towers["vit"], prompt__template="padding", prompt__size=4, mask__kind="adavipro",
+        mask__region=8, ap__positions=(1,), lora__rank=2, head__kind="linear",
+    )  # fmt: skip
+    params = adapted.params(seed=11)
+    assert set(params) == {"prompt", "mask", "ap", "lora", "head"}
+    gradient = jax.grad(lambda p: jnp.square(adapted.logits(p, images)).mean())(params)
+    for part, tree in gradient.items():
+        if part != "mask":  # marks by argmax have no gradient
+            assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree)) > 0, part

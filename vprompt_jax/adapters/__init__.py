@@ -1,0 +1,1 @@
+"""Inside the frozen tower: what is added at its activations, and which of its weights train."""

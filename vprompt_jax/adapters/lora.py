@@ -1,0 +1,70 @@
+"""LoRA (arXiv 2106.09685): low-rank additions to dense layers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.adapters.sites import Adapter, Site, Where
+
+# Dense layers that LoRA knows, with the share of a fused projection's columns.
+TARGETS = {
+    "q": ("attn/in_proj", 0, 3),
+    "k": ("attn/in_proj", 1, 3),
+    "v": ("attn/in_proj", 2, 3),
+    "out": ("attn/out_proj", 0, 1),
+    "fc": ("mlp/c_fc", 0, 1),
+    "proj": ("mlp/c_proj", 0, 1),
+}
+
+
+class LoRA(Adapter):
+    """Adds (alpha / rank) x A B to the outputs of dense layers; B starts at zero.
+
+    Attributes:
+      rank: columns of A and rows of B.
+      alpha: scale, as published: a change of rank needs no new learning rate.
+      targets: names of `TARGETS`.
+    """
+
+    rank: int = 4
+    alpha: float = 4.0
+    targets: tuple[str, ...] = ("q", "v")
+
+    def setup(self):
+        self.factors = {site.where: self._factors(site) for site in self.sites}
+
+    def _factors(self, site: Site) -> dict[str, tuple[jax.Array, jax.Array]]:
+        factors = {}
+        for target in self.targets:
+            layer, _, parts = TARGETS[target]
+            if not str(site.where).endswith(layer):
+                continue
+            name = f"{site.where.split('/')[0]}_{target}"
+            inputs, outputs = site.inputs[-1], site.outputs[-1] // parts
+            # The reference's initialisation of A is that of torch's Linear layers.
+            bound = inputs**-0.5
+
+            def uniform(key, shape, bound=bound):
+                return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+            a = self.param(f"{name}_a", uniform, (inputs, self.rank))
+            b = self.param(f"{name}_b", nn.initializers.zeros, (self.rank, outputs))
+            factors[target] = (a, b)
+        return factors
+
+    def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
+        for target, (a, b) in self.factors[where].items():
+            _, part, parts = TARGETS[target]
+            width = y.shape[-1] // parts
+            added = (x @ a.astype(y.dtype)) @ b.astype(y.dtype) * (self.alpha / self.rank)
+            y = y.at[..., part * width : (part + 1) * width].add(added)
+        return y
+
+    def merged(self, where: Where, kernel: jax.Array) -> jax.Array:
+        """The kernel [in, out] of the layer at a site with its low-rank addition."""
+        for target, (a, b) in self.factors[where].items():
+            _, part, parts = TARGETS[target]
+            width = kernel.shape[-1] // parts
+            added = a @ b * (self.alpha / self.rank)
+            kernel = jnp.asarray(kernel).at[:, part * width : (part + 1) * width].add(added)
+        return kernel

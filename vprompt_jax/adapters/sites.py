@@ -1,0 +1,160 @@
+"""Where in a tower an adapter acts, and the walk that lets it act there.
+
+A site is a position (0..L-1: the input of a block, L: the feature vector before the head, "pixels":
+the normalised image) or the output of a named layer ("resblocks_3/ln_1", "layer1_0/bn2",
+"resblocks_0/attn/in_proj"). Layers are reached by Flax's method interception, so the towers know
+nothing of adapters.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PIXELS = "pixels"
+Where = int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A place in a tower.
+
+    Attributes:
+      where: position or layer name.
+      inputs: shape of what goes in, without the batch axis; at a position the activation's.
+      outputs: shape of what comes out; at a position the same.
+      entry: the highest position from which the site still lies ahead: 0..L, or "pixels".
+    """
+
+    where: Where
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    entry: Where
+
+
+class Adapter(nn.Module):
+    """What changes activations of a tower, at the outputs of its sites.
+
+    Attributes:
+      sites: where it acts.
+    """
+
+    sites: tuple[Site, ...]
+
+    def acts_at(self, where: Where | None) -> bool:
+        return any(site.where == where for site in self.sites)
+
+    def create(self) -> None:
+        """Creates the parameters (Flax does so when any method is called)."""
+
+    def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
+        """What the tower goes on with at one of the sites.
+
+        Args:
+          where: the site.
+          x: input of the layer; at a position the activation.
+          y: output of the layer; at a position the activation.
+        """
+        raise NotImplementedError
+
+
+def _layer_name(context) -> str | None:
+    """ "resblocks_3/ln_1" for a call of an image tower's layer, None for any other."""
+    path = list(context.module.path)
+    if context.method_name != "__call__" or "visual" not in path[:-1]:
+        return None
+    return "/".join(path[path.index("visual") + 1 :])
+
+
+def acting(adapters: Sequence[Adapter]):
+    """How adapters act, in their order.
+
+    Returns:
+      A tap (position, x) -> x for the tower's positions, and an interceptor of its layers for
+      `nn.intercept_methods`.
+    """
+
+    def tap(position: Where, x: jax.Array) -> jax.Array:
+        for adapter in adapters:
+            if adapter.acts_at(position):
+                x = adapter(position, x, x)
+        return x
+
+    def interceptor(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        name = _layer_name(context)
+        for adapter in adapters:
+            if name is not None and adapter.acts_at(name):
+                y = adapter(name, args[0], y)
+        return y
+
+    return tap, interceptor
+
+
+def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
+    """Every site of an image tower, in the order in which they are met; nothing is computed.
+
+    Args:
+      clip: the CLIP.
+      variables: its variables.
+    """
+    shapes: dict[Where, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def tap(position, x):
+        shapes[position] = (x.shape[1:], x.shape[1:])
+        return x
+
+    def interceptor(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if (name := _layer_name(context)) is not None:
+            shapes[name] = (args[0].shape[1:], y.shape[1:])
+        return y
+
+    side = clip.config.image_resolution
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    tap(PIXELS, images)
+    with nn.intercept_methods(interceptor):
+        jax.eval_shape(
+            lambda v, x: clip.apply(v, x, tap=tap, method="encode_image"), variables, images
+        )
+    entries = _entries(shapes, clip.config.depth)
+    return {w: Site(w, *shape, entries[w]) for w, shape in shapes.items()}
+
+
+def _entries(wheres: Iterable[Where], depth: int) -> dict[Where, Where]:
+    """Where to enter the tower for each site: the position met last before it."""
+    entries, below = {}, PIXELS
+    for where in wheres:
+        if isinstance(where, int):
+            below = where
+        # The stem is entered at the pixels; between the last block and the features is no position.
+        entries[where] = below
+    return entries
+
+
+def entry_of_weight(path: Sequence[str], sites: dict[Where, Site]) -> Where:
+    """The entry below which a weight of the tower, by its path, has no effect."""
+    for end in range(len(path), 0, -1):
+        if (name := "/".join(path[:end])) in sites:
+            return sites[name].entry
+    last = [site.entry for site in sites.values()][-2]
+    return last if path == ("proj",) else PIXELS
+
+
+def lowest(entries: Iterable[Where]) -> Where | None:
+    """The lowest of several entries; None of none."""
+    entries = list(entries)
+    if PIXELS in entries:
+        return PIXELS
+    return min(entries, default=None)
+
+
+def matching(sites: dict[Where, Site], pattern: str) -> tuple[Site, ...]:
+    """The layers whose whole name matches a regular expression, in the tower's order."""
+    return tuple(
+        s for w, s in sites.items() if isinstance(w, str) and w != PIXELS and re.fullmatch(pattern, w)
+    )

@@ -1,0 +1,42 @@
+"""Visual prompt tuning (VPT, arXiv 2203.12119): learned tokens beside an image's patches."""
+
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.adapters.sites import Adapter, Site, Where
+
+
+class PromptTokens(Adapter):
+    """Tokens between the class token and the patches.
+
+    With one site, position 0, they enter once and run through all blocks (VPT-shallow, eq. 4-6);
+    with every block's input as a site, each block gets its own in place of the last block's outputs
+    at their places (VPT-deep, eq. 7-8).
+
+    Attributes:
+      count: tokens per site.
+      patch_inputs: values of a patch, 3 * side^2: VPT draws its tokens from
+        U(-v, v), v = sqrt(6 / (patch_inputs + width)).
+    """
+
+    count: int = 10
+    patch_inputs: int = 768
+
+    def setup(self):
+        self.tokens = {site.where: self._tokens(site) for site in self.sites}
+
+    def _tokens(self, site: Site) -> jax.Array:
+        width = site.outputs[-1]
+        bound = (6.0 / (self.patch_inputs + width)) ** 0.5
+
+        def uniform(key, shape):
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        return self.param(f"tokens_{site.where}", uniform, (self.count, width))
+
+    def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
+        del x
+        tokens = self.tokens[where].astype(y.dtype)
+        tokens = jnp.broadcast_to(tokens, (y.shape[0], *tokens.shape))
+        patches = y[:, 1:] if where == 0 else y[:, 1 + self.count :]
+        return jnp.concatenate([y[:, :1], tokens, patches], axis=1)
