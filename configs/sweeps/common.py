@@ -14,6 +14,42 @@ DATASETS = (
     "eurosat",
     "oxford_iiit_pet",
 )
+FGVC = ("caltech_birds2011", "nabirds", "oxford_flowers102", "stanford_dogs", "cars196")
+VTAB = (
+    "caltech101",
+    "cifar100",
+    "dtd",
+    "oxford_flowers102",
+    "oxford_iiit_pet",
+    "sun397_vtab",
+    "svhn_cropped",
+    "patch_camelyon",
+    "eurosat",
+    "resisc45",
+    "diabetic_retinopathy",
+    "clevr_count",
+    "clevr_distance",
+    "dmlab",
+    "kitti_distance",
+    "dsprites_x",
+    "dsprites_orientation",
+    "smallnorb_azimuth",
+    "smallnorb_elevation",
+)
+# Activation prompts and their baselines; tokens and low-rank additions need a transformer.
+RESNET_METHODS = (
+    "tp",
+    "vp",
+    "adavipro",
+    "ap",
+    "linear",
+    "full",
+    "norm",
+    "bitfit",
+    "adapter",
+    "ssf",
+)
+VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
 SEEDS = (0, 1, 2)
 
 
@@ -26,7 +62,7 @@ def base(name: str, variant: str):
         datasets itself). "mini": the embedded CLIP and digits, a few epochs.
 
     Raises:
-      ValueError: if it is neither.
+      FileNotFoundError: if it is neither; `launch.py` shows the message of that kind alone.
     """
     if variant == "paper":
         c = adaviprompt_cifar10.get_config()
@@ -36,6 +72,6 @@ def base(name: str, variant: str):
         c.eval.every_epochs = 1
         c.log.every_steps = 10
     else:
-        raise ValueError(f"{name}.py:{variant}: the variants are paper and mini")
+        raise FileNotFoundError(f"{name}.py:{variant}: the variants are paper and mini")
     c.name = f"{name}_{variant}"
     return c

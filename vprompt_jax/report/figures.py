@@ -15,7 +15,7 @@ from vprompt_jax.report.results import Groups, Record, Setting, accuracies, devi
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_MARKERS = "osD^vPX*"
+_MARKERS = "osD^vPX"  # seven and eight: 56 different looks
 _DASHES = ("-", "--", ":", "-.")
 
 # Keys that are numbers, in whose order accuracy is drawn, with the axis' label.
@@ -99,7 +99,7 @@ def over(groups: Groups, key: str) -> Figure | None:
         axes.errorbar(places, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
                       **styles[rest])  # fmt: skip
     records = [r for g in groups.values() for r in g.values()]
-    zero_shots = {r.result["zero_shot_accuracy"] for r in records}
+    zero_shots = {r.result["zero_shot_accuracy"] for r in records} - {None}
     if len(zero_shots) == 1:
         axes.axhline(100 * min(zero_shots), color="black", linewidth=1, label="zero-shot (TP)")
         low, high = min(low, *zero_shots), max(high, *zero_shots)

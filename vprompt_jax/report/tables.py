@@ -16,7 +16,16 @@ METHOD_NAMES = {
     "tp": "TP (zero-shot)",
     "vp": "VP",
     "adavipro": "AdaViPro",
+    "ap": "AP",
+    "ilm": "ILM-VP",
     "linear": "linear probe",
+    "full": "full fine-tune",
+    "norm": "norm tuning",
+    "bitfit": "BitFit",
+    "lora": "LoRA",
+    "ssf": "SSF",
+    "vpt_shallow": "VPT shallow",
+    "vpt_deep": "VPT deep",
 }
 
 # What the keys that sweeps vary are called, with their units.
@@ -33,6 +42,8 @@ LABELS = {
     "mask.temperature": "first temperature",
     "mask.temperature_decay": "temperature decay per epoch",
     "mask.temperature_min": "least temperature",
+    "ap.positions": "AP position",
+    "ap.shape": "AP shape",
     "optim.epochs": "epochs",
 }
 
@@ -118,6 +129,7 @@ def summary(groups: Groups) -> Table:
     for setting, by_seed in groups.items():
         results = [r.result for r in by_seed.values()]
         on = np.array([r["regions_on"] for r in results if r["regions_on"] is not None])
+        rates = [r["images_per_second"] for r in results if r["images_per_second"]]
         best = np.array([
             r["test_accuracy_best_val"] for r in results if r["test_accuracy_best_val"] is not None
         ])  # fmt: skip
@@ -128,10 +140,11 @@ def summary(groups: Groups) -> Table:
             spread(on) if len(on) else "-",
             f"{results[0]['trainable_parameters']:,}",
             f"{np.mean([r['seconds'] for r in results]):.0f}",
+            f"{np.mean(rates):.0f}" if rates else "-",
             str(len(by_seed)),
         ])  # fmt: skip
     header = [*(LABELS.get(k, k) for k in keys), "test accuracy (%)", "best on val (%)",
-              "regions on (%)", "trained parameters", "seconds", "seeds"]  # fmt: skip
+              "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows)
 
 
@@ -145,6 +158,8 @@ def differences(groups: Groups) -> Table | None:
         theirs = plain.get(_without_mask(setting), {})
         points = paired(ours, theirs)
         if dict(setting)["method.name"] != "adavipro" or not len(points):
+            continue
+        if any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
             continue
         zero_shot = np.array([r.accuracy - r.result["zero_shot_accuracy"] for r in ours.values()])
         rows.append([
@@ -168,6 +183,8 @@ def datasets(groups: Groups) -> Table:
     names: dict[str, None] = {}
     for setting, by_seed in groups.items():
         name = next(iter(by_seed.values())).dataset
+        if (split := dict(setting).get("data.split", "official")) != "official":
+            name += f" ({split})"
         names[name] = None
         rest = tuple((k, v) for k, v in setting if not k.startswith("data."))
         rows.setdefault(rest, {})[name] = spread(accuracies(by_seed))

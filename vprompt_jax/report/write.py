@@ -74,12 +74,13 @@ def _facts(records: Sequence[Record]) -> str:
     for dataset in sorted({r.dataset for r in records}):
         members = [r for r in records if r.dataset == dataset]
         sizes = members[0].result["split_sizes"]
-        accuracies = sorted({round(100 * r.result["zero_shot_accuracy"], 1) for r in members})
-        zero_shot = " / ".join(f"{a:.1f}" for a in accuracies)
+        accuracies = sorted({r.result["zero_shot_accuracy"] for r in members} - {None})
+        shown = list(dict.fromkeys(f"{100 * a:.1f} %" for a in accuracies))
+        zero_shot = " / ".join(shown) or "none (no text tower)"
         protocols = ", ".join(sorted({r.result["protocol"] for r in members}))
         parts.append(
             f"{dataset}: {sizes['train']:,} train, {sizes['val']:,} val and {sizes['test']:,} test "
-            f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot} %"
+            f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot}"
         )
     towers = ", ".join(sorted({Path(r.config["model.checkpoint"]).name for r in records}))
     return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."

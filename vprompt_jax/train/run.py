@@ -156,6 +156,8 @@ def load_run(
     if run.steps == 0:
         return run, run.initial_params()
     checkpoints = Checkpoints(workdir / "checkpoints")
+    if checkpoints.latest() is None:
+        raise UserError(f"{workdir} has no checkpoint of what was trained: run it again")
     state, selected = restore(run, checkpoints)
     checkpoints.close()
     return run, selected.params if best else state.params
