@@ -15,6 +15,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of results; default: runs/<config name>-<hash of the config>."
 )
+_RUN = flags.DEFINE_string(
+    "run", None, "Of a sweep: only the run of this name, or number from 0, and no report."
+)
+_PRINT = flags.DEFINE_bool(
+    "print_commands", False, "Of a sweep: print a command per run, for a scheduler, and stop."
+)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -40,7 +46,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
     from vprompt_jax import cli
 
-    cli.launch(config, _WORKDIR.value)
+    if _PRINT.value:
+        cli.print_commands(config, sys.argv)
+    else:
+        cli.launch(config, _WORKDIR.value, _RUN.value)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,13 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=9.0", "hypothesis>=6.170"],
+        "test": [
+            "pytest>=9.0",
+            "hypothesis>=6.170",  # property tests
+            "nbclient>=0.11",  # runs the notebooks
+            "ipykernel>=7.4",  # in a kernel of their own
+        ],
         "parity": ["torch==2.13.0", "transformers>=5.0"],
-        "notebooks": ["jupyter>=1.1"],
+        "notebooks": ["jupyter>=1.1"],  # brings nbclient and ipykernel
     },
 )

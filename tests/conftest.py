@@ -79,12 +79,16 @@ def tiny(tiny_path) -> tuple[CLIP, dict]:
 
 @pytest.fixture
 def tiny_config(tiny_path):
+    return small_config(tiny_path)
+
+
+def small_config(checkpoint: Path):
     """A run of a few seconds: AdaViPro, tiny CLIP, embedded digits."""
     from vprompt_jax.config import default_config
 
     c = default_config()
     c.name = "tiny"
-    c.model.checkpoint = str(tiny_path)
+    c.model.checkpoint = str(checkpoint)
     c.prompt.size = 4
     c.prompt.learning_rate = 1.0
     c.mask.region = 8

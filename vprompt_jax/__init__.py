@@ -1,6 +1,23 @@
 """vprompt_jax: visual prompts for a frozen CLIP, in JAX."""
 
+import importlib
+
 from vprompt_jax import clip
 
 __version__ = "0.1.0"
-__all__ = ["clip"]
+__all__ = ["clip", "data", "default_config", "fit", "load"]
+
+# Training imports TensorFlow (for TensorBoard), which takes seconds: only when it is asked for.
+_LAZY = {
+    "default_config": "vprompt_jax.config",
+    "fit": "vprompt_jax.adapted",
+    "load": "vprompt_jax.adapted",
+}
+
+
+def __getattr__(name: str):
+    if name == "data":
+        return importlib.import_module("vprompt_jax.data")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

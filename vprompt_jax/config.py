@@ -47,7 +47,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.remat = "none"
 
     c.data = ml_collections.ConfigDict()
-    c.data.source = "digits"  # digits (embedded) | tfds | folder
+    c.data.source = "digits"  # digits (embedded) | tfds | folder | given (by vprompt_jax.fit)
     c.data.name = ""  # of the TFDS dataset
     c.data.dir = ""  # the folder, or TFDS's data_dir
     c.data.template = "This is a photo of a {}"  # VP's, without a full stop
@@ -144,7 +144,7 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.matmul_precision": ("default", "high", "highest"),
     "model.remat": ("none", "dots", "blocks"),
-    "data.source": ("digits", "tfds", "folder"),
+    "data.source": ("digits", "tfds", "folder", "given"),
     "prompt.template": ("none", *TEMPLATES),
     "prompt.init": STARTS,
     "mask.kind": ("none", "adavipro"),

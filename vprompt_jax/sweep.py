@@ -1,17 +1,55 @@
 """Runs the variations a config lists, one after another, then reports on them."""
 
 import copy
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vprompt_jax import report
 from vprompt_jax.config import resolve
 from vprompt_jax.errors import UserError
-from vprompt_jax.train.run import fit
+
+Runs = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
 
 
-def expand(config) -> dict[str, object]:
-    """The config of every run by name: the base with the run's overrides."""
-    runs = {}
+def grid(axes: Mapping[str, Sequence[Any]], seeds: Iterable[int] = (0,)) -> Runs:
+    """Every combination of values and seeds, for a config's `sweep`.
+
+    Args:
+      axes: values by config key. A method's name alone names its runs; other values are written
+        with the last part of their key.
+      seeds: of each combination.
+
+    Returns:
+      (name, ((key, value), ...)) of every run.
+    """
+    runs = []
+    for values in itertools.product(*axes.values()):
+        keys = tuple(zip(axes, values, strict=True))
+        for seed in seeds:
+            words = [
+                _word(value) if key in ("method.name", "data.name") else
+                f"{key.split('.')[-1]}_{_word(value)}"
+                for key, value in keys
+            ]  # fmt: skip
+            runs.append(("-".join([*words, f"s{seed}"]), (*keys, ("seed", seed))))
+    return tuple(runs)
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a folder's name."""
+    if isinstance(value, tuple | list):
+        return "_".join(map(_word, value))
+    return str(value).replace("/", "_")
+
+
+def expand(config) -> dict[str, Any]:
+    """The config of every run by name: the base with the run's overrides.
+
+    Raises:
+      UserError: if a run has an unknown key, or a name is there twice.
+    """
+    runs: dict[str, Any] = {}
     try:
         listed = [(str(name), dict(overrides)) for name, overrides in config.sweep]
     except (TypeError, ValueError) as error:
@@ -26,25 +64,62 @@ def expand(config) -> dict[str, object]:
             one.update_from_flattened_dict(overrides)
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"sweep run {name!r}: {error}") from error
+        if name in runs:
+            raise UserError(f"sweep run {name!r} is listed twice")
         runs[name] = one
     return runs
+
+
+def choose(config, which: str) -> tuple[str, Any]:
+    """One run of a sweep, by its name or its number from 0.
+
+    Raises:
+      UserError: if there is none.
+    """
+    runs = expand(config)
+    names = list(runs)
+    name = names[int(which)] if which.isdecimal() and int(which) < len(names) else which
+    if name not in runs:
+        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names)) or "it is no sweep"
+        raise UserError(f"no run {which!r} in this config: {listed}")
+    return name, runs[name]
 
 
 def run(config, workdir: Path) -> None:
     """Runs what is not finished, each in a folder of its name, and writes the report.
 
+    Args:
+      config: with a `sweep`.
+      workdir: folder of the runs' folders and the report.
+
     Raises:
-      UserError: as `train.fit`; the finished runs stay.
+      UserError: as `train.fit`, the finished runs stay; or if there are several processes.
     """
+    import jax
+
+    from vprompt_jax import report
+    from vprompt_jax.train.run import fit
+
     runs = expand(config)
+    if jax.process_count() > 1:
+        raise UserError(
+            "a sweep runs on one machine, one run after another: on several, start each run by "
+            f"itself with --run=0 to --run={len(runs) - 1}"
+        )
     for one in runs.values():
         resolve(one)  # a mistake in the last run shows before the first one starts
+    results = []
     for number, (name, one) in enumerate(runs.items(), 1):
         result = fit(one, workdir / name)
+        results.append(result)
+        zero_shot = result["zero_shot_accuracy"]
+        beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
         print(
-            f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%} "
-            f"(zero-shot {result['zero_shot_accuracy']:.2%})",
-            flush=True,
+            f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}", flush=True
         )
-    for path in report.write([workdir / name for name in runs], workdir):
+    several = len({result["dataset"] for result in results}) > 1
+    written = report.write(
+        [workdir / name for name in runs], workdir, by_dataset=several, title=config.name
+    )
+    for path in written:
         print(f"wrote {path}")

@@ -1,22 +1,40 @@
-"""Tables and figures from result.json files."""
+"""Tables, figures and the page from finished runs' files."""
 
+import csv
+import dataclasses
+import io
 import json
+import re
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vprompt_jax import report, sweep
+from vprompt_jax import config as config_lib
+from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.errors import UserError
-from vprompt_jax.report import tables
-from vprompt_jax.report.results import accuracies, gather, paired, spread
+from vprompt_jax.report import __main__ as program
+from vprompt_jax.report import figures, results, tables
 
 
-def write_result(folder, method, seed, accuracy, **extra):
-    folder.mkdir()
+def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **keys):
+    """A finished run's files: config.json, metrics.jsonl and result.json."""
+    config = config_lib.default_config()
+    config.seed = seed
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in keys.items()})
+    config = config_lib.resolve(config)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config_lib.as_json(config))
+    lines = [{"step": s, "train/loss": 1 / s, "val/accuracy": accuracy} for s in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     result = {
-        "method": method, "seed": seed, "test_accuracy": accuracy, "zero_shot_accuracy": 0.5,
-        "dataset": "d", "regions_on": None, "trainable_parameters": 7, "seconds": 2.0, **extra,
+        "method": config.method.name, "seed": seed, "dataset": dataset, "steps": 3,
+        "protocol": config.protocol, "test_accuracy": accuracy, "test_accuracy_best_val": None,
+        "zero_shot_accuracy": zero_shot, "regions_on": None, "trainable_parameters": 1234,
+        "seconds": 2.0, "images_per_second": None,
+        "split_sizes": {"train": 10, "val": 0, "test": 1000},
+        "clip": dataclasses.asdict(VIT_B_32), "versions": {"jax": "1.2.3"},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
     return folder
@@ -24,77 +42,167 @@ def write_result(folder, method, seed, accuracy, **extra):
 
 @pytest.fixture
 def folders(tmp_path):
-    made = []
-    for seed, (vp, ada) in enumerate([(0.2, 0.5), (0.3, 0.7), (0.1, 0.6)]):
-        for method, value in (("vp", vp), ("adavipro", ada)):
-            extra = {"prompt_init": "normal", "prompt_size": 16}
-            made.append(write_result(tmp_path / f"{method}{seed}", method, seed, value, **extra))
-    made.append(write_result(tmp_path / "tp", "tp", 0, 0.5))
+    """VP and AdaViPro at two prompt sizes with three seeds, and zero-shot."""
+    made = [write_run(tmp_path / "tp", 0.5, method__name="tp")]
+    values = {16: [(0.2, 0.5), (0.3, 0.7), (0.1, 0.6)], 8: [(0.4, 0.4), (0.4, 0.4), (0.4, 0.4)]}
+    for size, by_seed in values.items():
+        for seed, pair in enumerate(by_seed):
+            for method, value in zip(("vp", "adavipro"), pair, strict=True):
+                keys = {"method__name": method, "prompt__size": size}
+                made.append(
+                    write_run(tmp_path / f"{method}{size}s{seed}", value, seed=seed, **keys)
+                )
     return made
 
 
+def grouped(folders):
+    return results.group(results.gather(folders))
+
+
+def test_settings_are_what_differs_within_a_method(folders, tmp_path):
+    assert results.varying(results.gather(folders)) == ["method.name", "prompt.size"]
+    extra = write_run(tmp_path / "x", 0.1, method__name="adavipro", mask__edge="none")
+    other = write_run(tmp_path / "y", 0.1, method__name="linear", protocol="paper")
+    keys = results.varying(results.gather([*folders, extra, other]))
+    # The edge differs within AdaViPro; the protocol counts even if each method has its own.
+    assert keys == ["method.name", "prompt.size", "mask.edge", "protocol"]
+
+
+def test_summary_has_means_and_sample_deviations(folders):
+    table = tables.summary(grouped(folders)).markdown()
+    assert "| method | prompt size (px) | test accuracy (%) |" in table
+    assert "| VP | 16 | 20.0 ± 10.0 | - | - | 1,234 | 2 | - | 3 |" in table
+    assert "| AdaViPro | 8 | 40.0 ± 0.0 | - | - | 1,234 | 2 | - | 3 |" in table
+    assert "| TP (zero-shot) | - | 50.0 | - | - | 1,234 | 2 | - | 1 |" in table
+    sizes = [row[1] for row in tables.summary(grouped(folders)).rows if row[0] == "VP"]
+    assert sizes == ["8", "16"]  # as numbers
+
+
 def test_differences_are_paired_by_seed(folders):
-    grouped = accuracies(gather(folders))
-    table = tables.difference_table(grouped, 0.5)
     # Differences 30, 40, 50: mean 40, sample deviation 10; AdaViPro - 50: 0, 20, 10.
-    assert "| normal | 16 | 40.0 ± 10.0 | 3 of 3 | 10.0 ± 10.0 |" in table
+    table = tables.differences(grouped(folders)).markdown()
+    assert "| 16 | 40.0 ± 10.0 | 3 of 3 | 10.0 ± 10.0 |" in table
+    assert tables.differences(grouped(folders[:1])) is None
+    first = [results.read(f) for f in folders if f.name in ("vp16s0", "vp16s2", "adavipro16s2")]
+    by_seed = {r.result["seed"]: r for r in first[:2]}
+    other = {7: first[0], 2: first[-1]}
+    np.testing.assert_allclose(results.paired(by_seed, other), [by_seed[2].accuracy - 0.6])
 
 
-def test_accuracy_table(folders):
-    results = gather(folders)
-    table = tables.accuracy_table(results, accuracies(results))
-    assert "| vp | normal | 16 | 20.0 ± 10.0 | - | 7 | 2 | 3 |" in table
-    assert "| tp | - | - | 50.0 | - | 7 | 2 | 1 |" in table
+def test_datasets_stand_beside_each_other_only_when_asked(folders, tmp_path):
+    other = write_run(tmp_path / "other", 0.25, method__name="vp", dataset="photos",
+                      data__source="folder", data__dir="photos", prompt__size=8)  # fmt: skip
+    with pytest.raises(UserError, match=r"one dataset, not digits, photos.*--by_dataset"):
+        results.gather([*folders, other])
+    groups = results.group(results.gather([*folders, other], by_dataset=True))
+    table = tables.datasets(groups)
+    assert table.header == ["method", "digits", "photos"]
+    assert ["VP, prompt size 8", "40.0 ± 0.0", "25.0"] in table.rows
 
 
-def test_paired_uses_common_seeds_only():
-    np.testing.assert_allclose(paired({0: 0.5, 1: 0.7}, {1: 0.2, 2: 0.9}), [0.5])
-    assert spread(np.array([0.25])) == "25.0"
-
-
-def test_unfinished_runs_and_mixed_datasets_are_refused(folders, tmp_path):
+def test_runs_that_cannot_be_reported(folders, tmp_path, capsys):
     (tmp_path / "open").mkdir()
-    with pytest.raises(UserError, match="open holds no finished run"):
-        gather([*folders, tmp_path / "open"])
-    other = write_result(tmp_path / "other", "vp", 0, 0.1, dataset="e")
-    with pytest.raises(UserError, match="one dataset, not d, e"):
-        gather([*folders, other])
+    (tmp_path / "open" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"open holds no finished run.*finish it"):
+        results.gather([*folders, tmp_path / "open"])
+    with pytest.raises(UserError, match=r"no folder .*gone"):
+        results.find([tmp_path / "gone"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no run"):
+        results.find([tmp_path / "empty"])
+    twice = write_run(tmp_path / "twice", 0.9, method__name="tp")
+    with pytest.raises(UserError, match=r"twice and .*tp have the same setting and seed"):
+        results.group(results.gather([*folders, twice]))
+    (folders[0] / "result.json").write_text("{")
+    with pytest.raises(UserError, match="cannot read the run's files"):
+        results.gather(folders)
+    with pytest.raises(SystemExit) as stop:
+        program.main([str(tmp_path)])
+    assert "error: " in str(stop.value)
+    assert "open holds no finished run" in str(stop.value)
 
 
-def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):
-    tiny_config.optim.epochs = 1
-    tiny_config.sweep = tuple(
-        (name, (("method.name", name.split("-")[0]), ("prompt.init", init)))
-        for name, init in (("vp-n", "normal"), ("adavipro-n", "normal"), ("tp-", "normal"))
-    )
-    sweep.run(tiny_config, tmp_path)
-    names = ["table.md", "runs.csv", "accuracy_over_size.png", "prompted_normal.png"]
-    for name in names:
-        assert (tmp_path / name).stat().st_size > 100
-    assert Image.open(tmp_path / "prompted_normal.png").width > 400
-    assert (tmp_path / "runs.csv").read_text().count("\n") == 4
-    monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
-    sweep.run(tiny_config, tmp_path)
-    assert "[3/3] tp-" in capsys.readouterr().out
+def test_a_folder_of_runs_is_all_of_them(folders, tmp_path):
+    (tmp_path / "table.md").write_text("")
+    assert results.find([tmp_path]) == sorted(folders)
+    assert results.find([folders[0], tmp_path])[0] == folders[0]
 
 
-def test_an_unknown_key_in_a_sweep_is_named(tiny_config, tmp_path):
-    tiny_config.sweep = (("a", (("prompt.sise", 3),)),)
-    with pytest.raises(UserError, match=r"sweep run 'a'.*sise"):
-        sweep.run(tiny_config, tmp_path)
+def test_printed_values_stand_beside_ours_with_what_differs(tmp_path):
+    paper = {
+        "method__name": "adavipro", "protocol": "paper", "data__source": "tfds",
+        "data__name": "cifar10", "prompt__size": 30, "mask__region": 32,
+    }  # fmt: skip
+    same = write_run(tmp_path / "same", 0.951, dataset="cifar10", **paper)
+    table, note = tables.against_published([results.read(same)])
+    assert table.rows == [["AdaViPro, cifar10", "95.4", "table 1", "95.1", "nothing"]]
+    assert "eurosat 96.8" in note
+    assert "cifar10" not in note
+    short = write_run(tmp_path / "short", 0.9, dataset="cifar10",
+                      **(paper | {"protocol": "val", "optim__epochs": 5}))  # fmt: skip
+    table, _ = tables.against_published([results.read(short)])
+    assert table.rows[0][-1] == "5 epochs, not 1,000; protocol val, not paper"
+    for keys in ({"mask__region": 16}, {"prompt__size": 60}, {"data__name": "svhn_cropped"}):
+        folder = write_run(tmp_path / str(keys), 0.9, dataset="cifar10", **(paper | keys))
+        table, note = tables.against_published([results.read(folder)])
+        assert table is None
+        assert "cifar10 95.4" in note
 
 
-def test_the_gallery_greys_out_regions_without_a_template(tiny_config, tmp_path):
-    from vprompt_jax.report.figures import prompted_images
-    from vprompt_jax.train import fit
-    from vprompt_jax.train.run import load_run
+def test_latex_escapes_and_has_a_cell_per_column():
+    table = tables.Table("50 % & more", ["a_b", "c"], [["x < y", "1 ± 2"]])
+    latex = table.latex()
+    assert r"\caption{50 \% \& more}" in latex
+    assert r"a\_b & c \\" in latex
+    assert r"x \textless{} y & 1 $\pm$ 2 \\" in latex
+    assert r"\begin{tabular}{lr}" in latex
 
-    tiny_config.optim.epochs = 1
-    fit(tiny_config, tmp_path / "run")
-    run, params = load_run(tmp_path / "run")
-    shown = prompted_images(run, params, np.arange(2, dtype=np.int32))
-    # Padding of 4 at 32 pixels and regions of 8: the 12 outer regions of 16.
-    assert np.isnan(shown["marks"]).sum() == 2 * 4
-    assert shown["image"].min() >= 0
-    assert shown["prompted"].max() <= 1
-    assert report.write([tmp_path / "run"], tmp_path)
+
+def test_the_lines_of_a_chart_are_the_means(folders):
+    figure = figures.over(grouped(folders), "prompt.size")
+    [axes] = figure.axes
+    drawn = {}
+    for container in axes.containers:
+        x, y = container.lines[0].get_data()
+        drawn[container.get_label()] = list(zip(x.tolist(), np.round(y, 6).tolist(), strict=True))
+    assert drawn == {"AdaViPro": [(8, 40), (16, 60)], "VP": [(8, 40), (16, 20)]}
+    assert axes.get_xlabel() == "prompt size (pixels)"
+    assert figures.over(grouped(folders), "mask.region") is None
+    assert figures.over(grouped(folders[:1]), "prompt.size") is None
+
+
+def test_curves_are_means_over_seeds(folders):
+    figure = figures.curves(grouped(folders))
+    loss, val = figure.axes
+    assert [a.get_ylabel() for a in (loss, val)] == ["training loss (nats)", "val accuracy (%)"]
+    lines = {line.get_label(): line.get_ydata() for line in val.lines}
+    np.testing.assert_allclose(lines["VP, prompt size 16"], [20, 20, 20])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
+
+
+def test_the_report_of_a_folder_is_whole(folders, tmp_path, capsys):
+    program.main([str(tmp_path), "--out", str(tmp_path / "out"), "--title", "A & B"])
+    out = tmp_path / "out"
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "report.html", "table.md", "table.tex", "runs.csv", "accuracy_over_size.png",
+        "accuracy_over_size.svg", "parameters.png", "parameters.svg", "curves.png", "curves.svg",
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert all(f"wrote {out / name}" in said for name in names)
+    lines = list(csv.DictReader(io.StringIO((out / "runs.csv").read_text())))
+    assert len(lines) == 13
+    assert {(x["method"], x["config.prompt.size"]) for x in lines} == {
+        ("tp", ""), ("vp", "8"), ("vp", "16"), ("adavipro", "8"), ("adavipro", "16")
+    }  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "<h1>A &amp; B</h1>" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside the page
+    assert page.count("data:image/png;base64,") == 3
+    for svg in out.glob("*.svg"):
+        ET.parse(svg)
+    for png in out.glob("*.png"):
+        assert Image.open(png).width > 600
+    markdown = (out / "table.md").read_text()
+    assert "13 runs of mini-clip-rn. digits: 10 train, 0 val and 1,000 test images" in markdown
+    assert "zero-shot accuracy on test 50.0 %" in markdown

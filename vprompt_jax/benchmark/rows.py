@@ -18,7 +18,7 @@ from vprompt_jax.data import from_arrays, pipeline
 from vprompt_jax.errors import UserError
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.train import step as step_lib
-from vprompt_jax.train.assemble import Run, assemble_model
+from vprompt_jax.train.assemble import Run, run_around
 from vprompt_jax.train.cache import with_prefix
 
 
@@ -130,16 +130,10 @@ def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
     images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     labels = np.arange(count) % classes
     dataset = from_arrays(images, labels, [f"thing {i}" for i in range(classes)])
-    model, frozen = assemble_model(config, clip, variables, dataset.class_names)
-    return Run(
-        config=config,
-        dataset=dataset,
-        model=model,
-        frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
-        root=jax.device_put(jax.random.key(0), pipeline.replicated_sharding()),
-        steps=1000,
+    return run_around(
+        config, clip, variables, dataset.class_names, dataset=dataset, steps=1000,
         steps_per_epoch=100,
-    )
+    )  # fmt: skip
 
 
 def floor_flops(model: PromptedCLIP, frozen: Any, images: jax.Array) -> float:

@@ -1,5 +1,5 @@
 """Datasets as arrays of uint8 images, and the order in which a run sees them."""
 
-from vprompt_jax.data.load import load
+from vprompt_jax.data.load import load, prepare
 
-__all__ = ["load"]
+__all__ = ["load", "prepare"]

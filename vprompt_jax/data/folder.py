@@ -39,13 +39,16 @@ def decode(path: Path, resolution: int | None) -> np.ndarray:
         raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
 
 
+def images_in(root: Path) -> list[Path]:
+    """All image files below a folder, by their suffix, in order of their paths."""
+    return sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES)
+
+
 def _files(root: Path, split: str, classes: list[str]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = sorted(
-            p for p in (root / split / name).rglob("*") if p.suffix.lower() in _SUFFIXES
-        )
+        inside = images_in(root / split / name)
         files += inside
         labels += [label] * len(inside)
     return files, labels

@@ -7,6 +7,7 @@ import numpy as np
 
 from vprompt_jax.data import digits, folder, tfds_source
 from vprompt_jax.data.dataset import Dataset, Split, check, split_of_arrays, with_validation
+from vprompt_jax.errors import UserError
 
 # Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.
 MEMORY_LIMIT = 2 * 2**30  # bytes per split
@@ -32,8 +33,22 @@ def load(config, resolution: int) -> Dataset:
     elif config.data.source == "folder":
         root = Path(config.data.dir).expanduser()
         dataset = folder.load(root, resolution, config.data.workers)
+    elif config.data.source == "given":
+        raise UserError(
+            f"the images of {config.data.name} were given in Python and are in no file: give them "
+            "again (vprompt_jax.fit), or store them as a folder"
+        )
     else:
         dataset = tfds_source.load(config.data.name, config.data.dir, resolution)
+    return prepare(dataset, config)
+
+
+def prepare(dataset: Dataset, config) -> Dataset:
+    """What `load` does to any source's dataset: checks, the protocol's `val`, small splits kept.
+
+    Raises:
+      UserError: if a split is empty, damaged or does not fit the classes.
+    """
     check(dataset)
     if config.protocol == "val":
         dataset = with_validation(dataset, config.data.val_fraction)

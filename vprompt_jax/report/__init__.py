@@ -1,4 +1,4 @@
-"""Tables and figures of finished runs: accuracy over prompt size, prompted images and masks."""
+"""Tables, figures and a page of finished runs."""
 
 from vprompt_jax.report.write import write
 

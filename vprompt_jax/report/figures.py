@@ -1,110 +1,211 @@
-"""Figures: accuracy over prompt size, and prompted images beside their edges and masks."""
+"""Charts: accuracy over a key, training curves, trained parameters against accuracy."""
 
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from vprompt_jax.clip.preprocess import MEAN, STD, preprocess_batch
-from vprompt_jax.prompts.edges import EDGES
-from vprompt_jax.report.results import Accuracies
-from vprompt_jax.train.assemble import Run
-from vprompt_jax.model import variables_of
-from vprompt_jax.train.step import evaluation_places
+from vprompt_jax.report import tables
+from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
-_STYLES = {
-    ("vp", "zeros"): dict(color="#E69F00", marker="s", linestyle="-"),
-    ("vp", "normal"): dict(color="#D55E00", marker="s", linestyle="--"),
-    ("adavipro", "zeros"): dict(color="#56B4E9", marker="o", linestyle="-"),
-    ("adavipro", "normal"): dict(color="#0072B2", marker="o", linestyle="--"),
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_MARKERS = "osD^vPX"  # seven and eight: 56 different looks
+_DASHES = ("-", "--", ":", "-.")
+
+# Keys that are numbers, in whose order accuracy is drawn, with the axis' label.
+AXES = {
+    "prompt.size": "prompt size (pixels)",
+    "mask.region": "side of a region (pixels)",
+    "mask.temperature": "temperature at the first epoch",
+    "mask.temperature_decay": "factor on the temperature per epoch",
+    "mask.width": "generator width (channels)",
+    "ap.positions": "position of the activation prompt (block)",
 }
-STARTS = {"zeros": "zero start", "normal": "N(0,1) start"}
-NAMES = {"vp": "VP", "adavipro": "AdaViPro", "linear": "linear probe"}
 
 
-def _subplots(rows: int, columns: int, width: float, height: float):
+def subplots(rows: int, columns: int, width: float, height: float):
     """A figure, drawn without a screen, and its axes [rows, columns]; sizes in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def accuracy_over_size(grouped: Accuracies, zero_shot: float, path: Path) -> None:
-    """Accuracy over prompt size, as AdaViPro's figure 2: mean and deviation over seeds."""
-    figure, [[axes]] = _subplots(1, 1, 6.4, 4.2)
-    for (method, init), style in _STYLES.items():
-        points = {
-            s.size: np.array(list(v.values()))
-            for s, v in grouped.items()
-            if (s.method, s.init) == (method, init)
-        }
-        if points:
-            sizes = sorted(points)
-            means = [100 * points[s].mean() for s in sizes]
-            deviations = [100 * points[s].std(ddof=1) if len(points[s]) > 1 else 0 for s in sizes]
-            label = f"{NAMES[method]}, {STARTS[init]}"
-            axes.errorbar(sizes, means, deviations, capsize=3, label=label, **style)
-    axes.axhline(100 * zero_shot, color="black", linewidth=1, label="zero-shot (TP)")
-    for setting, values in grouped.items():
-        if setting.method == "linear":  # far above: a line would flatten all the others
-            mean = 100 * np.mean(list(values.values()))
-            axes.plot([], [], " ", label=f"linear probe: {mean:.1f} %, not drawn")
-    axes.set_xticks(sorted({s.size for s in grouped if s.size}))
-    axes.set_xlabel("prompt size: width of the padding in pixels (the largest covers the image)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, ncols=3, loc="outside upper center")
+def save(figure, path: Path) -> list[Path]:
+    """Writes `path` as PNG and, beside it, as SVG."""
     figure.savefig(path, dpi=150)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return [path, path.with_suffix(".svg")]
 
 
-def _pixels(x: np.ndarray) -> np.ndarray:
-    """Normalised pixels as a screen shows them; a prompt's values are clipped to 0..1."""
-    return np.clip(np.asarray(x) * STD + MEAN, 0, 1)
+def _styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
+    """A look per setting: colour and marker by method, dashes by what else differs."""
+    methods = list(dict.fromkeys(dict(s)["method.name"] for s in settings))
+    styles, seen = {}, dict.fromkeys(methods, 0)
+    single = len(methods) == 1
+    for setting in settings:
+        method = dict(setting)["method.name"]
+        number = seen[method]
+        seen[method] += 1
+        look = number if single else methods.index(method)
+        styles[setting] = dict(
+            color=COLOURS[look % len(COLOURS)],
+            marker=_MARKERS[look % len(_MARKERS)],
+            linestyle=_DASHES[number % len(_DASHES)],
+        )
+    return styles
 
 
-def prompted_images(run: Run, params: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """What a trained run does to test images.
+def _number(value) -> float | None:
+    """A key's value as a place on an axis; None if it has none."""
+    if isinstance(value, tuple) and len(value) == 1:
+        value = value[0]
+    return float(value) if isinstance(value, int | float) else None
+
+
+def over(groups: Groups, key: str) -> Figure | None:
+    """Accuracy over a numeric key: a line per setting otherwise alike (AdaViPro's figure 2).
+
+    Methods without the key are levels: lines across the chart where they are near the others, else
+    named in the legend only.
 
     Returns:
-      "image" and "prompted" [n, R, R, 3] in 0..1, and for a run with a mask "edges" [n, R, R] and
-      "marks" [n, g, g], with NaN where the template has no parameters.
+      None if no setting has two values of the key.
     """
-    x = preprocess_batch(run.dataset.test.fetch(indices), run.model.resolution)
-    places = evaluation_places(run.root, indices)
-    after, out = run.model.apply(variables_of(params, run.frozen), x, places, method="prompted")
-    shown = {"image": _pixels(x), "prompted": _pixels(after)}
-    if run.model.mask is not None:
-        edges = np.abs(np.asarray(EDGES[run.model.mask.edge](x))).mean(-1)
-        shown["edges"] = edges / edges.max((1, 2), keepdims=True)
-        marks = np.asarray(jax.device_get(out["marks"]))
-        active = np.broadcast_to(out["active"], marks.shape)
-        shown["marks"] = np.where(active, marks, np.nan)
-    return shown
+    lines: dict[Setting, dict[float, np.ndarray]] = {}
+    levels: dict[Setting, np.ndarray] = {}
+    for setting, by_seed in groups.items():
+        place = _number(dict(setting).get(key))
+        rest = tuple(item for item in setting if item[0] != key)
+        if place is None:
+            levels[rest] = accuracies(by_seed)
+        else:
+            lines.setdefault(rest, {})[place] = accuracies(by_seed)
+    if not lines or max(map(len, lines.values())) < 2:
+        return None
+    figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
+    styles = _styles([*lines, *levels])
+    low, high = 1.0, 0.0
+    for rest, points in lines.items():
+        places = sorted(points)
+        means = np.array([points[p].mean() for p in places])
+        bars = np.array([deviation(points[p]) for p in places])
+        low, high = min(low, *(means - bars)), max(high, *(means + bars))
+        axes.errorbar(places, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
+                      **styles[rest])  # fmt: skip
+    records = [r for g in groups.values() for r in g.values()]
+    zero_shots = {r.result["zero_shot_accuracy"] for r in records} - {None}
+    if len(zero_shots) == 1:
+        axes.axhline(100 * min(zero_shots), color="black", linewidth=1, label="zero-shot (TP)")
+        low, high = min(low, *zero_shots), max(high, *zero_shots)
+    reach = max(high - low, 0.01)
+    for rest, values in levels.items():
+        mean, name = values.mean(), tables.describe(rest)
+        if dict(rest)["method.name"] == "tp" and len(zero_shots) == 1:
+            continue
+        if low - reach <= mean <= high + reach:
+            style = styles[rest] | {"marker": "none"}
+            axes.axhline(100 * mean, linewidth=1, label=name, **style)
+        else:  # far away: a line would flatten all the others
+            axes.plot([], [], " ", label=f"{name}: {100 * mean:.1f} %, not drawn")
+    places = sorted({p for points in lines.values() for p in points})
+    if places[0] > 0 and places[-1] / places[0] > 20:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel(AXES[key])
+    axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, ncols=2, loc="outside upper center")
+    return figure
 
 
-def gallery(columns: list[tuple[str, np.ndarray]], title: str, path: Path) -> None:
-    """A grid like AdaViPro's figure 4: a row per image, a titled column per treatment."""
-    import matplotlib
+def parameters(groups: Groups) -> Figure:
+    """Accuracy against trained parameters, a mark per setting."""
+    figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
+    methods = list(dict.fromkeys(dict(s)["method.name"] for s in groups))
+    for i, method in enumerate(methods):
+        members = [g for s, g in groups.items() if dict(s)["method.name"] == method]
+        counts = [next(iter(g.values())).result["trainable_parameters"] for g in members]
+        means = [100 * accuracies(g).mean() for g in members]
+        bars = [100 * deviation(accuracies(g)) for g in members]
+        axes.errorbar(counts, means, bars, linestyle="none", capsize=3, alpha=0.8,
+                      marker=_MARKERS[i % len(_MARKERS)], color=COLOURS[i % len(COLOURS)],
+                      label=tables.method_name(method))  # fmt: skip
+    # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
+    axes.set_xscale("symlog", linthresh=100)
+    counts = [next(iter(g.values())).result["trainable_parameters"] for g in groups.values()]
+    # Whole decades, so that some of them are marked.
+    low = 0 if min(counts) < 100 else 10 ** math.floor(math.log10(min(counts)))
+    axes.set_xlim(low - 5 * (low == 0), max(1000, 10 ** math.ceil(math.log10(max(counts) + 1))))
+    axes.set_xlabel("trained parameters")
+    axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, ncols=4, loc="outside upper center")
+    return figure
 
-    rows = len(columns[0][1])
-    width, height = 1.2 * len(columns), 1.2 * rows + 0.7
-    figure, axes = _subplots(rows, len(columns), width, height)
-    marks_map = matplotlib.colormaps["cividis"].with_extremes(bad="#dddddd")
-    for column, (name, images) in enumerate(columns):
-        for row in range(rows):
-            cell, image = axes[row, column], images[row]
-            if image.ndim == 3:
-                cell.imshow(image, interpolation="nearest")
-            else:
-                colours = marks_map if np.isin(image[~np.isnan(image)], (0, 1)).all() else "gray"
-                cell.imshow(image, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-            cell.set_xticks([])
-            cell.set_yticks([])
-        axes[0, column].set_title(name, fontsize=8)
-    figure.suptitle(f"{title}; masks: yellow on, blue off, grey without prompt", fontsize=9)
-    figure.savefig(path, dpi=150)
+
+def _history(record: Record, name: str) -> dict[int, float]:
+    """A metric of a run by step; {} where it has none."""
+    path = record.workdir / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    lines = map(json.loads, path.read_text().splitlines())
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+_CURVES = (
+    ("train/loss", "training loss (nats)", 1.0),
+    ("val/accuracy", "val accuracy (%)", 100.0),
+    ("train/regions_on", "regions on in training (%)", 100.0),
+)
+
+
+def curves(groups: Groups) -> Figure | None:
+    """Training over steps, a panel per metric, a line per setting (mean over seeds).
+
+    Returns:
+      None if nothing was trained.
+    """
+    panels = []
+    for name, label, scale in _CURVES:
+        lines = {}
+        for setting, by_seed in groups.items():
+            histories = [_history(r, name) for r in by_seed.values()]
+            steps = sorted(set.intersection(*(set(h) for h in histories)))
+            if steps:
+                means = [scale * np.mean([h[s] for h in histories]) for s in steps]
+                lines[setting] = (steps, means)
+        if lines:
+            panels.append((label, lines))
+    if not panels:
+        return None
+    figure, [row] = subplots(1, len(panels), 4.2 * len(panels), 4.0)
+    trained = list(dict.fromkeys(s for _, lines in panels for s in lines))
+    styles = _styles(trained)
+    # Many settings: thin lines that show the methods alone.
+    crowded = len(trained) > 12
+    for axes, (label, lines) in zip(row, panels, strict=True):
+        for setting, (steps, means) in lines.items():
+            name = dict(setting)["method.name"]
+            text = tables.method_name(name) if crowded else tables.describe(setting)
+            style = styles[setting] | ({"linestyle": "-"} if crowded else {})
+            style["marker"] = style["marker"] if len(steps) < 12 else "none"
+            axes.plot(steps, means, linewidth=0.8 if crowded else 1.5, markersize=4, label=text,
+                      alpha=0.6 if crowded else 1.0, **style)  # fmt: skip
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    entries: dict[str, object] = {}
+    for axes in row:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(text, handle)
+    figure.legend(entries.values(), entries.keys(), fontsize=8, ncols=len(panels),
+                  loc="outside upper center")  # fmt: skip
+    return figure

@@ -1,69 +1,189 @@
-"""Gathers `result.json` files, and groups what differs by the seed alone."""
+"""Gathers finished runs, and finds out in what their settings differ, the seed aside."""
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from vprompt_jax.errors import UserError
 from vprompt_jax.train.run import read_result
 
+# A setting: the values, by config key, in which runs differ.
+Setting = tuple[tuple[str, Any], ...]
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Setting:
-    """What a result is a result of, its seed aside."""
-
-    method: str
-    init: str  # of the prompt; "" without one
-    size: int  # of the prompt, in pixels; 0 without one
-
-
-# Accuracies by setting and seed.
-Accuracies = dict[Setting, dict[int, float]]
+# Keys that say nothing about what was measured, or are their own column.
+_ASIDE = ("seed", "name", "sweep", "data.workers", "log.every_steps", "eval.batch_size")
+# Keys that must be told apart even if each method has its own value of them.
+_ALWAYS = ("protocol", "data.", "model.")
 
 
-def gather(workdirs: Iterable[Path]) -> list[dict[str, Any]]:
-    """Reads the results of finished runs on one dataset.
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One finished run.
+
+    Attributes:
+      workdir: where it is.
+      result: the contents of `result.json`.
+      config: the resolved config by dotted key, with sizes that followed the tower filled in.
+    """
+
+    workdir: Path
+    result: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.result["method"]
+
+    @property
+    def dataset(self) -> str:
+        return self.result["dataset"]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the last step, on test."""
+        return self.result["test_accuracy"]
+
+
+# Settings with their runs by seed.
+Groups = dict[Setting, dict[int, Record]]
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The runs in folders: a folder that is a run itself, or those directly below it.
 
     Raises:
-      UserError: if a run has not finished, or the datasets differ.
+      UserError: if a folder is missing or holds no run.
     """
-    results = []
-    for workdir in workdirs:
+
+    def is_run(path: Path) -> bool:
+        return (path / "config.json").is_file() or (path / "result.json").is_file()
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"no folder {path}: name a run's workdir, or a folder of them")
+        inside = [path] if is_run(path) else sorted(p for p in path.iterdir() if is_run(p))
+        if not inside:
+            raise UserError(f"{path} holds no run, and no folder directly below it does")
+        found += inside
+    return list(dict.fromkeys(p.resolve() for p in found))
+
+
+def read(workdir: Path) -> Record:
+    """Reads one run.
+
+    Raises:
+      UserError: if it has not finished, or its files are damaged.
+    """
+    try:
         result = read_result(workdir)
         if result is None:
-            raise UserError(f"{workdir} holds no finished run (no result.json)")
-        results.append({**result, "workdir": workdir})
-    datasets = sorted({r["dataset"] for r in results})
-    if len(datasets) != 1:
-        raise UserError(f"one table holds one dataset, not {', '.join(datasets) or 'none'}")
-    return results
+            raise UserError(
+                f"{workdir} holds no finished run (no result.json): finish it by its command, or "
+                "leave it out"
+            )
+        stored = json.loads((workdir / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir}: cannot read the run's files: {error}") from error
+    config = {
+        k: tuple(v) if isinstance(v, list) else v
+        for k, v in traverse_util.flatten_dict(stored, sep=".").items()
+    }
+    for name, key in (("prompt_size", "prompt.size"), ("region", "mask.region")):
+        if name in result:
+            config[key] = result[name]
+    return Record(workdir, result, config)
 
 
-def setting_of(result: dict[str, Any]) -> Setting:
-    """The setting of one result."""
-    init, size = result.get("prompt_init", ""), result.get("prompt_size", 0)
-    return Setting(result["method"], init, size)
+def gather(workdirs: Iterable[Path], *, by_dataset: bool = False) -> list[Record]:
+    """Reads finished runs.
+
+    Args:
+      workdirs: of the runs.
+      by_dataset: whether different datasets are meant to stand beside each other.
+
+    Raises:
+      UserError: if a run has not finished, or the datasets differ without being meant to.
+    """
+    records = [read(Path(workdir)) for workdir in workdirs]
+    datasets = sorted({r.dataset for r in records})
+    if len(datasets) != 1 and not (by_dataset and datasets):
+        raise UserError(
+            f"one table holds one dataset, not {', '.join(datasets) or 'none'}: report on each "
+            "alone, or ask for a column per dataset (--by_dataset)"
+        )
+    return records
 
 
-def accuracies(results: Iterable[dict[str, Any]]) -> Accuracies:
-    """Test accuracy of the last step, by setting and seed."""
-    grouped: Accuracies = defaultdict(dict)
-    for result in results:
-        grouped[setting_of(result)][result["seed"]] = result["test_accuracy"]
-    return dict(sorted(grouped.items()))
+def varying(records: Sequence[Record]) -> list[str]:
+    """Config keys that tell the records' settings apart, the method's name first.
+
+    What a method brings with it does not count: only a key with several values within one method,
+    or one that data, tower or protocol differ in.
+    """
+    values: dict[tuple[str, str], set] = {}
+    for record in records:
+        for key, value in record.config.items():
+            if key not in _ASIDE:
+                method = "" if key.startswith(_ALWAYS) else record.method
+                values.setdefault((key, method), set()).add(value)
+    keys = {key for (key, _), seen in values.items() if len(seen) > 1} - {"method.name"}
+    return ["method.name", *sorted(keys, key=lambda k: (not k.startswith(("data", "prompt")), k))]
 
 
-def paired(a: dict[int, float], b: dict[int, float]) -> np.ndarray:
-    """Differences a - b over the seeds that both have."""
-    return np.array([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+def group(records: Sequence[Record]) -> Groups:
+    """Groups records by setting, in order of the settings.
+
+    Raises:
+      UserError: if two runs have the same setting and seed.
+    """
+    keys = varying(records)
+    groups: Groups = {}
+    for record in records:
+        setting = tuple((k, record.config[k]) for k in keys if k in record.config)
+        by_seed = groups.setdefault(setting, {})
+        seed = record.result["seed"]
+        if seed in by_seed:
+            raise UserError(
+                f"{record.workdir} and {by_seed[seed].workdir} have the same setting and seed: "
+                "leave one out"
+            )
+        by_seed[seed] = record
+
+    def order(item):
+        # Numbers by size, texts by alphabet, absent values first.
+        values = dict(item[0])
+        return [
+            (0, 0.0, "") if v is None else
+            (1, float(v), "") if isinstance(v, int | float) else (2, 0.0, str(v))
+            for v in (values.get(k) for k in keys)
+        ]  # fmt: skip
+
+    return {s: dict(sorted(g.items())) for s, g in sorted(groups.items(), key=order)}
+
+
+def accuracies(by_seed: dict[int, Record]) -> np.ndarray:
+    """Test accuracies [seeds] of one setting, 0..1."""
+    return np.array([r.accuracy for r in by_seed.values()])
+
+
+def paired(a: dict[int, Record], b: dict[int, Record]) -> np.ndarray:
+    """Differences a - b of test accuracy over the seeds that both have."""
+    return np.array([a[seed].accuracy - b[seed].accuracy for seed in sorted(a.keys() & b.keys())])
+
+
+def deviation(values: np.ndarray) -> float:
+    """Sample standard deviation; 0 for a single value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def spread(values: np.ndarray) -> str:
     """Mean and sample standard deviation in percentage points."""
     if len(values) < 2:
         return f"{100 * values.mean():.1f}"
-    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
+    return f"{100 * values.mean():.1f} ± {100 * deviation(values):.1f}"

@@ -1,66 +1,239 @@
-"""Results as Markdown and CSV."""
+"""Results as tables, in Markdown, LaTeX, HTML and CSV."""
 
 import csv
 import dataclasses
+import html
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vprompt_jax.report.results import Accuracies, paired, setting_of, spread
+from vprompt_jax.report import published
+from vprompt_jax.report.results import Groups, Record, Setting, accuracies, paired, spread
+
+METHOD_NAMES = {
+    "tp": "TP (zero-shot)",
+    "vp": "VP",
+    "adavipro": "AdaViPro",
+    "ap": "AP",
+    "ilm": "ILM-VP",
+    "linear": "linear probe",
+    "full": "full fine-tune",
+    "norm": "norm tuning",
+    "bitfit": "BitFit",
+    "lora": "LoRA",
+    "ssf": "SSF",
+    "vpt_shallow": "VPT shallow",
+    "vpt_deep": "VPT deep",
+}
+
+# What the keys that sweeps vary are called, with their units.
+LABELS = {
+    "method.name": "method",
+    "data.source": "data source",
+    "data.name": "dataset",
+    "model.checkpoint": "CLIP",
+    "prompt.init": "start",
+    "prompt.size": "prompt size (px)",
+    "mask.edge": "edges",
+    "mask.region": "region (px)",
+    "mask.width": "generator width",
+    "mask.temperature": "first temperature",
+    "mask.temperature_decay": "temperature decay per epoch",
+    "mask.temperature_min": "least temperature",
+    "ap.positions": "AP position",
+    "ap.shape": "AP shape",
+    "optim.epochs": "epochs",
+}
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A titled table of texts."""
 
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-def accuracy_table(results: list[dict[str, Any]], grouped: Accuracies) -> str:
-    """One row per setting: accuracy and share of regions on over the seeds, parameters, time."""
-    rows = []
-    for setting, by_seed in grouped.items():
-        members = [r for r in results if setting_of(r) == setting]
-        on = [r["regions_on"] for r in members if r["regions_on"] is not None]
-        rows.append(
-            [
-                setting.method,
-                setting.init or "-",
-                str(setting.size or "-"),
-                spread(np.array(list(by_seed.values()))),
-                spread(np.array(on)) if on else "-",
-                f"{members[0]['trainable_parameters']:,}",
-                f"{np.mean([r['seconds'] for r in members]):.0f}",
-                str(len(by_seed)),
-            ]
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"**{self.title}**\n\n{body}\n"
+
+    def html(self) -> str:
+        def row(cells, tag):
+            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+        body = "\n".join(row(r, "td") for r in self.rows)
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption>\n"
+            f"<thead>{row(self.header, 'th')}</thead>\n<tbody>{body}</tbody></table>\n"
         )
-    header = ["method", "start", "size (px)", "test accuracy (%)", "regions on (%)",
-              "trained parameters", "seconds", "seeds"]  # fmt: skip
-    return _markdown(header, rows)
+
+    def latex(self) -> str:
+        """A `table` for the booktabs package, its special characters escaped."""
+        columns = "l" + "r" * (len(self.header) - 1)
+        body = "\n".join(" & ".join(map(_escaped, r)) + r" \\" for r in self.rows)
+        return (
+            f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(self.title)}}}\n"
+            f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+            f"{' & '.join(map(_escaped, self.header))} \\\\\n\\midrule\n{body}\n"
+            "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+        )
 
 
-def difference_table(grouped: Accuracies, zero_shot: float) -> str:
-    """AdaViPro against VP with the same start, size and seed, and against zero-shot."""
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}",
+               "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+    special |= {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def method_name(name: str) -> str:
+    """A method as a table shows it."""
+    return METHOD_NAMES.get(name, name)
+
+
+def shown(value: Any) -> str:
+    """A config value as a table shows it."""
+    if isinstance(value, tuple):
+        return " ".join(map(shown, value)) or "-"
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def describe(setting: Setting) -> str:
+    """A setting in one line, for a legend."""
+    values = dict(setting)
+    name = method_name(values.pop("method.name"))
+    rest = [f"{LABELS.get(k, k).split(' (')[0]} {shown(v)}" for k, v in values.items()]
+    return ", ".join([name, *rest])
+
+
+def _keys(groups: Groups) -> list[str]:
+    """Keys that the settings differ in, in the settings' own order."""
+    return list(dict.fromkeys(key for setting in groups for key, _ in setting))
+
+
+def _cells(setting: Setting, keys: Sequence[str]) -> list[str]:
+    values = dict(setting)
+    return [
+        method_name(values[k]) if k == "method.name" else shown(values.get(k)) for k in keys
+    ]  # fmt: skip
+
+
+def summary(groups: Groups) -> Table:
+    """A row per setting: means and sample deviations over the seeds, parameters, time."""
+    keys = _keys(groups)
     rows = []
-    for setting, ours in grouped.items():
-        theirs = grouped.get(dataclasses.replace(setting, method="vp"), {})
-        differences = paired(ours, theirs)
-        if setting.method != "adavipro" or not len(differences):
+    for setting, by_seed in groups.items():
+        results = [r.result for r in by_seed.values()]
+        on = np.array([r["regions_on"] for r in results if r["regions_on"] is not None])
+        rates = [r["images_per_second"] for r in results if r["images_per_second"]]
+        best = np.array([
+            r["test_accuracy_best_val"] for r in results if r["test_accuracy_best_val"] is not None
+        ])  # fmt: skip
+        rows.append([
+            *_cells(setting, keys),
+            spread(accuracies(by_seed)),
+            spread(best) if len(best) else "-",
+            spread(on) if len(on) else "-",
+            f"{results[0]['trainable_parameters']:,}",
+            f"{np.mean([r['seconds'] for r in results]):.0f}",
+            f"{np.mean(rates):.0f}" if rates else "-",
+            str(len(by_seed)),
+        ])  # fmt: skip
+    header = [*(LABELS.get(k, k) for k in keys), "test accuracy (%)", "best on val (%)",
+              "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
+    return Table("Test accuracy: mean ± sample deviation over seeds", header, rows)
+
+
+def differences(groups: Groups) -> Table | None:
+    """AdaViPro against VP with the same prompt and seed, and against zero-shot."""
+    rows = []
+    keys = [k for k in _keys(groups) if k != "method.name" and not k.startswith("mask.")]
+    mask_keys = [k for k in _keys(groups) if k.startswith("mask.")]
+    plain = {_without_mask(s): g for s, g in groups.items() if dict(s)["method.name"] == "vp"}
+    for setting, ours in groups.items():
+        theirs = plain.get(_without_mask(setting), {})
+        points = paired(ours, theirs)
+        if dict(setting)["method.name"] != "adavipro" or not len(points):
             continue
-        above = f"{(differences > 0).sum()} of {len(differences)}"
-        against = np.array(list(ours.values())) - zero_shot
-        rows.append([setting.init, str(setting.size), spread(differences), above, spread(against)])
-    header = ["start", "size (px)", "AdaViPro - VP (points)", "seeds above VP",
-              "AdaViPro - zero-shot (points)"]  # fmt: skip
-    return _markdown(header, rows) if rows else ""
+        if any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
+            continue
+        zero_shot = np.array([r.accuracy - r.result["zero_shot_accuracy"] for r in ours.values()])
+        rows.append([
+            *_cells(setting, keys + mask_keys),
+            spread(points),
+            f"{(points > 0).sum()} of {len(points)}",
+            spread(zero_shot),
+        ])  # fmt: skip
+    header = [*(LABELS.get(k, k) for k in keys + mask_keys), "AdaViPro - VP (points)",
+              "seeds above VP", "AdaViPro - zero-shot (points)"]  # fmt: skip
+    return Table("AdaViPro against VP, paired by seed", header, rows) if rows else None
 
 
-def as_csv(results: list[dict[str, Any]]) -> str:
-    """One line per run with the scalars of its result."""
+def _without_mask(setting: Setting) -> Setting:
+    return tuple((k, v) for k, v in setting if k != "method.name" and not k.startswith("mask."))
+
+
+def datasets(groups: Groups) -> Table:
+    """A column per dataset and a row per setting otherwise alike, as AdaViPro's table 1."""
+    rows: dict[Setting, dict[str, str]] = {}
+    names: dict[str, None] = {}
+    for setting, by_seed in groups.items():
+        name = next(iter(by_seed.values())).dataset
+        if (split := dict(setting).get("data.split", "official")) != "official":
+            name += f" ({split})"
+        names[name] = None
+        rest = tuple((k, v) for k, v in setting if not k.startswith("data."))
+        rows.setdefault(rest, {})[name] = spread(accuracies(by_seed))
+    columns = sorted(names)
+    body = [
+        [describe(rest), *(cells.get(name, "-") for name in columns)]
+        for rest, cells in rows.items()
+    ]
+    return Table("Test accuracy (%) by dataset", ["method", *columns], body)
+
+
+def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
+    """Printed values beside ours, and a sentence about those that have none beside them."""
+    rows = [
+        [
+            f"{method_name(value.method)}, {value.dataset}"
+            + "".join(f", {LABELS[k]} {v}" for k, v in value.keys.items()),
+            f"{value.percent:.1f}", value.where, ours, marks or "nothing",
+        ]
+        for value, ours, marks in published.beside(records)
+    ]  # fmt: skip
+    header = ["run", "printed (%)", "where", "ours (%)", "ours differs in"]
+    table = Table(f"Beside the paper ({published.ADAVIPRO})", header, rows) if rows else None
+    seen = [value for value, _, _ in published.beside(records)]
+    left = [
+        f"{method_name(p.method)} {p.dataset} {p.percent}"
+        for p in published.ACCURACIES
+        if p not in seen and any(r.method == p.method for r in records)
+    ]
+    note = ""
+    if left:
+        note = (
+            f"Not comparable with these runs, which are on other data or settings: the paper's "
+            f"{'; '.join(left)} % ({published.ADAVIPRO})."
+        )
+    return table, note
+
+
+def as_csv(records: Sequence[Record]) -> str:
+    """One line per run: the scalars of its result, and every config value as `config.KEY`."""
     scalars = (str, int, float, bool, type(None))
-    names = [k for k, v in results[0].items() if isinstance(v, scalars)]
-    extra = {k for r in results for k, v in r.items() if isinstance(v, scalars)} - set(names)
+    lines = [
+        {k: v for k, v in r.result.items() if isinstance(v, scalars)}
+        | {f"config.{k}": v for k, v in r.config.items()}
+        for r in records
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*names, *sorted(extra)], extrasaction="ignore")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(results)
+    writer.writerows(lines)
     return text.getvalue()

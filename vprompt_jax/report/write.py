@@ -1,67 +1,124 @@
-"""Writes the report of a set of runs."""
+"""Writes the report of a set of runs: tables, figures and a page with all of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from vprompt_jax import adapted, data
+from vprompt_jax.errors import UserError
+from vprompt_jax.report import figures, gallery, page, results, tables
+from vprompt_jax.report.results import Groups, Record
 
-from vprompt_jax.report import figures, tables
-from vprompt_jax.report.results import accuracies, gather, setting_of
-from vprompt_jax.train.run import load_run
-
-_IMAGES_SHOWN = 6
+_MOST_PROMPTS = 12  # shown in pictures
 
 
-def write(workdirs: Sequence[Path], out: Path) -> list[Path]:
-    """Writes `table.md`, `runs.csv`, `accuracy_over_size.png` and, per start, `prompted_START.png`.
+def write(
+    workdirs: Sequence[Path], out: Path, *, by_dataset: bool = False, title: str = "Report"
+) -> list[Path]:
+    """Writes `report.html`, `table.md`, `table.tex`, `runs.csv`, and figures as PNG and SVG.
 
-    The figures appear where the runs have prompts to show.
+    A figure appears where the runs have what it shows.
 
     Args:
-      workdirs: finished runs on one dataset.
-      out: folder to write to.
+      workdirs: finished runs.
+      out: folder to write to; made if need be.
+      by_dataset: whether different datasets are meant to stand beside each other.
+      title: of the page.
 
     Returns:
       The files written.
 
     Raises:
-      UserError: if a run has not finished, or the datasets differ.
+      UserError: if a run has not finished, the datasets differ without being meant to, or two runs
+        have the same setting and seed.
     """
-    results = gather(workdirs)
-    grouped = accuracies(results)
-    zero_shot = results[0]["zero_shot_accuracy"]
-    written = [out / "table.md", out / "runs.csv"]
-    text = f"Zero-shot accuracy (test): {100 * zero_shot:.1f} %\n\n"
-    text += tables.accuracy_table(results, grouped)
-    differences = tables.difference_table(grouped, zero_shot)
-    written[0].write_text(f"{text}\n{differences}" if differences else text)
-    written[1].write_text(tables.as_csv(results))
-    if any(setting.size for setting in grouped):
-        written.append(out / "accuracy_over_size.png")
-        figures.accuracy_over_size(grouped, zero_shot, written[-1])
-    for start in sorted({setting.init for setting in grouped if setting.init}):
-        written.append(out / f"prompted_{start}.png")
-        _gallery([r for r in results if setting_of(r).init == start], written[-1])
-    return written
+    records = results.gather(workdirs, by_dataset=by_dataset)
+    groups = results.group(records)
+    several = len({r.dataset for r in records}) > 1
+    out.mkdir(parents=True, exist_ok=True)
+    shown = [tables.datasets(groups)] if several else []
+    shown.append(tables.summary(groups))
+    beside, note = tables.against_published(records)
+    shown += [t for t in (tables.differences(groups), beside) if t is not None]
+    facts = _facts(records)
+
+    pictures: list[tuple[str, figures.Figure, str]] = []
+    if not several:
+        for key, label in figures.AXES.items():
+            if (figure := figures.over(groups, key)) is not None:
+                name = f"accuracy_over_{key.split('.')[-1]}"
+                pictures.append((name, figure, f"Test accuracy over {label}."))
+        caption = "Test accuracy against trained parameters."
+        pictures.append(("parameters", figures.parameters(groups), caption))
+        if (figure := figures.curves(groups)) is not None:
+            pictures.append(("curves", figure, "Training, mean over seeds."))
+        pictures += _galleries(groups)
+    written = []
+    for name, figure, _ in pictures:
+        written += figures.save(figure, out / f"{name}.png")
+    markdown = "\n".join([facts + "\n", *(t.markdown() for t in shown), note]).rstrip() + "\n"
+    images = [(out / f"{name}.png", caption) for name, _, caption in pictures]
+    texts = {
+        "report.html": page.render(title, facts, shown, note, images, records),
+        "table.md": markdown,
+        "table.tex": "\n".join(t.latex() for t in shown),
+        "runs.csv": tables.as_csv(records),
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text)
+    return [*(out / name for name in texts), *written]
 
 
-def _gallery(results, path: Path) -> None:
-    """Every prompt size of the first seed: the same test images under VP and AdaViPro."""
-    first = min(r["seed"] for r in results)
-    chosen = [r for r in results if r["seed"] == first]
-    chosen.sort(key=lambda r: (r["prompt_size"], r["method"] == "adavipro"))
-    columns: list[tuple[str, np.ndarray]] = []
-    for result in chosen:
-        run, params = load_run(result["workdir"])
-        count = len(run.dataset.test)
-        indices = np.linspace(0, count - 1, _IMAGES_SHOWN).astype(np.int32)
-        shown = figures.prompted_images(run, params, indices)
-        if not columns:
-            columns.append(("image", shown["image"]))
-        if "edges" in shown and all(title != "edges" for title, _ in columns):
-            columns.insert(1, ("edges", shown["edges"]))
-        name = figures.NAMES.get(result["method"], result["method"])
-        columns.append((f"{name}\n{result['prompt_size']} px", shown["prompted"]))
-        if "marks" in shown:
-            columns.append(("its mask", shown["marks"]))
-    figures.gallery(columns, f"prompts with {figures.STARTS[setting_of(chosen[0]).init]}", path)
+def _facts(records: Sequence[Record]) -> str:
+    """What all runs share, in a sentence."""
+    parts = []
+    for dataset in sorted({r.dataset for r in records}):
+        members = [r for r in records if r.dataset == dataset]
+        sizes = members[0].result["split_sizes"]
+        accuracies = sorted({r.result["zero_shot_accuracy"] for r in members} - {None})
+        shown = list(dict.fromkeys(f"{100 * a:.1f} %" for a in accuracies))
+        zero_shot = " / ".join(shown) or "none (no text tower)"
+        protocols = ", ".join(sorted({r.result["protocol"] for r in members}))
+        parts.append(
+            f"{dataset}: {sizes['train']:,} train, {sizes['val']:,} val and {sizes['test']:,} test "
+            f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot}"
+        )
+    towers = ", ".join(sorted({Path(r.config["model.checkpoint"]).name for r in records}))
+    return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
+
+
+def _galleries(groups: Groups) -> list[tuple[str, figures.Figure, str]]:
+    """Every setting with a pixel prompt, at its first seed, on one test image of every class."""
+    chosen = [
+        (tables.describe(setting), next(iter(by_seed.values())))
+        for setting, by_seed in groups.items()
+        if "prompt_size" in next(iter(by_seed.values())).result
+    ][:_MOST_PROMPTS]
+    if not chosen:
+        return []
+    models = [(name.replace(", ", "\n"), adapted.load(r.workdir)) for name, r in chosen]
+    first = models[0][1]
+    try:
+        dataset = data.load(first.run.config, first.resolution)
+    except UserError as error:  # moved since, or given in Python: the tables stand without it
+        print(f"no pictures of prompted images: {error}")
+        return []
+    test = dataset.test
+    indices = gallery.one_per_class(test.labels)
+    images = test.fetch(indices)
+    names = [dataset.class_names[label] for label in test.labels[indices]]
+    made = []
+    for start in range(0, len(chosen), gallery.MOST_SETTINGS):
+        part = chosen[start : start + gallery.MOST_SETTINGS]
+        number = start // gallery.MOST_SETTINGS + 1
+        caption = (
+            f"One test image per class under {'; '.join(name for name, _ in part)} "
+            f"(seed {part[0][1].result['seed']}). Prompts are clipped to what a screen can show."
+        )
+        made.append(
+            (
+                f"prompted_{number}",
+                gallery.prompted(models[start : start + len(part)], images, names),
+                caption,
+            )
+        )
+    return made

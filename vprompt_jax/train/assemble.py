@@ -1,6 +1,7 @@
 """From a config to everything a run needs: model, frozen weights, data, optimiser."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from vprompt_jax import clip as clip_lib
 from vprompt_jax import data
 from vprompt_jax.adapters import tuning
 from vprompt_jax.build import build
+from vprompt_jax.clip.model import CLIP
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.heads import mapping, text
@@ -26,7 +28,8 @@ class Run:
 
     Attributes:
       config: resolved.
-      dataset: with `val` None under `protocol=paper`.
+      dataset: with `val` None under `protocol=paper`; None where only the model is wanted.
+      classes: number of them.
       model: the prompted CLIP.
       frozen: its frozen variables, a copy on every device.
       root: the root key, a copy on every device.
@@ -37,7 +40,8 @@ class Run:
     """
 
     config: Any
-    dataset: Dataset
+    dataset: Dataset | None
+    classes: int
     model: PromptedCLIP
     frozen: dict[str, Any]
     root: jax.Array
@@ -62,8 +66,7 @@ class Run:
             params["tune"] = jax.tree.map(lambda w: jnp.array(w, jnp.float32), tuned)
         if self.model.head == "mapping":
             sources = self.frozen["params"]["clip"]["classifier"]["bias"].shape[0]
-            classes = len(self.dataset.class_names)
-            drawn = mapping.random_map(self.config.seed, classes, sources)
+            drawn = mapping.random_map(self.config.seed, self.classes, sources)
             params["mapping"] = {"label_map": drawn}
         return params
 
@@ -114,42 +117,90 @@ class Run:
         return jax.device_put(state, pipeline.replicated_sharding())
 
 
-def assemble(config) -> Run:
-    """Loads the CLIP and the data of a resolved config and puts the method together.
-
-    The texts are encoded here, once; the text tower takes no part in training.
-
-    Raises:
-      UserError: if weights or data are missing or damaged, or a size does not fit.
-    """
-    clip, variables = clip_lib.load(
+def load_clip(config) -> tuple[CLIP, dict]:
+    """The CLIP of a resolved config and its variables, as `clip.load` gives them."""
+    return clip_lib.load(
         config.model.checkpoint,
         activation=config.model.activation,
         dtype=jnp.dtype(config.model.dtype),
     )
-    dataset = data.load(config, clip.config.image_resolution)
-    model = build(config, clip, variables, len(dataset.class_names))
+
+
+def run_around(
+    config,
+    clip: CLIP,
+    variables: dict,
+    class_names: Sequence[str],
+    *,
+    dataset: Dataset | None = None,
+    steps: int = 1,
+    steps_per_epoch: int = 1,
+) -> Run:
+    """Puts the method's parts around a CLIP.
+
+    The texts are encoded here, once; the text tower takes no part in training.
+
+    Raises:
+      UserError: if a part does not fit the tower.
+    """
+    model = build(config, clip, variables, len(class_names))
     used = {k: v for k, v in variables["params"].items() if k != "text"}
     frozen = {"params": {"clip": used}, "constants": {}}
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
     if clip.config.has_text:
-        texts = text.class_texts(dataset.class_names, config.data.template)
+        texts = text.class_texts(class_names, config.data.template)
         embeddings = np.asarray(text.encode_classes(clip, variables, texts))
         frozen["constants"]["text_features"] = embeddings
-    per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)
+    made_of = {"config": config.to_dict(), "weights": identity.of_arrays(variables)}
+    if dataset is not None:
+        made_of["data"] = identity.of_dataset(dataset)
     run = Run(
         config=config,
         dataset=dataset,
+        classes=len(class_names),
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
         root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
-        steps=config.optim.epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        identity={
-            "config": config.to_dict(),
-            "weights": identity.of_arrays(variables),
-            "data": identity.of_dataset(dataset),
-        },
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        identity=made_of,
     )
     return run if trained(run.initial_params()) else dataclasses.replace(run, steps=0)
+
+
+def assemble(config, dataset: Dataset | None = None) -> Run:
+    """Loads the CLIP and the data of a resolved config and puts the method together.
+
+    Args:
+      config: resolved.
+      dataset: takes the place of what `config.data` names.
+
+    Raises:
+      UserError: if weights or data are missing or damaged, or a part does not fit the tower.
+    """
+    clip, variables = load_clip(config)
+    if dataset is None:
+        dataset = data.load(config, clip.config.image_resolution)
+    else:
+        dataset = data.prepare(dataset, config)
+    per_epoch = pipeline.steps_per_epoch(len(dataset.train), config.optim.batch_size)
+    return run_around(
+        config,
+        clip,
+        variables,
+        dataset.class_names,
+        dataset=dataset,
+        steps=config.optim.epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+    )
+
+
+def assemble_for_inference(config, class_names: Sequence[str], steps: int) -> Run:
+    """A run of `steps` updates without its data: enough to restore it and to apply the model.
+
+    Raises:
+      UserError: if the weights are missing or damaged, or a part does not fit the tower.
+    """
+    clip, variables = load_clip(config)
+    return run_around(config, clip, variables, class_names, steps=steps)

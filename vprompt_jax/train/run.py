@@ -1,5 +1,6 @@
 """`fit`: one run from a config to `result.json`."""
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -15,9 +16,10 @@ from clu import parameter_overview
 
 from vprompt_jax import build, cluster
 from vprompt_jax import config as config_lib
+from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.errors import UserError
 from vprompt_jax.train import cache
-from vprompt_jax.train.assemble import Run, assemble
+from vprompt_jax.train.assemble import Run, assemble, assemble_for_inference
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import restore, train
@@ -39,7 +41,7 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def fit(config, workdir: Path | str) -> dict[str, Any]:
+def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str, Any]:
     """Trains and evaluates what a config describes.
 
     Writes `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, last,
@@ -49,6 +51,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
     Args:
       config: a `ConfigDict` made from `config.default_config`.
       workdir: folder of this run; made if need be.
+      dataset: images in memory, say, in place of what `config.data` names.
 
     Returns:
       The contents of `result.json`.
@@ -65,7 +68,7 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
-        run = assemble(config)
+        run = assemble(config, dataset)
         cluster.agree("weights and data", run.identity)
         run = cache.with_prefix(run, workdir)
         params = run.initial_params()
@@ -98,6 +101,8 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         "protocol": config.protocol,
         "seed": config.seed,
         "classes": len(run.dataset.class_names),
+        "class_names": list(run.dataset.class_names),
+        "clip": dataclasses.asdict(run.model.clip.config),
         "split_sizes": {
             name: 0 if split is None else len(split)
             for name, split in (
@@ -129,22 +134,37 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
     return result
 
 
-def load_run(workdir: Path) -> tuple[Run, Any]:
-    """Rebuilds a finished run: its parts, and the parameters of its last step.
+def load_run(
+    workdir: Path, *, with_data: bool = True, best: bool = False
+) -> tuple[Run, Any]:
+    """Rebuilds a finished run: its parts and its parameters.
+
+    Args:
+      workdir: of the run.
+      with_data: whether its dataset is loaded, too; the model alone does not need it.
+      best: the parameters best on val, in place of the last step's.
 
     Raises:
-      UserError: if the run has not finished.
+      UserError: if the run has not finished, or has no validation split to be best on.
     """
-    if read_result(workdir) is None:
+    result = read_result(workdir)
+    if result is None:
         raise UserError(f"{workdir} holds no finished run (no result.json)")
-    stored = json.loads((workdir / "config.json").read_text())
-    run = assemble(ml_collections.ConfigDict(stored))
+    if best and result["test_accuracy_best_val"] is None:
+        raise UserError(f"{workdir}: nothing was selected on val under protocol=paper")
+    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    if with_data:
+        run = assemble(config)
+    else:
+        run = assemble_for_inference(config, result["class_names"], result["steps"])
     if run.steps == 0:
         return run, run.initial_params()
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
-    params = restore(run, checkpoints).state.params
+    if checkpoints.latest() is None:
+        raise UserError(f"{workdir} has no checkpoint of what was trained: run it again")
+    at = restore(run, checkpoints)
     checkpoints.close()
-    return run, params
+    return run, at.best.params if best else at.state.params
 
 
 def _contents(workdir: Path) -> list[str]:

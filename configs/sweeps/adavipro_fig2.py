@@ -1,0 +1,21 @@
+"""AdaViPro, figure 2: accuracy over prompt size, on nine datasets.
+
+python launch.py --config configs/sweeps/adavipro_fig2.py            (the paper's setting)
+python launch.py --config configs/sweeps/adavipro_fig2.py:mini       (a laptop's)
+"""
+
+from configs.sweeps import common
+from vprompt_jax.sweep import grid
+
+
+def get_config(variant="paper"):
+    c = common.base("adavipro_fig2", variant)
+    methods = {"method.name": ("vp", "adavipro")}
+    if variant == "paper":
+        sizes = {"data.name": common.DATASETS, "prompt.size": (5, 30, 60, 90, 112)}
+        c.sweep = grid(sizes | methods)
+    else:
+        c.prompt.init = "normal"  # as published; the quickstart starts at zero
+        sizes = {"prompt.size": (1, 4, 9, 13, 16)}
+        c.sweep = grid(sizes | methods, common.SEEDS)
+    return c

@@ -1,0 +1,19 @@
+"""AdaViPro, table 4: with and without edges, on nine datasets.
+
+python launch.py --config configs/sweeps/adavipro_t4.py            (the paper's setting)
+python launch.py --config configs/sweeps/adavipro_t4.py:mini       (a laptop's)
+"""
+
+from configs.sweeps import common
+from vprompt_jax.sweep import grid
+
+
+def get_config(variant="paper"):
+    c = common.base("adavipro_t4", variant)
+    c.method.name = "adavipro"
+    if variant == "paper":
+        edges = ("laplacian", "none")
+        c.sweep = grid({"data.name": common.DATASETS, "mask.edge": edges})
+    else:
+        c.sweep = grid({"mask.edge": ("laplacian", "sobel", "none")}, common.SEEDS)
+    return c

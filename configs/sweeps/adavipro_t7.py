@@ -1,0 +1,18 @@
+"""AdaViPro, table 7: width of the mask generator, on nine datasets.
+
+python launch.py --config configs/sweeps/adavipro_t7.py            (the paper's setting)
+python launch.py --config configs/sweeps/adavipro_t7.py:mini       (a laptop's)
+"""
+
+from configs.sweeps import common
+from vprompt_jax.sweep import grid
+
+
+def get_config(variant="paper"):
+    c = common.base("adavipro_t7", variant)
+    c.method.name = "adavipro"
+    if variant == "paper":
+        c.sweep = grid({"data.name": common.DATASETS, "mask.width": (8, 16, 32, 64)})
+    else:
+        c.sweep = grid({"mask.width": (4, 8, 16, 32)}, common.SEEDS)
+    return c

@@ -1,0 +1,25 @@
+"""Activation prompts, accuracy: AP and its baselines on VTAB-1k, FGVC and full data sets.
+
+    python launch.py --config configs/sweeps/ap_accuracy.py            (ViT-B/32, 100 epochs: ours)
+    python launch.py --config configs/sweeps/ap_accuracy.py:mini       (a laptop's)
+
+The paper's abstract counts 29 data sets; which full ones complete VTAB-1k's 19 and FGVC's 5 it does
+not say.
+"""
+
+from configs.sweeps import common
+from vprompt_jax.sweep import grid
+
+
+def get_config(variant="paper"):
+    c = common.base("ap_accuracy", variant)
+    if variant == "paper":
+        c.protocol = "val"
+        c.optim.epochs = 100
+        methods = {"method.name": common.VIT_METHODS}
+        datasets = tuple(dict.fromkeys(common.DATASETS + common.FGVC))  # Flowers102 is in both
+        c.sweep = grid({"data.name": datasets} | methods)
+        c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
+    else:
+        c.sweep = grid({"method.name": common.RESNET_METHODS}, common.SEEDS)
+    return c

@@ -1,0 +1,77 @@
+"""What the sweeps share: the paper's base and its laptop-sized stand-in."""
+
+from configs import adaviprompt_cifar10, quickstart
+
+# AdaViPro's nine datasets, by TFDS name.
+DATASETS = (
+    "cifar10",
+    "cifar100",
+    "dtd",
+    "food101",
+    "sun397",
+    "oxford_flowers102",
+    "ucf101",
+    "eurosat",
+    "oxford_iiit_pet",
+)
+FGVC = ("caltech_birds2011", "nabirds", "oxford_flowers102", "stanford_dogs", "cars196")
+VTAB = (
+    "caltech101",
+    "cifar100",
+    "dtd",
+    "oxford_flowers102",
+    "oxford_iiit_pet",
+    "sun397_vtab",
+    "svhn_cropped",
+    "patch_camelyon",
+    "eurosat",
+    "resisc45",
+    "diabetic_retinopathy",
+    "clevr_count",
+    "clevr_distance",
+    "dmlab",
+    "kitti_distance",
+    "dsprites_x",
+    "dsprites_orientation",
+    "smallnorb_azimuth",
+    "smallnorb_elevation",
+)
+# Activation prompts and their baselines; tokens and low-rank additions need a transformer.
+RESNET_METHODS = (
+    "tp",
+    "vp",
+    "adavipro",
+    "ap",
+    "linear",
+    "full",
+    "norm",
+    "bitfit",
+    "adapter",
+    "ssf",
+)
+VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
+SEEDS = (0, 1, 2)
+
+
+def base(name: str, variant: str):
+    """The config that a sweep's runs vary.
+
+    Args:
+      name: of the sweep.
+      variant: "paper": CLIP ViT-B/32 and AdaViPro's settings on CIFAR-10 (a sweep names other
+        datasets itself). "mini": the embedded CLIP and digits, a few epochs.
+
+    Raises:
+      FileNotFoundError: if it is neither; `launch.py` shows the message of that kind alone.
+    """
+    if variant == "paper":
+        c = adaviprompt_cifar10.get_config()
+    elif variant == "mini":
+        c = quickstart.get_config()
+        c.optim.epochs = 3
+        c.eval.every_epochs = 1
+        c.log.every_steps = 10
+    else:
+        raise FileNotFoundError(f"{name}.py:{variant}: the variants are paper and mini")
+    c.name = f"{name}_{variant}"
+    return c

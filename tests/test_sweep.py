@@ -1,0 +1,85 @@
+"""Sweeps: their runs, the commands of each, resuming, and every sweep file."""
+
+import importlib
+import shlex
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_launch import assert_one_message, launch
+from vprompt_jax import config as config_lib
+from vprompt_jax import sweep
+from vprompt_jax.errors import UserError
+
+FILES = sorted(p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem != "common")
+
+
+def test_grid_names_every_combination():
+    runs = sweep.grid({"method.name": ("vp", "tp"), "prompt.size": (4, 8)}, seeds=(0, 3))
+    assert len(runs) == 8
+    assert runs[1] == ("vp-size_4-s3", (("method.name", "vp"), ("prompt.size", 4), ("seed", 3)))
+    assert len({name for name, _ in runs}) == 8
+
+
+@pytest.mark.parametrize("variant", ["paper", "mini"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
+    config = importlib.import_module(f"configs.sweeps.{name}").get_config(variant)
+    if (name, variant) == ("ap_accuracy", "paper") and "split" not in config.data:
+        pytest.skip("VTAB-1k's split is not there yet")
+    runs = sweep.expand(config)
+    assert len(runs) > 1
+    resolved = [config_lib.resolve(one) for one in runs.values()]
+    assert len({config_lib.fingerprint(c) for c in resolved}) == len(runs)
+    sources = {c.data.source for c in resolved}
+    assert sources == ({"tfds"} if variant == "paper" else {"digits"})
+    if variant == "paper":
+        assert {c.protocol for c in resolved} == {resolved[0].protocol}
+
+
+def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):
+    tiny_config.sweep = sweep.grid({"method.name": ("tp",)}, seeds=(0, 1))
+    sweep.run(tiny_config, tmp_path, only="tp-s1")
+    assert [p.name for p in tmp_path.iterdir()] == ["tp-s1"]  # one run, no report
+    monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [tmp_path / "report"])
+    sweep.run(tiny_config, tmp_path)
+    assert f"wrote {tmp_path / 'report'}" in capsys.readouterr().out
+    monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
+    sweep.run(tiny_config, tmp_path)
+    assert "[2/2] tp-s1" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no run 'tp' in this sweep; its runs are tp-s0, tp-s1"):
+        sweep.run(tiny_config, tmp_path, only="tp")
+
+
+@pytest.mark.slow
+def test_the_report_of_a_sweep_shows_its_prompts(tiny_config, tmp_path):
+    tiny_config.optim.epochs = 1
+    tiny_config.sweep = sweep.grid({"method.name": ("vp", "adavipro", "tp")})
+    sweep.run(tiny_config, tmp_path)
+    for name in ("report.html", "table.md", "runs.csv", "parameters.png", "prompted_1.png"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert (tmp_path / "runs.csv").read_text().count("\n") == 4
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 3
+
+
+def test_a_sweep_with_a_mistake_is_refused_by_name(tiny_config):
+    tiny_config.sweep = (("a", (("prompt.sise", 3),)),)
+    with pytest.raises(UserError, match=r"sweep run 'a'.*sise"):
+        sweep.expand(tiny_config)
+    tiny_config.sweep = (("a", (("seed", 3),)), ("a", (("seed", 4),)))
+    with pytest.raises(UserError, match="'a' is listed twice"):
+        sweep.expand(tiny_config)
+
+
+def test_print_commands_gives_a_command_per_run_that_launch_takes():
+    arguments = ("--config", "configs/sweeps/adavipro_t6.py:mini", "--config.optim.epochs=2")
+    done = launch(*arguments, "--print_commands")
+    assert done.returncode == 0, done.stderr
+    commands = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert len(commands) == 12
+    assert commands[0][2:] == [*arguments, "--run=region_2-s0"]
+    assert_one_message(launch(*arguments, "--run=region_3-s0"), "no run 'region_3-s0'")
+    assert_one_message(
+        launch("--config", "configs/sweeps/adavipro_t6.py:tiny"), "the variants are paper and mini"
+    )
+    assert_one_message(launch("--config", "configs/quickstart.py", "--run=a"), "is no sweep")

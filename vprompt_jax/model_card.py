@@ -1,0 +1,95 @@
+"""The README.md of an export: what the model is, how good it was, how to use it."""
+
+import json
+from typing import Any
+
+_WHOLE = """\
+`model.stablehlo` holds the whole model, without its weights; it needs jax and safetensors only:
+
+```python
+import json
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file
+
+about = json.load(open("export.json"))
+model = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+weights = load_file("weights.safetensors")
+images = np.zeros((2, {side}, {side}, 3), np.uint8)  # RGB, resized so, not normalised
+logits = model.call(weights, images)  # float32 [2, {classes}]
+print([about["class_names"][i] for i in logits.argmax(-1)])
+```
+
+On one platform and batch size the logits are bit-equal to those of the run it came from; elsewhere
+they agree as far as float arithmetic does. Lowered for {platforms}.
+
+"""
+_BARE = """\
+`adaptation.safetensors` holds what was trained. With vprompt_jax and the base model (its file is
+named as `model.checkpoint` in `config.json`):
+
+```
+python -m vprompt_jax.predict --workdir THIS_FOLDER IMAGE...
+```
+"""
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.2f} %"
+
+
+def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
+    """Markdown, with the fields that Hugging Face's hub reads first.
+
+    Args:
+      about: the contents of `export.json`.
+      config: the contents of `config.json`.
+      bare: whether the adaptation is all there is.
+    """
+    result = about["result"]
+    base = config["model"]["checkpoint"]
+    sizes = result["split_sizes"]
+    names = about["class_names"]
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    parts = result["trainable_parameters_by_part"]
+    rows = [
+        ("base model", f"{base}, frozen"),
+        ("dataset", f"{result['dataset']}: {sizes['train']:,} train, {sizes['val']:,} val, "
+                    f"{sizes['test']:,} test images"),
+        ("classes", f"{len(names)}: {shown}"),
+        ("method", result["method"]),
+        ("trained parameters", f"{result['trainable_parameters']:,} "
+                               f"({', '.join(f'{k} {v:,}' for k, v in parts.items()) or 'none'})"),
+        ("test accuracy, last step", _percent(result["test_accuracy"])),
+        ("test accuracy, best on val", _percent(result["test_accuracy_best_val"])),
+        ("test accuracy, zero-shot", _percent(result["zero_shot_accuracy"])),
+        ("protocol, seed", f"{result['protocol']}, {result['seed']}"),
+        ("parameters used here", about["parameters"]),
+        ("versions", ", ".join(f"{k} {v}" for k, v in about["versions"].items())),
+    ]  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    whole = _WHOLE.format(
+        side=about["input_side"], classes=len(names), platforms=", ".join(about["platforms"])
+    )
+    return f"""\
+---
+library_name: vprompt_jax
+base_model: {json.dumps(base)}
+tags: [clip, visual-prompting, jax]
+---
+
+# {result["method"]} on {result["dataset"]}
+
+An adaptation of a frozen CLIP, trained with vprompt_jax. The numbers were measured in that run.
+
+| | |
+| --- | --- |
+{table}
+
+## Use
+
+{"" if bare else whole}{_BARE}
+The labels are the {len(names)} classes above and nothing else: an image of none of them still gets
+one. How the model does on images unlike its dataset's was not measured.
+"""

@@ -1,0 +1,34 @@
+"""Reports on finished runs: python -m vprompt_jax.report DIR... [--out DIR]"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vprompt_jax import cli
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vprompt_jax.report",
+        description="Tables (Markdown, LaTeX, CSV), figures (PNG, SVG) and an HTML page of runs.",
+    )
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR",
+                        help="a finished run, or a folder of such (a sweep's)")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="folder to write to; default: the first DIR")
+    parser.add_argument("--by_dataset", action="store_true",
+                        help="several datasets are meant: a column for each")  # fmt: skip
+    parser.add_argument("--title", default="Report", help="of the page")
+    args = parser.parse_args(arguments)
+    with cli.user_errors():
+        cli.set_up_process()
+        from vprompt_jax import report
+        from vprompt_jax.report import results
+
+        workdirs = results.find(args.dirs)
+        out = args.out or args.dirs[0]
+        for path in report.write(workdirs, out, by_dataset=args.by_dataset, title=args.title):
+            print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

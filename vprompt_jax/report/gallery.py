@@ -1,0 +1,72 @@
+"""Pictures: the prompts, and what each does to one image of every class (AdaViPro's figure 4)."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from vprompt_jax.adapted import Adapted
+from vprompt_jax.report.figures import subplots
+
+MOST_CLASSES = 10  # rows of a figure
+MOST_SETTINGS = 4  # prompts in a figure
+
+_ON, _OFF, _WITHOUT = "#FFEA46", "#00224E", "#DDDDDD"  # the ends of cividis, and grey
+
+
+def one_per_class(labels: np.ndarray) -> np.ndarray:
+    """Index of the first example of each class, for classes evenly spread if there are many."""
+    classes = np.unique(labels)
+    if len(classes) > MOST_CLASSES:
+        classes = classes[np.linspace(0, len(classes) - 1, MOST_CLASSES).astype(int)]
+    return np.array([np.flatnonzero(labels == c)[0] for c in classes], np.int32)
+
+
+def prompted(
+    models: Sequence[tuple[str, Adapted]], images: np.ndarray, names: Sequence[str]
+) -> Figure:
+    """A row per image; its edges, and per model the prompt, the mask and the prompted image.
+
+    Args:
+      models: with a pixel prompt each, and what stands above their columns.
+      images: uint8 [n, h, w, 3].
+      names: of the images' classes.
+    """
+    columns: list[tuple[str, np.ndarray]] = []
+    masked = False
+    for title, model in models:
+        shown = model.inspect(images)
+        if not columns:
+            columns.append(("image", shown["image"]))
+        if "edges" in shown:
+            masked = True
+            if all(heading != "edges" for heading, _ in columns):
+                columns.insert(1, ("edges", shown["edges"]))
+        prompt = model.on_screen(model.prompt)
+        columns.append((f"{title}\nprompt", np.broadcast_to(prompt, shown["image"].shape)))
+        if "marks" in shown:
+            columns.append(("mask", shown["marks"]))
+        columns.append(("prompted", shown["prompted"]))
+    figure, axes = subplots(len(images), len(columns), 1.1 * len(columns) + 0.5,
+                            1.1 * len(images) + 1.0)  # fmt: skip
+    marks = ListedColormap([_OFF, _ON]).with_extremes(bad=_WITHOUT)
+    grey = matplotlib.colormaps["gray"]
+    for column, (title, pictures) in enumerate(columns):
+        for row, picture in enumerate(pictures):
+            cell = axes[row, column]
+            colours = marks if title == "mask" else grey
+            cell.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+            cell.set_xticks([])
+            cell.set_yticks([])
+        axes[0, column].set_title(title, fontsize=8)
+    for row, name in enumerate(names):
+        axes[row, 0].set_ylabel(name[:16], fontsize=8)
+    if masked:
+        legend = [Patch(facecolor=_ON, label="prompt added"),
+                  Patch(facecolor=_OFF, label="not added"),
+                  Patch(facecolor=_WITHOUT, label="template has no parameters")]  # fmt: skip
+        figure.legend(handles=legend, fontsize=8, ncols=3, loc="outside lower center")
+    return figure
