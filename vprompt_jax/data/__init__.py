@@ -1,5 +1,6 @@
-"""Datasets as arrays of uint8 images, and the order in which a run sees them."""
+"""Datasets as splits of uint8 images, and the order in which a run sees them."""
 
-from vprompt_jax.data.load import load
+from vprompt_jax.data.arrays import from_arrays, save
+from vprompt_jax.data.load import load, templates
 
-__all__ = ["load"]
+__all__ = ["from_arrays", "load", "save", "templates"]

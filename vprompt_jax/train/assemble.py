@@ -92,7 +92,7 @@ def assemble(config) -> Run:
     )
     dataset = data.load(config, clip.config.image_resolution)
     model = methods.build(config, clip, len(dataset.class_names))
-    texts = text.class_texts(dataset.class_names, config.data.template)
+    texts = text.class_texts(dataset.class_names, data.templates(config, dataset))
     embeddings = np.asarray(text.encode_classes(clip, variables, texts))
     used = {k: variables["params"][k] for k in ("visual", "logit_scale")}
     frozen = {"params": {"clip": used}, "constants": {"text_features": embeddings}}

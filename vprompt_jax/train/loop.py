@@ -93,7 +93,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     start = int(state.step)
     writer = metrics.make_writer(workdir, start)
     temperature = run.temperature if run.model.mask is not None else None
-    step_fn = make_train_step(run.model, run.optimizer(), temperature)
+    step_fn = make_train_step(run.model, run.optimizer(), temperature, config.data.augment)
     batches = pipeline.train_batches(
         run.dataset.train,
         batch_size=config.optim.batch_size,

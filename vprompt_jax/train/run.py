@@ -85,6 +85,8 @@ def fit(config, workdir: Path | str) -> dict[str, Any]:
         "name": config.name,
         "method": config.method.name,
         "dataset": run.dataset.name,
+        "dataset_fingerprint": run.dataset.fingerprint,
+        "skipped_images": list(run.dataset.skipped),
         "protocol": config.protocol,
         "seed": config.seed,
         "classes": len(run.dataset.class_names),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vprompt_jax.data.augment import augment
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.train import keys
 
@@ -64,6 +65,7 @@ def make_train_step(
     model: PromptedCLIP,
     optimizer: optax.GradientTransformation,
     temperature: Callable[[jax.Array], jax.Array] | None,
+    augmentation: str = "none",
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
@@ -71,6 +73,7 @@ def make_train_step(
       model: the parts.
       optimizer: of the trained tree.
       temperature: step -> Gumbel temperature; None for a model without a mask.
+      augmentation: of the images, see `data.augment`.
 
     Returns:
       A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
@@ -87,10 +90,12 @@ def make_train_step(
         if temperature is not None:
             draws["noise_keys"] = noise_keys(root, state.step, batch["index"])
             draws["temperature"] = temperature(state.step)
+        crops = jax.random.fold_in(keys.stream(root, "augment"), state.step)
+        images = augment(batch["image"], keys.per_example(crops, batch["index"]), augmentation)
 
         def loss_sum(params):
             variables = variables_of(params, frozen)
-            logits, out = model.apply(variables, batch["image"], **draws)
+            logits, out = model.apply(variables, images, **draws)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
 
