@@ -77,7 +77,7 @@ def test_every_key_is_read_somewhere():
             pattern = r"config\[part\]\.learning_rate"
         else:
             section, _, field = key.rpartition(".")
-            reader = {"optim": "c", "mask": "m"}.get(section, section) or "config"
+            reader = {"optim": "c", "mask": "m", "data": "c"}.get(section, section) or "config"
             pattern = rf"\b({section or 'config'}|{reader})\.{field}\b"
         assert re.search(pattern, sources), f"no code reads config.{key}"
 

@@ -23,7 +23,8 @@ def _listed(values, most: int) -> str:
 
 def of_row(name: str, row: Row) -> str:
     """What is known of a dataset without having it."""
-    names = texts()["classes"].get(row.names)
+    renamed = tuple(texts()["rename"].get(row.texts, {}).values())
+    names = texts()["classes"].get(row.names, renamed if len(renamed) == row.classes else ())
     lines = [
         _line("dataset", f"{name}: {row.about}"),
         _line("source", f"TFDS {row.tfds}" if row.tfds else "by hand"),
