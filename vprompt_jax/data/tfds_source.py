@@ -124,9 +124,14 @@ def _sources(name: str, made, slices: Mapping[str, str] | None) -> dict[str, Any
         for split in ("train", "test"):
             if split not in slices:
                 raise UserError(f"{name} has no {split} split, only {', '.join(made.info.splits)}")
+
+    class Stored(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(self, frames):  # TFDS's own has nothing for a video
+            return frames
+
     visual = (tfds.features.Image, tfds.features.Video)
     skip = {
-        field: tfds.decode.SkipDecoding()
+        field: Stored()
         for field, feature in made.info.features.items()
         if isinstance(feature, visual)
     }
