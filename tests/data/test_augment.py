@@ -66,6 +66,7 @@ def test_crops_agree_with_pillow_within_one_grey_level(box):
     assert np.abs(np.asarray(ours) - np.asarray(pillow, np.float32)).max() <= 1
 
 
+@pytest.mark.slow  # two train steps to compile
 def test_the_train_step_augments_with_its_own_keys(tiny_config):
     tiny_config.method.name = "vp"
     tiny_config.optim.batch_size = 8

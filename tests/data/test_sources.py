@@ -223,8 +223,9 @@ def config_of(root, **keys):
 
 def test_bad_files_stop_the_run_or_are_skipped_and_listed(tmp_path):
     offenders = break_files(write_files(tmp_path))
-    with pytest.raises(UserError, match="not readable images"):
+    with pytest.raises(UserError, match="3 files are not readable images") as error:
         data.load(config_of(tmp_path), 8)
+    assert all(path in str(error.value) for path in offenders)
     made = data.load(config_of(tmp_path, on_bad_image="skip"), 8)
     assert len(made.skipped) == 3
     for path in offenders:
@@ -252,7 +253,7 @@ def test_a_truncated_image_stops_the_run_before_it_starts(tmp_path):
     offenders = break_files(write_files(tmp_path))
     (tmp_path / offenders[1]).unlink()
     (tmp_path / offenders[2]).unlink()
-    with pytest.raises(UserError, match=r"1 files(.|\n)*train/cat/1.png"):
+    with pytest.raises(UserError, match=r"1 file (.|\n)*train/cat/1.png"):
         data.load(config_of(tmp_path), 8)
 
 
@@ -289,7 +290,7 @@ def test_faults_of_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("path,label\na.png,cat\ngone.png,dog\n", r"1 files(.|\n)*gone.png \(no such file"),
+        ("path,label\na.png,cat\ngone.png,dog\n", r"1 file (.|\n)*gone.png \(no such file"),
         ("path,label\na.png,cat\na.png,dog\n", r"listed twice(.|\n)*a.png"),
         ("file,label\na.png,cat\n", "line 2: no 'path'"),
         ("path,label\na.png,\n", "line 2: no 'label'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.data.images import SUFFIXES, Records, bad_images, splits
+from vprompt_jax.data.images import SUFFIXES, Records, splits
 from vprompt_jax.errors import UserError
 
 
@@ -69,9 +69,7 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
         keys = [file.relative_to(root).as_posix() for file in files]
         records[name] = of_files(files, labels, keys)
     why = [f"{path} (its name ends in none of {' '.join(sorted(SUFFIXES))})" for path in strange]
-    if why and on_bad == "stop":
-        raise bad_images(why)
-    made = splits(records, resolution, workers, on_bad)
+    made = splits(records, resolution, workers, on_bad, why)
     nothing = made["train"].take(np.array([], int))
     return Dataset(
         root.resolve().name,

@@ -1,6 +1,7 @@
 """From stored images (files, encoded bytes or arrays) to splits of uint8 images of one size."""
 
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,11 @@ def _header(stored: Stored) -> tuple[int, int]:
         return image.height, image.width
 
 
+def _check(stored: Stored) -> None:
+    """Decodes an image and forgets it."""
+    _pixels(stored, None)
+
+
 def _pixels(stored: Stored, side: int | None) -> np.ndarray:
     """uint8 [side, side, 3], or at its stored size if `side` is None."""
     if isinstance(stored, np.ndarray):
@@ -66,7 +72,11 @@ def _pixels(stored: Stored, side: int | None) -> np.ndarray:
 
 
 def splits(
-    records: dict[str, Records], resolution: int, workers: int, on_bad: str
+    records: dict[str, Records],
+    resolution: int,
+    workers: int,
+    on_bad: str,
+    found_bad: Sequence[str] = (),
 ) -> dict[str, Split]:
     """Splits that decode their images when asked, after a look at every image's header.
 
@@ -78,25 +88,27 @@ def splits(
       resolution: of the tower.
       workers: threads that read.
       on_bad: "stop", or "skip" to leave unreadable images to `decoded`.
+      found_bad: what the source itself found, for the same message.
 
     Raises:
       UserError: listing the images that cannot be read, unless they are to be skipped.
     """
 
-    def size(of: tuple[Records, int]) -> tuple[int, int] | str:
+    def attempt(look: Callable, of: tuple[Records, int]):
         part, i = of
         try:
-            return _header(part.read(i))
+            return look(part.read(i))
         except Exception as error:  # Pillow's decoders raise many kinds
             return f"{part.describe(i)} ({type(error).__name__}: {error})"
 
     everything = [(part, i) for part in records.values() for i in range(len(part.labels))]
     with ThreadPoolExecutor(workers) as pool:
-        sizes = list(pool.map(size, everything))
-    broken = [s for s in sizes if isinstance(s, str)]
-    if broken and on_bad == "stop":
-        raise bad_images(broken)
-    found = {s for s in sizes if not isinstance(s, str)}
+        sizes = list(pool.map(functools.partial(attempt, _header), everything))
+        found = {s for s in sizes if not isinstance(s, str)}
+        if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
+            # The run stops anyway: look inside the images, too, and list everything at once.
+            looked = pool.map(functools.partial(attempt, _check), everything)
+            raise bad_images([*found_bad, *(line for line in looked if line)])
     stored = len(found) == 1 and max(next(iter(found))) <= resolution
     side = None if stored else resolution
     return {name: lazy_split(part, side, workers) for name, part in records.items()}
@@ -127,10 +139,11 @@ def lazy_split(records: Records, side: int | None, workers: int) -> Split:
 
 def bad_images(listed: Sequence[str]) -> UserError:
     """The one message about images that cannot be used; `listed` says which and why."""
+    what = "files are not readable images" if len(listed) > 1 else "file is not a readable image"
     rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
     error = UserError(
-        f"{len(listed)} files are not readable images: repair or remove them, or leave them out "
-        "with config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
+        f"{len(listed)} {what}: repair or remove, or leave out with "
+        "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
     )
     error.offenders = tuple(listed)
     return error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.folder import of_files
-from vprompt_jax.data.images import bad_images, splits
+from vprompt_jax.data.images import splits
 from vprompt_jax.data.splits import Entry
 from vprompt_jax.errors import UserError
 
@@ -92,15 +92,13 @@ def of_entries(
     missing = [
         f"{root / e.path} (no such file)" for e, t in zip(entries, there, strict=True) if not t
     ]
-    if missing and on_bad == "stop":
-        raise bad_images(missing)
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     records = {}
     for split in ("train", "val", "test"):
         rows = [e for e, t in zip(entries, there, strict=True) if t and e.split == split]
         labels = [label_of[e.class_name] for e in rows]
         records[split] = of_files([root / e.path for e in rows], labels, [e.path for e in rows])
-    made = splits(records, resolution, workers, on_bad)
+    made = splits(records, resolution, workers, on_bad, missing)
     val = made["val"] if len(made["val"]) else None
     return Dataset(
         name, tuple(class_names), made["train"], val, made["test"], skipped=tuple(missing)
