@@ -103,6 +103,10 @@ def test_unknown_keys_are_refused():
         ("data.source", "web", "choose one of digits, tfds, folder"),
         ("data.source", "folder", "needs config.data.dir"),
         ("data.source", "tfds", "needs config.data.name"),
+        ("data.source", "manifest", "needs config.data.dir"),
+        ("data.augment", "crop", "choose one of none, flip, flip_crop"),
+        ("data.on_bad_image", "ignore", "choose one of stop, skip"),
+        ("data.few_shot", 0, "must be between 1"),
         ("prompt.template", "none", "needs a prompt to place"),
     ],
 )

@@ -25,6 +25,25 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Stored = Path | bytes | np.ndarray
 
 
+class BadImages(UserError):
+    """Images that cannot be used.
+
+    Attributes:
+      listed: which, and why.
+    """
+
+    def __init__(self, listed: Sequence[str]):
+        self.listed = tuple(listed)
+        what = (
+            "files are not readable images" if len(listed) > 1 else "file is not a readable image"
+        )
+        rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        super().__init__(
+            f"{len(listed)} {what}: repair or remove, or leave out with "
+            "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Labelled images of one split, not yet decoded.
@@ -91,7 +110,7 @@ def splits(
       found_bad: what the source itself found, for the same message.
 
     Raises:
-      UserError: listing the images that cannot be read, unless they are to be skipped.
+      BadImages: listing the images that cannot be read, unless they are to be skipped.
     """
 
     def attempt(look: Callable, of: tuple[Records, int]):
@@ -108,7 +127,7 @@ def splits(
         if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
             # The run stops anyway: look inside the images, too, and list everything at once.
             looked = pool.map(functools.partial(attempt, _check), everything)
-            raise bad_images([*found_bad, *(line for line in looked if line)])
+            raise BadImages([*found_bad, *(line for line in looked if line)])
     stored = len(found) == 1 and max(next(iter(found))) <= resolution
     side = None if stored else resolution
     return {name: lazy_split(part, side, workers) for name, part in records.items()}
@@ -129,24 +148,12 @@ def lazy_split(records: Records, side: int | None, workers: int) -> Split:
             return _pixels(records.read(i), side)
         except Exception as error:  # Pillow's decoders raise many kinds
             what = f"{records.describe(i)} ({type(error).__name__}: {error})"
-            raise bad_images([what]) from error
+            raise BadImages([what]) from error
 
     def fetch(indices: np.ndarray) -> np.ndarray:
         return np.stack(list(pool.map(image, indices.tolist())))
 
     return Split(np.asarray(records.labels, np.int32), fetch, records.keys)
-
-
-def bad_images(listed: Sequence[str]) -> UserError:
-    """The one message about images that cannot be used; `listed` says which and why."""
-    what = "files are not readable images" if len(listed) > 1 else "file is not a readable image"
-    rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    error = UserError(
-        f"{len(listed)} {what}: repair or remove, or leave out with "
-        "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
-    )
-    error.offenders = tuple(listed)
-    return error
 
 
 def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
@@ -158,7 +165,7 @@ def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
       The split, without what was skipped, and a line on each image that was.
 
     Raises:
-      UserError: listing the damaged images, under "stop".
+      BadImages: listing the damaged images, under "stop".
     """
     count = len(split)
     good = np.ones(count, bool)
@@ -171,8 +178,8 @@ def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
         for i in indices:
             try:
                 kept.append(split.fetch(np.array([i]))[0])
-            except UserError as error:
-                offenders.extend(error.offenders)
+            except BadImages as error:
+                offenders.extend(error.listed)
                 good[i] = False
         return np.stack(kept) if kept else np.zeros((0, 1, 1, 3), np.uint8)
 
@@ -180,7 +187,7 @@ def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
         indices = np.arange(start, min(start + _CHUNK, count))
         try:
             part = split.fetch(indices)
-        except UserError:
+        except BadImages:
             part = one_by_one(indices)
         if first is None and len(part):
             first = part[0]
@@ -191,7 +198,7 @@ def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
         if images is not None:
             images[indices[good[indices]]] = part
     if offenders and on_bad == "stop":
-        raise bad_images(offenders)
+        raise BadImages(offenders)
     if images is not None:
         whole = Split(split.labels, lambda chosen: images[chosen], split.keys)
     else:

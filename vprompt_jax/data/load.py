@@ -103,8 +103,8 @@ def _decoded(dataset: Dataset, on_bad: str) -> Dataset:
         try:
             made[name], left_out = images.decoded(split, on_bad)
             skipped += left_out
-        except UserError as error:
-            offenders += getattr(error, "offenders", (str(error),))
+        except images.BadImages as error:
+            offenders += error.listed
     if offenders:
-        raise images.bad_images(offenders)
+        raise images.BadImages(offenders)
     return dataclasses.replace(dataset, skipped=tuple(skipped), **made)
