@@ -249,6 +249,30 @@ def test_skipping_looks_at_every_image_of_a_large_split(tmp_path, monkeypatch):
     assert len(made.train.fetch(np.arange(len(made.train)))) == 6
 
 
+def test_a_damaged_image_at_the_start_of_a_large_split_stops_the_run(tmp_path, monkeypatch):
+    write_files(tmp_path)
+    path = tmp_path / "train" / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    monkeypatch.setattr(images, "MEMORY_LIMIT", 10)
+    with pytest.raises(UserError, match=r"1 file (.|\n)*train/cat/0.png"):
+        data.load(config_of(tmp_path), 8)
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"label": "kind"}, "leave config.data.label"),
+        ({"split": "vtab"}, "works with config.data.source=tfds alone"),
+        ({"split_file": "none.json"}, r"cannot read config\.data\.split_file=none\.json"),
+        ({"source": "arrays", "split_file": "a"}, "works with config.data.source=folder or tfds"),
+        ({"source": "tfds", "name": "gtsrb"}, "gtsrb is not in TFDS: download GTSRB-Training"),
+    ],
+)
+def test_keys_that_do_not_fit_the_source_are_refused(tmp_path, keys, message):
+    with pytest.raises(UserError, match=message):
+        data.load(config_of(tmp_path, **keys), 8)
+
+
 def test_a_truncated_image_stops_the_run_before_it_starts(tmp_path):
     offenders = break_files(write_files(tmp_path))
     (tmp_path / offenders[1]).unlink()
@@ -325,6 +349,19 @@ def test_faults_of_hugging_face_s_files(tmp_path):
     (tmp_path / "n.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match="cannot read the dataset"):
         huggingface.load(tmp_path / "n.parquet", "", 8, 2)
+
+
+def test_rows_that_point_to_files_and_rows_without_an_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(pixels("train", 1, 2)))
+    cells = [{"bytes": None, "path": p} for p in ("a.png", "gone.png", None)]
+    rows = pa.table({"image": cells, "label": ["dog", "cat", "cat"]})
+    pq.write_table(rows[:1], tmp_path / "good.parquet")
+    good = huggingface.load(tmp_path / "good.parquet", "", 8, 2)
+    np.testing.assert_array_equal(good.train.fetch(np.arange(1))[0], pixels("train", 1, 2))
+    pq.write_table(rows, tmp_path / "bad.parquet")
+    message = r"2 files(.|\n)*train row 1 \(FileNotFoundError(.|\n)*row 2 .*the row has no image"
+    with pytest.raises(UserError, match=message):
+        huggingface.load(tmp_path / "bad.parquet", "", 8, 2)
 
 
 def test_faults_of_arrays(tmp_path):

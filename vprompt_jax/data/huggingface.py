@@ -123,17 +123,24 @@ def _records(path: Path, split: str, table: pa.Table, columns, names: list[str])
     if None in labels:
         raise UserError(f"{path}: row {labels.index(None)} of {split} has no label")
 
+    root = path if path.is_dir() else path.parent
+
     def read(i: int) -> Stored:
         cell = images[i].as_py()
-        if isinstance(cell, dict):
-            return cell["bytes"] if cell.get("bytes") else path / cell["path"]
+        if isinstance(cell, dict):  # Image: the bytes, or where they are
+            cell = cell["bytes"] or (cell["path"] and root / cell["path"])
+        if cell is None:
+            raise ValueError("the row has no image")
         return cell
 
     def key(i: int) -> str:
-        stored = read(i)
-        return hashlib.sha256(
-            stored if isinstance(stored, bytes) else stored.read_bytes()
-        ).hexdigest()
+        try:
+            stored = read(i)
+            return hashlib.sha256(
+                stored if isinstance(stored, bytes) else stored.read_bytes()
+            ).hexdigest()
+        except (OSError, ValueError):  # reported with the other unreadable images
+            return f"{split} row {i}"
 
     keys = [key(i) for i in range(len(labels))]
     return Records(labels, keys, read, lambda i: f"{path}, {split} row {i}")

@@ -194,13 +194,12 @@ def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
             if first.nbytes * count <= MEMORY_LIMIT:
                 images = np.empty((count, *first.shape), np.uint8)
             elif on_bad == "stop":
-                return split, ()
+                break
         if images is not None:
             images[indices[good[indices]]] = part
     if offenders and on_bad == "stop":
         raise BadImages(offenders)
+    whole = split
     if images is not None:
-        whole = Split(split.labels, lambda chosen: images[chosen], split.keys)
-    else:
-        whole = split
+        whole = dataclasses.replace(split, fetch=lambda chosen: images[chosen])
     return (whole if good.all() else whole.take(np.flatnonzero(good))), tuple(offenders)

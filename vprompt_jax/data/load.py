@@ -72,6 +72,8 @@ def _source(c, row: Row | None, resolution: int) -> Dataset:
     if c.split_file and c.source not in ("folder", "tfds"):
         raise UserError("config.data.split_file works with config.data.source=folder or tfds")
     listed = splits.read_coop_file(Path(c.split_file).expanduser()) if c.split_file else None
+    if c.label and c.source in ("digits", "folder", "arrays"):
+        raise UserError(f"config.data.source={c.source} has one label: leave config.data.label")
     if c.source != "tfds" and c.split == "vtab":
         raise UserError("config.data.split=vtab works with config.data.source=tfds alone")
     if c.source == "digits":

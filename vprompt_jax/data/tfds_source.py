@@ -82,7 +82,7 @@ def load(
     slices = row and (row.vtab if vtab else row.splits)
     if vtab and not slices:
         raise UserError(f"{name} is not part of VTAB-1k: config.data.split=official")
-    sources = _sources(name, made, slices)
+    sources = _sources(name, made, slices, fields.fetch)
     if derive is None and not hasattr(features[of_label], "names"):
         raise UserError(f"{name}: {of_label} is not a class label; set config.data.label")
     shape = features[fields.image].shape
@@ -107,7 +107,7 @@ def load(
     return Dataset(name, tuple(names), train, splits.get("val"), test)
 
 
-def _sources(name: str, made, slices: Mapping[str, str] | None) -> dict[str, Any]:
+def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> dict[str, Any]:
     """Random access by our split names; encoded images stay as they are stored."""
     import tensorflow_datasets as tfds
 
@@ -117,7 +117,7 @@ def _sources(name: str, made, slices: Mapping[str, str] | None) -> dict[str, Any
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"{name} is not prepared in {made.data_dir} and could not be fetched "
-            f"({type(error).__name__}: {reason})"
+            f"({type(error).__name__}: {reason})" + (f"; by hand: {fetch}" if fetch else "")
         ) from error
     if slices is None:
         slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in made.info.splits}
