@@ -9,7 +9,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vprompt_jax", "vprompt_jax.*"]),
-    package_data={"vprompt_jax": ["clip/bpe_merges.txt.gz", "zoo/*.safetensors", "zoo/*.json"]},
+    package_data={
+        "vprompt_jax": [
+            "clip/bpe_merges.txt.gz",
+            "data/texts.json",
+            "zoo/*.safetensors",
+            "zoo/*.json",
+        ]
+    },
     install_requires=[
         "jax>=0.10.2",  # arrays, gradients, pmap
         "flax>=0.12.8",  # modules (linen)
@@ -23,6 +30,7 @@ setup(
         "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
         "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
         "tensorboard>=2.20",
+        "pyarrow>=25.0",  # Parquet files and saved Hugging Face datasets
         "grain>=0.2.18",  # threads that read ahead
         "safetensors>=0.8.0",  # weight files
         "requests>=2.34",  # downloads of weights; TFDS requires it, too

@@ -78,7 +78,7 @@ def test_every_key_is_read_somewhere():
             pattern = r"config\[part\]\.learning_rate"
         else:
             section, _, field = key.rpartition(".")
-            reader = {"optim": "c", "mask": "m"}.get(section, section) or "config"
+            reader = {"optim": "c", "mask": "m", "data": "c"}.get(section, section) or "config"
             pattern = rf"\b({section or 'config'}|{reader})\.{field}\b"
         assert re.search(pattern, sources), f"no code reads config.{key}"
 
@@ -104,6 +104,10 @@ def test_unknown_keys_are_refused():
         ("data.source", "web", "choose one of digits, tfds, folder"),
         ("data.source", "folder", "needs config.data.dir"),
         ("data.source", "tfds", "needs config.data.name"),
+        ("data.source", "manifest", "needs config.data.dir"),
+        ("data.augment", "crop", "choose one of none, flip, flip_crop"),
+        ("data.on_bad_image", "ignore", "choose one of stop, skip"),
+        ("data.few_shot", 0, "must be between 1"),
         ("prompt.template", "none", "needs a prompt to place"),
     ],
 )

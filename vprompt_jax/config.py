@@ -15,6 +15,7 @@ from vprompt_jax import methods
 from vprompt_jax.adapters import tuning
 from vprompt_jax.adapters.activation import SHAPES as AP_SHAPES
 from vprompt_jax.clip.variants import ACTIVATIONS
+from vprompt_jax.data.augment import AUGMENTATIONS
 from vprompt_jax.errors import UserError
 from vprompt_jax.heads import mapping
 from vprompt_jax.model import HEADS
@@ -47,11 +48,21 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.remat = "none"
 
     c.data = ml_collections.ConfigDict()
-    c.data.source = "digits"  # digits (embedded) | tfds | folder | given (by vprompt_jax.fit)
-    c.data.name = ""  # of the TFDS dataset
-    c.data.dir = ""  # the folder, or TFDS's data_dir
-    c.data.template = "This is a photo of a {}"  # VP's, without a full stop
+    # digits (embedded) | tfds | folder | manifest | huggingface | arrays | given (by vprompt_jax.fit)
+    c.data.source = "digits"
+    c.data.name = ""  # a row of data/table.py, or TFDS's name
+    c.data.dir = ""  # the folder or file, or TFDS's data_dir
+    c.data.label = ""  # field of the label, where it is not the usual one
+    c.data.templates = "single"  # single (VP) | ensemble (CLIP's, embeddings averaged)
+    c.data.template = placeholder(str)  # instead of the dataset's own: "a photo of a {}"
+    c.data.split = "official"  # official | vtab: VTAB-1k's 800 + 200 and test
+    c.data.split_file = ""  # CoOp's JSON
+    c.data.few_shot = placeholder(int)  # training images per class
     c.data.val_fraction = 0.1  # of train, per class, where protocol=val and there is no val split
+    c.data.test_fraction = placeholder(float)  # where there is no test split; usually 0.2
+    c.data.split_seed = 0  # of these cuts and of few_shot
+    c.data.augment = "none"  # none | flip | flip_crop (random resized crop)
+    c.data.on_bad_image = "stop"  # stop | skip: leave out unreadable images, and list them
     c.data.workers = 4  # threads that decode ahead
 
     c.method = ml_collections.ConfigDict()
@@ -144,7 +155,11 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.matmul_precision": ("default", "high", "highest"),
     "model.remat": ("none", "dots", "blocks"),
-    "data.source": ("digits", "tfds", "folder", "given"),
+    "data.source": ("digits", "tfds", "folder", "manifest", "huggingface", "arrays", "given"),
+    "data.templates": ("single", "ensemble"),
+    "data.split": ("official", "vtab"),
+    "data.augment": AUGMENTATIONS,
+    "data.on_bad_image": ("stop", "skip"),
     "prompt.template": ("none", *TEMPLATES),
     "prompt.init": STARTS,
     "mask.kind": ("none", "adavipro"),
@@ -165,6 +180,9 @@ _LARGE = 1e30  # well inside of float32
 _RANGES = {
     "seed": (0, 2**31 - 1),
     "data.val_fraction": (0.001, 0.5),
+    "data.test_fraction": (0.001, 0.9),
+    "data.few_shot": (1, 2**31 - 1),
+    "data.split_seed": (0, 2**31 - 1),
     "data.workers": (1, 256),
     "prompt.size": (1, 2**16),
     "mask.region": (1, 2**16),
@@ -278,9 +296,10 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             low, high = _RANGES[key]
             if not low <= value <= high or not math.isfinite(value):
                 raise UserError(f"config.{key}={value!r}: must be between {low} and {high}")
-    if config.data.source != "digits" and not (config.data.dir or config.data.name):
-        key = "dir" if config.data.source == "folder" else "name"
-        raise UserError(f"config.data.source={config.data.source} needs config.data.{key}")
+    if config.data.source != "digits":
+        key = "name" if config.data.source == "tfds" else "dir"
+        if not config.data[key]:
+            raise UserError(f"config.data.source={config.data.source} needs config.data.{key}")
     if config.mask.kind != "none" and config.prompt.template == "none":
         raise UserError(
             "config.mask.kind=adavipro needs a prompt to place: set config.prompt.template"

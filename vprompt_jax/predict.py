@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vprompt_jax import cli
-from vprompt_jax.data import folder
+from vprompt_jax.data import images as images_lib
 from vprompt_jax.errors import UserError
 
 _LISTED = 20  # offenders named in one message
@@ -33,7 +33,7 @@ def find_images(arguments: Sequence[str], listing: Iterable[str]) -> list[Path]:
         names = [line.strip() for line in listing] if argument == "-" else [argument]
         for path in (Path(name) for name in names if name):
             if path.is_dir():
-                paths += folder.images_in(path)
+                paths += images_lib.images_in(path)
             elif path.is_file():
                 paths.append(path)
             else:
@@ -59,7 +59,7 @@ def batches(paths: Sequence[Path], size: int, resolution: int) -> Iterator[tuple
     size = min(size, len(paths))
     for start in range(0, len(paths), size):
         chunk = paths[start : start + size]
-        images = [folder.decode(path, resolution) for path in chunk]
+        images = [images_lib.decode(path, resolution) for path in chunk]
         images += [images[0]] * (size - len(chunk))
         yield chunk, np.stack(images)
 

@@ -9,14 +9,16 @@ from PIL import Image
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
 from vprompt_jax.data import digits, folder, pipeline
-from vprompt_jax.data.dataset import Dataset, check, split_of_arrays, with_validation
+from vprompt_jax.data.dataset import Dataset, Split, check, split_of_arrays
+from vprompt_jax.data.splits import with_validation
 from vprompt_jax.errors import UserError
 
 
 def small_dataset(count=40, classes=4):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    split = split_of_arrays(images, np.arange(count) % classes)
+    labels = np.arange(count, dtype=np.int32) % classes
+    split = Split(labels, lambda indices: images[indices], [str(i) for i in range(count)])
     return Dataset("small", tuple("abcd"[:classes]), split, None, split)
 
 
@@ -65,7 +67,7 @@ def test_validation_cut_is_stratified_disjoint_and_follows_the_documented_rule()
 
 
 def test_a_class_of_one_image_keeps_it_in_train():
-    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     split = split_of_arrays(images, np.array([0, 1, 1]))
     cut = with_validation(Dataset("d", ("a", "b"), split, None, split), 0.5)
     assert set(cut.train.labels) == {0, 1}

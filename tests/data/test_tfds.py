@@ -1,12 +1,57 @@
 """The TFDS source, on a dataset prepared here in both of TFDS's formats."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from vprompt_jax.data import tfds_source
+from vprompt_jax import config as config_lib
+from vprompt_jax import data
+from vprompt_jax.data import splits, table, tfds_source
+from vprompt_jax.data.row import Row
 from vprompt_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
+
+
+class Films(tfds.core.GeneratorBasedBuilder):
+    """Six films of three frames, with a name, masks of 0 and 1 and a label to be derived."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "video": tfds.features.Video(shape=(None, 4, 4, 3)),
+                "image": tfds.features.Image(shape=(4, 4, 1)),
+                "name": tfds.features.Text(),
+                "kind": tfds.features.Text(),
+                "label": tfds.features.ClassLabel(num_classes=3),
+                "label_x_position": tfds.features.ClassLabel(num_classes=32),
+            }
+        )
+        return self.dataset_info_from_configs(features=features, supervised_keys=None)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._examples()}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+    def _examples(self):
+        for i in range(6):
+            frames = [np.full((4, 4, 3), 40 * i + k, np.uint8) for k in range(3)]
+            yield (
+                i,
+                {
+                    "video": frames,
+                    "image": np.eye(4, dtype=np.uint8)[..., None],
+                    "name": f"film{i}",
+                    "kind": f"00{i % 3}.Kind_{i % 3}",
+                    "label": i % 3,
+                    "label_x_position": 4 * i + 1,
+                },
+            )
 
 
 class HandMade(tfds.core.GeneratorBasedBuilder):
@@ -34,8 +79,8 @@ class HandMade(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": np.full((8, 8, 3), 20 * i, np.uint8), "label": i % 2}
 
 
-def prepare(folder, file_format):
-    builder = HandMade(data_dir=folder, file_format=file_format)
+def prepare(folder, file_format, kind=HandMade):
+    builder = kind(data_dir=folder, file_format=file_format)
     builder.download_and_prepare()
     return str(folder)
 
@@ -66,3 +111,87 @@ def test_a_tfrecord_preparation_is_refused_with_the_way_out(tmp_path):
 def test_an_unknown_dataset_is_named(tmp_path):
     with pytest.raises(UserError, match="no dataset 'cifar11'"):
         tfds_source.load("cifar11", str(tmp_path), resolution=8)
+
+
+def film_row(**fields):
+    splits = {"train": "train[:4]", "test": "train[4:]"}
+    vtab = {"train": "train[:3]", "val": "train[3:4]", "test": "train[4:]"}
+    row = dict(texts="cifar", image="video", key="name", licence="none", url="http://")
+    return Row("films", 3, "films:1.*.*", splits, None, vtab=vtab, **{**row, **fields})
+
+
+def test_a_row_says_where_image_label_key_and_names_are(tmp_path):
+    where = prepare(tmp_path, "array_record", Films)
+    row = film_row(name_field="kind")
+    dataset = tfds_source.load("films", where, 8, row=row)
+    assert dataset.class_names == ("000.Kind_0", "001.Kind_1", "002.Kind_2")
+    assert (len(dataset.train), dataset.val, len(dataset.test)) == (4, None, 2)
+    for split in (dataset.train, dataset.test):
+        for key, label, image in zip(
+            split.keys, split.labels, split.fetch(np.arange(len(split))), strict=True
+        ):
+            number = int(key.removeprefix("film"))
+            assert label == number % 3
+            assert (image == 40 * number + 1).all()  # the middle frame
+    vtab = tfds_source.load("films", where, 8, row=row, vtab=True)
+    assert [len(s) for _, s in vtab.splits()] == [3, 1, 2]
+    assert vtab.val.keys == [dataset.train.keys[3]]
+
+
+def test_derived_labels_grey_levels_and_keys_by_content(tmp_path):
+    where = prepare(tmp_path, "array_record", Films)
+    row = film_row(image="image", key=None, label="dsprites_x", scale=255)
+    dataset = tfds_source.load("films", where, 8, row=row)
+    assert sorted(dataset.train.labels.tolist() + dataset.test.labels.tolist()) == [
+        2 * i for i in range(6)
+    ]
+    np.testing.assert_array_equal(
+        dataset.train.fetch(np.arange(1))[0],
+        255 * np.eye(4, dtype=np.uint8)[..., None].repeat(3, 2),
+    )
+    assert len(set(dataset.train.keys)) == 1  # equal images
+    assert len(dataset.train.keys[0]) == len(hashlib.sha256().hexdigest())
+
+
+def test_the_whole_way_from_a_config(tmp_path, monkeypatch):
+    where = prepare(tmp_path, "array_record", Films)
+    monkeypatch.setitem(table.ROWS, "films", film_row(name_field="kind", template="{} film"))
+    config = config_lib.default_config()
+    config.data.source = "tfds"
+    config.data.name = "films"
+    config.data.dir = where
+    config.data.split = "vtab"
+    dataset = data.load(config_lib.resolve(config), 8)
+    assert dataset.class_names == ("Kind 0", "Kind 1", "Kind 2")
+    assert [len(s) for _, s in dataset.splits()] == [3, 1, 2]
+    assert data.templates(config, dataset) == ("{} film",)
+    config.data.templates = "ensemble"
+    assert len(data.templates(config, dataset)) == 18
+    config.data.template = "my {}"
+    assert data.templates(config, dataset) == ("my {}",)
+    config.protocol = "paper"  # VTAB-1k trains on its 800 and 200 together
+    assert [len(s) for _, s in data.load(config_lib.resolve(config), 8).splits()] == [4, 2]
+
+
+def test_a_split_file_finds_examples_by_name(tmp_path):
+    where = prepare(tmp_path, "array_record", Films)
+    dataset = tfds_source.load("films", where, 8, row=film_row())
+    entries = [splits.Entry(f"frames/film{i}", "ab"[i % 2], "train") for i in (5, 0)]
+    made = splits.arranged(dataset, entries, ["a", "b"])
+    assert made.train.fetch(np.arange(2))[:, 0, 0, 0].tolist() == [201, 1]
+    assert made.train.labels.tolist() == [1, 0]
+
+
+def test_an_unfinished_preparation_is_named(tmp_path):
+    where = prepare(tmp_path, "array_record")
+    next(tmp_path.rglob("*test*array_record*")).unlink()
+    with pytest.raises(UserError, match=r"hand_made in .* is not complete(.|\n)*prepare it again"):
+        tfds_source.load("hand_made", where, resolution=8)
+
+
+def test_a_field_that_is_no_label_is_refused(tmp_path):
+    where = prepare(tmp_path, "array_record")
+    with pytest.raises(UserError, match=r"config\.data\.label has to name the field: image, label"):
+        tfds_source.load("hand_made", where, 8, label="kind")
+    with pytest.raises(UserError, match="is not part of VTAB-1k"):
+        tfds_source.load("hand_made", where, 8, vtab=True)

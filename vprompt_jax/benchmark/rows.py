@@ -100,7 +100,7 @@ def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workd
     placed = pipeline.to_devices(batch)
     temperature = run.temperature if run.model.mask is not None else None
     train_step = step_lib.make_train_step(
-        run.model, run.optimizer(), temperature, config.model.remat
+        run.model, run.optimizer(), temperature, remat=config.model.remat
     )
     state = run.initial_state()
     rest = (run.frozen, run.root, placed)
@@ -131,8 +131,8 @@ def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
     labels = np.arange(count) % classes
     dataset = from_arrays(images, labels, [f"thing {i}" for i in range(classes)])
     return run_around(
-        config, clip, variables, dataset.class_names, dataset=dataset, steps=1000,
-        steps_per_epoch=100,
+        config, clip, variables, dataset.class_names, ["This is a photo of a {}"],
+        dataset=dataset, steps=1000, steps_per_epoch=100,
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def classify(args) -> str:
     c = clip.config
     if not c.has_text:
         raise UserError(f"{args.checkpoint} has no text tower, so it cannot classify zero-shot")
-    texts = text.class_texts(args.classes, args.template)
+    texts = text.class_texts(args.classes, [args.template])
     pixels = preprocess(image, c.image_resolution, c.mean, c.std)[None]
     features = jax.jit(lambda v, x: clip.apply(v, x, method="encode_image"))(variables, pixels)
     logits = text.cosine_logits(

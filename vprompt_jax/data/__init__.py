@@ -1,5 +1,6 @@
-"""Datasets as arrays of uint8 images, and the order in which a run sees them."""
+"""Datasets as splits of uint8 images, and the order in which a run sees them."""
 
-from vprompt_jax.data.load import load, prepare
+from vprompt_jax.data.arrays import from_arrays, save
+from vprompt_jax.data.load import load, prepare, templates
 
-__all__ = ["load", "prepare"]
+__all__ = ["from_arrays", "load", "prepare", "save", "templates"]

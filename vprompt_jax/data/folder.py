@@ -1,114 +1,86 @@
-"""A folder of images: `train/`, `test/` and, where it exists, `val/`, a sub-folder per class."""
+"""A folder of images, a sub-folder per class: in `train/`, `test/` and `val/`, or to be cut."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
 
-from vprompt_jax.clip.preprocess import resize_and_crop
-from vprompt_jax.data.dataset import Dataset, Split
+from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.data.images import SUFFIXES, Records, splits
 from vprompt_jax.errors import UserError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-# A cut-off image must be an error, not grey pixels with the right label.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+def _folders(root: Path) -> list[str]:
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _image_size(path: Path) -> tuple[int, int] | str:
-    """Width and height from the header, or what is wrong with the file."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:  # Pillow's decoders raise many kinds
-        return f"{path}: {type(error).__name__}: {error}"
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(images, other files) below a class's folder; hidden files do not count."""
+    inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    images = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    return images, [p for p in inside if p.suffix.lower() not in SUFFIXES]
 
 
-def decode(path: Path, resolution: int | None) -> np.ndarray:
-    """Reads one image: uint8 [R, R, 3], or at its stored size if `resolution` is None.
-
-    Raises:
-      UserError: if it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            if resolution is not None:
-                return resize_and_crop(image, resolution)
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
-
-
-def images_in(root: Path) -> list[Path]:
-    """All image files below a folder, by their suffix, in order of their paths."""
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES)
-
-
-def _files(root: Path, split: str, classes: list[str]) -> tuple[list[Path], list[int]]:
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        inside = images_in(root / split / name)
-        files += inside
-        labels += [label] * len(inside)
-    return files, labels
-
-
-def load(root: Path, resolution: int, workers: int) -> Dataset:
+def load(root: Path, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
     """Reads the folder's structure and every image's header.
 
-    Small images of one size keep it (they are resized on the device); others are resized and
-    cropped to the tower's resolution while they are decoded.
-
     Args:
-      root: the folder.
+      root: holds `train/CLASS/IMAGE`, and `test/` and `val/` likewise where they exist; or
+        CLASS/IMAGE alone, which is all train.
       resolution: of the tower.
       workers: threads that read.
+      on_bad: "stop" or "skip" at files that are not images.
+
+    Returns:
+      A dataset whose class names are the folders', sorted; `test` is empty where there is none.
 
     Raises:
-      UserError: if a split is missing or empty, its classes differ from train's, or a file is not
-        an image; all offenders are listed.
+      UserError: if there are no classes, a split's classes differ from train's, a folder cannot
+        be read, or a file is not an image; all offenders are listed.
     """
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise UserError(
-                f"no folder {root / split}: a dataset folder has train/CLASS/IMAGE and "
-                "test/CLASS/IMAGE (val/ is optional)"
-            )
+    try:
+        return _load(root, resolution, workers, on_bad)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
+def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
     names = [s for s in ("train", "val", "test") if (root / s).is_dir()]
-    classes = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
-    if not classes:
-        raise UserError(f"{root / 'train'} holds no class folders")
-    found = {}
-    for name in names:
-        extra = sorted(
-            p.name for p in (root / name).iterdir() if p.is_dir() and p.name not in classes
+    if names and "train" not in names:
+        raise UserError(
+            f"no folder {root / 'train'}: a dataset folder has train/CLASS/IMAGE (test/ and val/ "
+            "are optional), or CLASS/IMAGE"
         )
-        if extra:
-            raise UserError(f"{root / name} has classes that train lacks: {', '.join(extra)}")
-        files, labels = _files(root, name, classes)
-        empty = [c for i, c in enumerate(classes) if i not in set(labels)]
-        if empty:
-            raise UserError(f"{root / name}: no images of {', '.join(empty)}")
-        found[name] = (files, labels)
-    with ThreadPoolExecutor(workers) as pool:
-        sizes = list(pool.map(_image_size, [f for files, _ in found.values() for f in files]))
-    broken = [s for s in sizes if isinstance(s, str)]
-    if broken:
-        listed = "\n  ".join(broken[:20])
-        raise UserError(f"{len(broken)} files are not readable images:\n  {listed}")
-    same = len(set(sizes)) == 1 and max(sizes[0]) <= resolution
-    splits = {
-        name: _split(root, *found[name], None if same else resolution, workers) for name in names
-    }
-    return Dataset(root.name, tuple(classes), splits["train"], splits.get("val"), splits["test"])
+    places = {name: root / name for name in names} or {"train": root}
+    classes = _folders(places["train"])
+    if not classes:
+        raise UserError(f"{places['train']} holds no class folders")
+    records, strange = {}, []
+    for name, place in places.items():
+        if extra := sorted(set(_folders(place)) - set(classes)):
+            raise UserError(f"{place} has classes that train lacks: {', '.join(extra)}")
+        files, labels = [], []
+        for label, class_name in enumerate(classes):
+            images, others = _files(place / class_name)
+            strange += others
+            files += images
+            labels += [label] * len(images)
+        if empty := [c for i, c in enumerate(classes) if i not in set(labels)]:
+            raise UserError(f"{place}: no images of {', '.join(empty)}")
+        keys = [file.relative_to(root).as_posix() for file in files]
+        records[name] = of_files(files, labels, keys)
+    why = [f"{path} (its name ends in none of {' '.join(sorted(SUFFIXES))})" for path in strange]
+    made = splits(records, resolution, workers, on_bad, why)
+    nothing = made["train"].take(np.array([], int))
+    return Dataset(
+        root.resolve().name,
+        tuple(classes),
+        made["train"],
+        made.get("val"),
+        made.get("test", nothing),
+        skipped=tuple(why),
+    )
 
 
-def _split(root: Path, files, labels, resolution: int | None, workers: int) -> Split:
-    pool = ThreadPoolExecutor(workers)
-
-    def fetch(indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(pool.map(lambda i: decode(files[i], resolution), indices)))
-
-    keys = [f.relative_to(root).as_posix() for f in files]
-    return Split(np.asarray(labels, np.int32), fetch, keys)
+def of_files(files: list[Path], labels: list[int], keys: list[str]) -> Records:
+    """Records of image files."""
+    return Records(labels, keys, lambda i: files[i], lambda i: str(files[i]))

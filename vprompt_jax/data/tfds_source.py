@@ -1,29 +1,35 @@
 """TensorFlow Datasets by random access (`tfds.data_source`), without tensorflow in the loop."""
 
-import numpy as np
+import hashlib
+import io
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from vprompt_jax.clip.preprocess import resize_and_crop
-from vprompt_jax.data.dataset import Dataset, Split
+import numpy as np
+from PIL import Image
+
+from vprompt_jax.data import derived
+from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.data.images import Records, Stored, lazy_split
+from vprompt_jax.data.row import Row
 from vprompt_jax.errors import UserError
 
+_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
-def load(name: str, data_dir: str, resolution: int) -> Dataset:
-    """Loads, and if need be downloads and prepares, a TFDS classification dataset.
 
-    Args:
-      name: of the dataset, as TFDS spells it ("cifar10", "dtd:3.*.*").
-      data_dir: TFDS's folder; "" for its default.
-      resolution: of the tower; images that are larger or of several sizes are resized on the host.
+def builder(name: str, data_dir: str):
+    """TFDS's builder of a dataset, which writes and reads records with random access.
 
     Raises:
-      UserError: if TFDS does not know the dataset, cannot fetch it, or has it prepared in a
-        format without random access; if it has no test split or no image and label.
+      UserError: if TFDS does not know it, or has it prepared in another format.
     """
     import tensorflow_datasets as tfds
 
     where = {"data_dir": data_dir or None}
     try:
-        builder = tfds.builder(name, **where, file_format="array_record")
+        return tfds.builder(name, **where, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError) as error:
         if "File format is already set" in str(error):
             raise UserError(
@@ -32,43 +38,155 @@ def load(name: str, data_dir: str, resolution: int) -> Dataset:
                 "another config.data.dir"
             ) from error
         raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
-    features = builder.info.features or {}
-    if "image" not in features or "label" not in features:
-        raise UserError(f"{name} has no image and label; it is not a classification dataset")
+
+
+def load(
+    name: str,
+    data_dir: str,
+    resolution: int,
+    workers: int = 4,
+    *,
+    row: Row | None = None,
+    label: str = "",
+    vtab: bool = False,
+) -> Dataset:
+    """Loads, and if need be downloads and prepares, a TFDS classification dataset.
+
+    Args:
+      name: of the dataset, as TFDS spells it ("cifar10", "dtd:3.*.*"); with a row, of the row.
+      data_dir: TFDS's folder; "" for its default.
+      resolution: of the tower; images that are larger or of several sizes are resized on the host.
+      workers: threads that read.
+      row: of the table, where it has one.
+      label: field of the label; "" for the row's, or `label`.
+      vtab: take the row's splits of VTAB-1k.
+
+    Returns:
+      A dataset with TFDS's class names; `test` is empty where the row has none.
+
+    Raises:
+      UserError: if TFDS does not know the dataset, cannot fetch it, or has it prepared in a
+        format without random access or not to the end; if it has no test split or no image and
+        label.
+    """
+    made = builder(row.tfds if row else name, data_dir)
+    features = made.info.features or {}
+    fields = row or Row(name, 0, name, {}, None)
+    of_label = label or fields.label
+    derive = derived.LABELS.get(of_label)
+    if fields.image not in features or (derive is None and of_label not in features):
+        raise UserError(
+            f"{name} has no {fields.image} and {of_label}: it is not a classification dataset, or "
+            f"config.data.label has to name the field: {', '.join(features)}"
+        )
+    slices = row and (row.vtab if vtab else row.splits)
+    if vtab and not slices:
+        raise UserError(f"{name} is not part of VTAB-1k: config.data.split=official")
+    sources = _sources(name, made, slices, fields.fetch)
+    if derive is None and not hasattr(features[of_label], "names"):
+        raise UserError(f"{name}: {of_label} is not a class label; set config.data.label")
+    shape = features[fields.image].shape
+    stored = None not in shape and max(shape[:2]) <= resolution
+    read = {
+        split: _records(
+            f"{name}, {split}", source, fields, derive or (lambda e: e[of_label]), workers
+        )
+        for split, source in sources.items()
+    }
+    splits = {
+        split: lazy_split(records, None if stored else resolution, workers)
+        for split, (records, _) in read.items()
+    }
+    classes = row.classes if row and derive else features[of_label].num_classes
+    names = list(map(str, range(classes))) if derive else features[of_label].names
+    found = {label: text for _, by_label in read.values() for label, text in by_label.items()}
+    if found:
+        names = [found.get(i, str(i)) for i in range(classes)]
+    train = splits["train"]
+    test = splits.get("test", train.take(np.array([], int)))
+    return Dataset(name, tuple(names), train, splits.get("val"), test)
+
+
+def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> dict[str, Any]:
+    """Random access by our split names; encoded images stay as they are stored."""
+    import tensorflow_datasets as tfds
+
     try:
-        builder.download_and_prepare()
+        made.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its downloaders raise
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{name} is not prepared in {builder.data_dir} and could not be fetched "
-            f"({type(error).__name__}: {reason})"
+            f"{name} is not prepared in {made.data_dir} and could not be fetched "
+            f"({type(error).__name__}: {reason})" + (f"; by hand: {fetch}" if fetch else "")
         ) from error
-    sources = builder.as_data_source()
-    for split in ("train", "test"):
-        if split not in sources:
-            raise UserError(f"{name} has no {split} split, only {', '.join(sources)}")
-    shape = features["image"].shape
-    stored = None not in shape and max(shape[:2]) <= resolution
-    made = {
-        split: _split(sources[split], split, None if stored else resolution)
-        for split in ("train", "validation", "test")
-        if split in sources
+    if slices is None:
+        slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in made.info.splits}
+        for split in ("train", "test"):
+            if split not in slices:
+                raise UserError(f"{name} has no {split} split, only {', '.join(made.info.splits)}")
+
+    class Stored(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(self, frames):  # TFDS's own has nothing for a video
+            return frames
+
+    visual = (tfds.features.Image, tfds.features.Video)
+    skip = {
+        field: Stored()
+        for field, feature in made.info.features.items()
+        if isinstance(feature, visual)
     }
-    return Dataset(
-        name, tuple(features["label"].names), made["train"], made.get("validation"), made["test"]
+    try:
+        sources = {
+            ours: made.as_data_source(theirs, decoders=skip) for ours, theirs in slices.items()
+        }
+        for source in sources.values():
+            source[len(source) - 1]  # the last record of an unfinished preparation is not there
+    except Exception as error:  # array_record raises many kinds
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{name} in {made.data_dir} is not complete ({type(error).__name__}: {reason}): "
+            "remove that folder and prepare it again"
+        ) from error
+    return sources
+
+
+def _records(
+    name: str, source, row: Row, label_of: Callable, workers: int
+) -> tuple[Records, dict[int, str]]:
+    """Reads every example's label and key (one pass over the records, nothing is decoded).
+
+    Returns:
+      The records, and class names by label where the row names a field for them.
+    """
+
+    def stored(example: Mapping[str, Any]) -> bytes:
+        image = example[row.image]
+        return image if isinstance(image, bytes) else image[len(image) // 2]
+
+    def index(i: int) -> tuple[int, str, str | None]:
+        example = source[i]
+        if row.key is None:
+            key = hashlib.sha256(stored(example)).hexdigest()
+        else:
+            key = example[row.key].decode()
+        text = example[row.name_field].decode() if row.name_field else None
+        return int(label_of(example)), key, text
+
+    def read(i: int) -> Stored:
+        image = stored(source[i])
+        if row.scale == 1:
+            return image
+        pixels = np.asarray(Image.open(io.BytesIO(image)))
+        return pixels.reshape(*pixels.shape[:2], -1) * np.uint8(row.scale)
+
+    if len(source) > 200_000:
+        print(f"reading the labels of {name}: {len(source):,} records", file=sys.stderr)
+    with ThreadPoolExecutor(workers) as pool:
+        rows = list(pool.map(index, range(len(source))))
+    records = Records(
+        [label for label, _, _ in rows],
+        [key for _, key, _ in rows],
+        read,
+        lambda i: f"{name} record {i} ({rows[i][1]})",
     )
-
-
-def _split(source, name: str, resolution: int | None) -> Split:
-    labels = np.array([source[i]["label"] for i in range(len(source))], np.int32)
-
-    def image(index: int) -> np.ndarray:
-        pixels = source[int(index)]["image"]
-        if resolution is not None:
-            return resize_and_crop(pixels if pixels.shape[-1] == 3 else pixels[..., 0], resolution)
-        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-
-    def fetch(indices: np.ndarray) -> np.ndarray:
-        return np.stack([image(i) for i in indices])
-
-    return Split(labels, fetch, [f"{name}/{i}" for i in range(len(source))])
+    return records, {label: text for label, _, text in rows if text is not None}

@@ -4,42 +4,78 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.tokenizer import tokenize
 from vprompt_jax.errors import UserError
 
+_TEXTS_AT_A_TIME = 1024  # ImageNet's ensemble has 80,000
 
-def class_texts(class_names: Sequence[str], template: str) -> list[str]:
-    """Puts class names, lower-cased with `_` and `-` as spaces (VP), into the template.
+
+def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Puts class names into templates.
+
+    A single template takes the name as VP does: lower-cased, with `_` and `-` as spaces. The
+    templates of an ensemble take it as it is, as CLIP's authors do ("polka-dotted").
+
+    Args:
+      class_names: C names.
+      templates: T templates.
+
+    Returns:
+      C lists of T texts.
 
     Raises:
-      UserError: if the template has no place for the name.
+      UserError: if a template has no place for the name.
     """
-    if template.count("{}") != 1:
-        raise UserError(f"data.template={template!r} must hold the class name's place {{}} once")
-    names = [n.lower().replace("_", " ").replace("-", " ") for n in class_names]
-    return [template.format(name) for name in names]
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(
+                f"data.template={template!r} must hold the class name's place {{}} once"
+            )
+    if len(templates) == 1:
+        class_names = [n.lower().replace("_", " ").replace("-", " ") for n in class_names]
+    return [[template.replace("{}", name) for template in templates] for name in class_names]
 
 
-def encode_classes(clip: CLIP, variables: dict, texts: Sequence[str]) -> jax.Array:
-    """Text embeddings float32 [C, E] of unit length; computed once per run.
+def encode_classes(clip: CLIP, variables: dict, texts: Sequence[Sequence[str]]) -> jax.Array:
+    """Text embeddings of classes, computed once per run.
+
+    Args:
+      clip: with its text tower.
+      variables: its weights.
+      texts: C lists of T texts; a class's embedding is the mean of their unit embeddings, made
+        unit again (CLIP, section 3.1.4).
+
+    Returns:
+      float32 [C, E] of unit length.
 
     Raises:
       UserError: if a text is longer than the checkpoint's context, or the tower's vocabulary is
         not CLIP's.
     """
     try:
-        tokens = tokenize(texts, clip.config.context_length)
+        tokens = [tokenize(of_class, clip.config.context_length) for of_class in texts]
     except ValueError as error:
         raise UserError(f"class text too long for this checkpoint: {error}") from error
-    if tokens.max() >= clip.config.vocab_size:
+    largest = max(int(t.max()) for t in tokens)
+    if largest >= clip.config.vocab_size:
         raise UserError(
             f"the checkpoint knows {clip.config.vocab_size} tokens, CLIP's tokenizer needs "
-            f"{tokens.max() + 1}: this text tower was trained with another tokenizer"
+            f"{largest + 1}: this text tower was trained with another tokenizer"
         )
-    encode = jax.jit(lambda v, t: clip.apply(v, t, method="encode_text"))
-    return unit_norm(encode(variables, tokens).astype(jnp.float32))
+
+    @jax.jit
+    def encode(variables, tokens):
+        return unit_norm(clip.apply(variables, tokens, method="encode_text").astype(jnp.float32))
+
+    flat = np.concatenate(tokens)
+    width = min(len(flat), _TEXTS_AT_A_TIME)
+    padded = np.pad(flat, ((0, -len(flat) % width), (0, 0)), mode="edge")
+    parts = [encode(variables, part) for part in padded.reshape(-1, width, flat.shape[1])]
+    embeddings = jnp.concatenate(parts)[: len(flat)].reshape(len(texts), -1, parts[0].shape[-1])
+    return unit_norm(embeddings.mean(1))
 
 
 def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array) -> jax.Array:

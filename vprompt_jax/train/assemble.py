@@ -131,6 +131,7 @@ def run_around(
     clip: CLIP,
     variables: dict,
     class_names: Sequence[str],
+    templates: Sequence[str],
     *,
     dataset: Dataset | None = None,
     steps: int = 1,
@@ -149,7 +150,7 @@ def run_around(
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}
     if clip.config.has_text:
-        texts = text.class_texts(class_names, config.data.template)
+        texts = text.class_texts(class_names, templates)
         embeddings = np.asarray(text.encode_classes(clip, variables, texts))
         frozen["constants"]["text_features"] = embeddings
     made_of = {"config": config.to_dict(), "weights": identity.of_arrays(variables)}
@@ -190,17 +191,20 @@ def assemble(config, dataset: Dataset | None = None) -> Run:
         clip,
         variables,
         dataset.class_names,
+        data.templates(config, dataset),
         dataset=dataset,
         steps=config.optim.epochs * per_epoch,
         steps_per_epoch=per_epoch,
     )
 
 
-def assemble_for_inference(config, class_names: Sequence[str], steps: int) -> Run:
+def assemble_for_inference(
+    config, class_names: Sequence[str], templates: Sequence[str], steps: int
+) -> Run:
     """A run of `steps` updates without its data: enough to restore it and to apply the model.
 
     Raises:
       UserError: if the weights are missing or damaged, or a part does not fit the tower.
     """
     clip, variables = load_clip(config)
-    return run_around(config, clip, variables, class_names, steps=steps)
+    return run_around(config, clip, variables, class_names, templates, steps=steps)

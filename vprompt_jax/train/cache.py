@@ -39,11 +39,11 @@ def with_prefix(run: Run, workdir: Path) -> Run:
     if mode == "off" or run.steps == 0:
         return run
     position = run.model.entry
-    if not isinstance(position, int):
+    if not isinstance(position, int) or run.config.data.augment != "none":
         if mode == "on":
             raise UserError(
-                "config.cache.mode=on: this method changes the pixels or the tower's first layers, "
-                "so there is nothing to cache; set config.cache.mode=auto"
+                "config.cache.mode=on: this method, or config.data.augment, changes the pixels or "
+                "the tower's first layers, so there is nothing to cache; set config.cache.mode=auto"
             )
         return run
     dtype = jnp.dtype(run.config.cache.dtype)

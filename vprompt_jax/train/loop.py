@@ -141,7 +141,13 @@ def train(run: Run, workdir: Path) -> Outcome:
     checkpoints.forget_after(start)
     writer = metrics.make_writer(workdir, start)
     temperature = run.temperature if run.model.mask is not None else None
-    step_fn = make_train_step(run.model, run.optimizer(), temperature, config.model.remat)
+    step_fn = make_train_step(
+        run.model,
+        run.optimizer(),
+        temperature,
+        augmentation=config.data.augment,
+        remat=config.model.remat,
+    )
     batches = pipeline.train_batches(
         run.dataset.train,
         batch_size=config.optim.batch_size,

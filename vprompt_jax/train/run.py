@@ -14,7 +14,7 @@ import jax
 import ml_collections
 from clu import parameter_overview
 
-from vprompt_jax import build, cluster
+from vprompt_jax import build, cluster, data
 from vprompt_jax import config as config_lib
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.errors import UserError
@@ -98,10 +98,13 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         "name": config.name,
         "method": config.method.name,
         "dataset": run.dataset.name,
+        "dataset_fingerprint": run.dataset.fingerprint,
+        "skipped_images": list(run.dataset.skipped),
         "protocol": config.protocol,
         "seed": config.seed,
         "classes": len(run.dataset.class_names),
         "class_names": list(run.dataset.class_names),
+        "templates": list(data.templates(config, run.dataset)),
         "clip": dataclasses.asdict(run.model.clip.config),
         "split_sizes": {
             name: 0 if split is None else len(split)
@@ -156,7 +159,9 @@ def load_run(
     if with_data:
         run = assemble(config)
     else:
-        run = assemble_for_inference(config, result["class_names"], result["steps"])
+        run = assemble_for_inference(
+            config, result["class_names"], result["templates"], result["steps"]
+        )
     if run.steps == 0:
         return run, run.initial_params()
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vprompt_jax.clip.layers import BLOCK_INPUT
+from vprompt_jax.data.augment import augment
 from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train import guard, keys
 
@@ -75,6 +76,8 @@ def make_train_step(
     model: PromptedCLIP,
     optimizer: optax.GradientTransformation,
     temperature: Callable[[jax.Array], jax.Array] | None,
+    *,
+    augmentation: str = "none",
     remat: str = "none",
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
@@ -83,6 +86,7 @@ def make_train_step(
       model: the parts.
       optimizer: of the trained tree.
       temperature: step -> Gumbel temperature; None for a model without a mask.
+      augmentation: of the images, see `data.augment`.
       remat: a name of `REMAT`: what the backward pass computes again instead of keeping.
 
     Returns:
@@ -107,9 +111,11 @@ def make_train_step(
         if temperature is not None:
             draws["noise_keys"] = noise_keys(root, state.step, batch["index"])
             draws["temperature"] = temperature(state.step)
+        crops = jax.random.fold_in(keys.stream(root, "augment"), state.step)
+        images = augment(batch["image"], keys.per_example(crops, batch["index"]), augmentation)
 
         def loss_sum(moving):
-            logits, out = apply({**state.params, **moving}, frozen, batch["image"], draws)
+            logits, out = apply({**state.params, **moving}, frozen, images, draws)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
 

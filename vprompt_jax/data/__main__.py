@@ -1,0 +1,82 @@
+"""`python -m vprompt_jax.data NAME`: a dataset's card, a picture of samples, reading speed."""
+
+import argparse
+from pathlib import Path
+
+from vprompt_jax import cli
+from vprompt_jax.errors import UserError
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m vprompt_jax.data", description=__doc__)
+    parser.add_argument("name", nargs="?", help="a row of the table, or TFDS's name; none: list")
+    parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
+    parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")
+    parser.add_argument("--download", action="store_true", help="let TFDS fetch what is missing")
+    parser.add_argument("--resolution", type=int, default=224, help="of the tower, in pixels")
+    parser.add_argument("--grid", help="where the samples go (default NAME.png)")
+    parser.add_argument("--time", action="store_true", help="measure reading")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other config.data key: few_shot=4, split=vtab",
+    )
+    return parser.parse_args()
+
+
+def _config(args: argparse.Namespace, source: str):
+    from vprompt_jax import config as config_lib
+
+    config = config_lib.default_config()
+    config.data.source = source
+    config.data.name = args.name
+    config.data.dir = args.dir
+    for item in args.set:
+        key, _, value = item.partition("=")
+        if key not in config.data:
+            raise UserError(f"--set {item}: config.data has no {key!r}")
+        kind = config.data.get_type(key)
+        try:
+            config.data[key] = kind(value)
+        except ValueError as error:
+            raise UserError(f"--set {item}: {error}") from error
+    return config_lib.resolve(config)
+
+
+def main() -> None:
+    """Prints the card; loads the data only if it is there, or `--download` says so."""
+    args = _arguments()
+    with cli.user_errors():
+        cli.set_up_process()
+        from vprompt_jax import data
+        from vprompt_jax.data import card, speed, table, tfds_source
+
+        if args.name is None:
+            for name, row in table.ROWS.items():
+                print(f"{name:<22}{row.classes:>5} classes  {row.about}")
+            return
+        source = args.source or ("digits" if args.name == "digits" else "tfds")
+        row = table.find(args.name)
+        if row is not None:
+            print(card.of_row(args.name, row), end="\n\n")
+        if source == "tfds" and not args.download:
+            if row is not None and row.tfds is None:
+                return
+            made = tfds_source.builder(row.tfds if row else args.name, args.dir)
+            if not (Path(made.data_dir) / "dataset_info.json").is_file():
+                print(f"not prepared in {made.data_dir}; --download lets TFDS fetch it")
+                return
+        config = _config(args, source)
+        dataset = data.load(config, args.resolution)
+        print(card.of_dataset(dataset))
+        grid = Path(args.grid or f"{args.name.replace('/', '-')}.png")
+        card.save_grid(dataset, grid)
+        print(f"samples in {grid}")
+        if args.time:
+            print(speed.report(dataset.train, config.data.workers))
+
+
+if __name__ == "__main__":
+    main()

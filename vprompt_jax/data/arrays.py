@@ -1,0 +1,98 @@
+"""NumPy arrays: from Python, and as an .npz file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vprompt_jax.data.dataset import Dataset, Split, split_of_arrays
+from vprompt_jax.errors import UserError
+
+_SPLITS = ("train", "val", "test")
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+def _split(name: str, images, labels) -> Split:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"the {name} images are {images.dtype} {list(images.shape)}: give uint8 [N, h, w, 3] "
+            "(or 1 channel), grey levels 0..255"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(
+            f"the {name} labels are {labels.dtype} {list(labels.shape)}: give one integer for "
+            f"each of the {len(images)} images"
+        )
+    return split_of_arrays(np.broadcast_to(images, (*images.shape[:3], 3)), labels)
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    val: Labelled | None = None,
+    test: Labelled | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """A dataset held in memory.
+
+    Args:
+      images: of train, uint8 [N, h, w, 3] or [N, h, w, 1].
+      labels: of train, integers [N] in 0..C-1.
+      class_names: C names, as they are put into the prompt template.
+      val, test: images and labels; without them they are cut from train when the dataset is
+        loaded for a run.
+      name: for results.
+
+    Raises:
+      UserError: if an array has another type or shape.
+    """
+    train = _split("train", images, labels)
+    empty = train.take(np.array([], int))
+    return Dataset(
+        name,
+        tuple(str(n) for n in class_names),
+        train,
+        None if val is None else _split("val", *val),
+        empty if test is None else _split("test", *test),
+    )
+
+
+def save(dataset: Dataset, path: Path | str) -> None:
+    """Writes a dataset to an .npz file that `config.data.source=arrays` reads.
+
+    It holds `class_names` and, by split, `train_images`, `train_labels` and so on.
+    """
+    content = {"class_names": np.array(dataset.class_names)}
+    for name, split in dataset.splits():
+        if len(split):
+            content[f"{name}_images"] = split.fetch(np.arange(len(split)))
+            content[f"{name}_labels"] = split.labels
+    np.savez_compressed(path, **content)
+
+
+def load(path: Path) -> Dataset:
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: if the file is missing, no .npz, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = dict(content)
+        found = {
+            s: (arrays[f"{s}_images"], arrays[f"{s}_labels"])
+            for s in _SPLITS
+            if f"{s}_images" in arrays
+        }
+        train, names = found.pop("train"), arrays["class_names"]
+    except KeyError as error:
+        raise UserError(
+            f"{path} has no array {error}: it needs class_names, train_images and train_labels "
+            "(val_ and test_ likewise are optional)"
+        ) from error
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        raise UserError(f"cannot read the arrays of {path}: {error}") from error
+    return from_arrays(*train, names.tolist(), **found, name=Path(path).stem)

@@ -1,0 +1,63 @@
+"""Random flips and crops, drawn per example inside the compiled step."""
+
+import jax
+import jax.numpy as jnp
+
+AUGMENTATIONS = ("none", "flip", "flip_crop")
+# Of torchvision's RandomResizedCrop, except that CLIP's small objects ask for no crop below half.
+_AREA = (0.5, 1.0)
+_ASPECT = (3 / 4, 4 / 3)
+
+
+def augment(images: jax.Array, keys: jax.Array, kind: str) -> jax.Array:
+    """Augments training images at the size at which they travel.
+
+    Args:
+      images: uint8 [B, h, w, 3].
+      keys: keys [B], one per example, so that its crop does not depend on who shares the batch.
+      kind: "none", "flip" (left to right, half of the time) or "flip_crop" (also a crop of 50 to
+        100 % of the area, of aspect 3/4 to 4/3 of the image's, resized back).
+
+    Returns:
+      float32 [B, h, w, 3], whole grey levels 0..255; the images themselves for "none".
+    """
+    if kind == "none":
+        return images
+    flip_keys, crop_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    x = images.astype(jnp.float32)
+    flip = jax.vmap(jax.random.bernoulli)(flip_keys)
+    x = jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
+    if kind == "flip":
+        return x
+    boxes = jax.vmap(crop_box)(crop_keys)
+    return jnp.clip(jnp.round(jax.vmap(resized_crop)(x, boxes)), 0.0, 255.0)
+
+
+def crop_box(key: jax.Array) -> jax.Array:
+    """A random crop as (top, left, height, width), shares of the image, float32 [4].
+
+    Area and log aspect are uniform; sides are cut to the image, and the place is uniform.
+    """
+    area_key, aspect_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, minval=_AREA[0], maxval=_AREA[1])
+    log_aspect = jax.random.uniform(
+        aspect_key, minval=jnp.log(_ASPECT[0]), maxval=jnp.log(_ASPECT[1])
+    )
+    aspect = jnp.exp(log_aspect)
+    size = jnp.minimum(jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)]), 1.0)
+    start = jax.random.uniform(place_key, (2,)) * (1.0 - size)
+    return jnp.concatenate([start, size])
+
+
+def resized_crop(image: jax.Array, box: jax.Array) -> jax.Array:
+    """Bilinear resize of a box (shares, as of `crop_box`) to the image's own size.
+
+    Args:
+      image: float32 [h, w, 3].
+      box: float32 [4].
+    """
+    sides = jnp.array(image.shape[:2], jnp.float32)
+    scale = 1.0 / box[2:]
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), scale, -box[:2] * sides * scale, method="linear"
+    )

@@ -1,0 +1,94 @@
+"""A dataset's card: what the table says of it, and what is on this disk."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.data.row import Row, ensemble, texts
+
+_WIDTH = 100
+_GRID = (6, 10)  # rows and columns of the sample picture
+
+
+def _line(title: str, value: str) -> str:
+    return textwrap.fill(f"{title + ':':<13}{value}", _WIDTH, subsequent_indent=" " * 13)
+
+
+def _listed(values, most: int) -> str:
+    rest = f", ... ({len(values) - most} more)" if len(values) > most else ""
+    return ", ".join(map(repr, values[:most])) + rest
+
+
+def of_row(name: str, row: Row) -> str:
+    """What is known of a dataset without having it."""
+    renamed = tuple(texts()["rename"].get(row.texts, {}).values())
+    names = texts()["classes"].get(row.names, renamed if len(renamed) == row.classes else ())
+    lines = [
+        _line("dataset", f"{name}: {row.about}"),
+        _line("source", f"TFDS {row.tfds}" if row.tfds else "by hand"),
+        _line("site", row.url),
+        _line("licence", row.licence),
+        _line("classes", str(row.classes)),
+        _line("names", _listed(names, 20) if names else "those of the source, as words"),
+        _line("stored", f"{row.side} x {row.side} pixels" if row.side else "several sizes"),
+        _line("template", repr(row.template)),
+        _line("ensemble", _listed(ensemble(row), 4)),
+    ]
+    if row.sizes:
+        parts = zip(("train", "val", "test"), row.sizes, strict=True)
+        lines.insert(5, _line("sizes", ", ".join(f"{n} {c:,}" for n, c in parts if c)))
+    if row.splits and set(row.splits) != {"train", "val", "test"}:
+        missing = [s for s in ("test", "val") if s not in row.splits]
+        lines.append(_line("cut by hash", " and ".join(missing)))
+    if row.vtab:
+        lines.append(_line("VTAB-1k", ", ".join(f"{k} = {v}" for k, v in row.vtab.items())))
+    if row.fetch:
+        lines.append(_line("by hand", row.fetch))
+    return "\n".join(lines)
+
+
+def of_dataset(dataset: Dataset) -> str:
+    """What was loaded: sizes, classes and the hashes that name its splits."""
+    lines = [
+        _line("dataset", dataset.name),
+        _line("classes", f"{len(dataset.class_names)}: {_listed(dataset.class_names, 20)}"),
+        _line("template", repr(dataset.template)),
+        _line("ensemble", _listed(dataset.ensemble, 4)),
+        _line("fingerprint", dataset.fingerprint),
+    ]
+    for name, split in dataset.splits():
+        counts = np.bincount(split.labels, minlength=len(dataset.class_names))
+        shape = "x".join(map(str, split.fetch(np.arange(1)).shape[1:]))
+        lines.append(
+            _line(name, f"{len(split):,} images {shape}, {counts.min():,} to {counts.max():,} per")
+            + f" class, SHA-256 of keys {split.digest[:16]}"
+        )
+    lines += [_line("skipped", line) for line in dataset.skipped]
+    return "\n".join(lines)
+
+
+def save_grid(dataset: Dataset, path: Path) -> None:
+    """Draws training images of as many classes as fit, the first by key of each, as PNG."""
+    from matplotlib.figure import Figure
+
+    train = dataset.train
+    order = sorted(range(len(train)), key=lambda i: train.keys[i])
+    turn: dict[int, int] = {}  # how many of its class came before
+    ranked = []
+    for i in order:
+        label = int(train.labels[i])
+        turn[label] = turn.get(label, -1) + 1
+        ranked.append((turn[label], label, i))
+    chosen = [i for _, _, i in sorted(ranked)[: _GRID[0] * _GRID[1]]]
+    images = train.fetch(np.array(chosen))
+    figure = Figure(figsize=(_GRID[1] * 1.3, _GRID[0] * 1.5), layout="constrained")
+    for position, (i, image) in enumerate(zip(chosen, images, strict=True)):
+        axes = figure.add_subplot(*_GRID, position + 1)
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(
+            textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="..."), size=6
+        )
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,222 @@
+"""From stored images (files, encoded bytes or arrays) to splits of uint8 images of one size."""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from vprompt_jax.clip.preprocess import resize_and_crop
+from vprompt_jax.data.dataset import Split
+from vprompt_jax.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+# Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.
+MEMORY_LIMIT = 2 * 2**30  # bytes per split
+_CHUNK = 1024  # images decoded at a time
+_LISTED = 20  # offenders shown in a message
+# A cut-off image must be an error, not grey pixels with the right label.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+Stored = Path | bytes | np.ndarray
+
+
+class BadImages(UserError):
+    """Images that cannot be used.
+
+    Attributes:
+      listed: which, and why.
+    """
+
+    def __init__(self, listed: Sequence[str]):
+        self.listed = tuple(listed)
+        what = (
+            "files are not readable images" if len(listed) > 1 else "file is not a readable image"
+        )
+        rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        super().__init__(
+            f"{len(listed)} {what}: repair or remove, or leave out with "
+            "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Labelled images of one split, not yet decoded.
+
+    Attributes:
+      labels: integers [N].
+      keys: see `dataset.Split`.
+      read: index -> a file, an encoded image or uint8 [h, w, 1 or 3].
+      describe: index -> what messages call the image.
+    """
+
+    labels: Sequence[int]
+    keys: Sequence[str]
+    read: Callable[[int], Stored]
+    describe: Callable[[int], str]
+
+
+def _open(stored: Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored)
+
+
+def _header(stored: Stored) -> tuple[int, int]:
+    """Height and width without decoding."""
+    if isinstance(stored, np.ndarray):
+        return stored.shape[:2]
+    with _open(stored) as image:
+        return image.height, image.width
+
+
+def _check(stored: Stored) -> None:
+    """Decodes an image and forgets it."""
+    _pixels(stored, None)
+
+
+def _pixels(stored: Stored, side: int | None) -> np.ndarray:
+    """uint8 [side, side, 3], or at its stored size if `side` is None."""
+    if isinstance(stored, np.ndarray):
+        if side is None:
+            return np.broadcast_to(stored, (*stored.shape[:2], 3))
+        return resize_and_crop(stored if stored.shape[-1] == 3 else stored[..., 0], side)
+    with _open(stored) as image:
+        if side is None:
+            return np.asarray(image.convert("RGB"))
+        return resize_and_crop(image, side)
+
+
+def images_in(root: Path) -> list[Path]:
+    """All image files below a folder, by their suffix, in order of their paths."""
+    return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+
+
+def decode(path: Path, side: int) -> np.ndarray:
+    """Reads one image, resized and cropped: uint8 [side, side, 3].
+
+    Raises:
+      UserError: if it cannot be decoded.
+    """
+    try:
+        return _pixels(path, side)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
+
+
+def splits(
+    records: dict[str, Records],
+    resolution: int,
+    workers: int,
+    on_bad: str,
+    found_bad: Sequence[str] = (),
+) -> dict[str, Split]:
+    """Splits that decode their images when asked, after a look at every image's header.
+
+    Small images of one size keep it (they are resized on the device); others are resized and
+    cropped to the tower's resolution while they are decoded.
+
+    Args:
+      records: by split.
+      resolution: of the tower.
+      workers: threads that read.
+      on_bad: "stop", or "skip" to leave unreadable images to `decoded`.
+      found_bad: what the source itself found, for the same message.
+
+    Raises:
+      BadImages: listing the images that cannot be read, unless they are to be skipped.
+    """
+
+    def attempt(look: Callable, of: tuple[Records, int]):
+        part, i = of
+        try:
+            return look(part.read(i))
+        except Exception as error:  # Pillow's decoders raise many kinds
+            return f"{part.describe(i)} ({type(error).__name__}: {error})"
+
+    everything = [(part, i) for part in records.values() for i in range(len(part.labels))]
+    with ThreadPoolExecutor(workers) as pool:
+        sizes = list(pool.map(functools.partial(attempt, _header), everything))
+        found = {s for s in sizes if not isinstance(s, str)}
+        if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
+            # The run stops anyway: look inside the images, too, and list everything at once.
+            looked = pool.map(functools.partial(attempt, _check), everything)
+            raise BadImages([*found_bad, *(line for line in looked if line)])
+    stored = len(found) == 1 and max(next(iter(found))) <= resolution
+    side = None if stored else resolution
+    return {name: lazy_split(part, side, workers) for name, part in records.items()}
+
+
+def lazy_split(records: Records, side: int | None, workers: int) -> Split:
+    """A split that decodes its images, in `workers` threads, each time they are asked for.
+
+    Args:
+      records: the images.
+      side: of the images it gives; None for their stored, common size.
+      workers: threads.
+    """
+    pool = ThreadPoolExecutor(workers)
+
+    def image(i: int) -> np.ndarray:
+        try:
+            return _pixels(records.read(i), side)
+        except Exception as error:  # Pillow's decoders raise many kinds
+            what = f"{records.describe(i)} ({type(error).__name__}: {error})"
+            raise BadImages([what]) from error
+
+    def fetch(indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(pool.map(image, indices.tolist())))
+
+    return Split(np.asarray(records.labels, np.int32), fetch, records.keys)
+
+
+def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
+    """Decodes a split that fits in memory, so that a damaged image shows before training.
+
+    Under "skip" a larger split is decoded once as well, to find what has to be left out.
+
+    Returns:
+      The split, without what was skipped, and a line on each image that was.
+
+    Raises:
+      BadImages: listing the damaged images, under "stop".
+    """
+    count = len(split)
+    good = np.ones(count, bool)
+    offenders: list[str] = []
+    images = None
+    first = None
+
+    def one_by_one(indices: np.ndarray) -> np.ndarray:
+        kept = []
+        for i in indices:
+            try:
+                kept.append(split.fetch(np.array([i]))[0])
+            except BadImages as error:
+                offenders.extend(error.listed)
+                good[i] = False
+        return np.stack(kept) if kept else np.zeros((0, 1, 1, 3), np.uint8)
+
+    for start in range(0, count, _CHUNK):
+        indices = np.arange(start, min(start + _CHUNK, count))
+        try:
+            part = split.fetch(indices)
+        except BadImages:
+            part = one_by_one(indices)
+        if first is None and len(part):
+            first = part[0]
+            if first.nbytes * count <= MEMORY_LIMIT:
+                images = np.empty((count, *first.shape), np.uint8)
+            elif on_bad == "stop":
+                break
+        if images is not None:
+            images[indices[good[indices]]] = part
+    if offenders and on_bad == "stop":
+        raise BadImages(offenders)
+    whole = split
+    if images is not None:
+        whole = dataclasses.replace(split, fetch=lambda chosen: images[chosen])
+    return (whole if good.all() else whole.take(np.flatnonzero(good))), tuple(offenders)
