@@ -1,9 +1,6 @@
 """Puts a method's parts together on a tower, or says why they do not fit it."""
 
-import math
 from typing import Any
-
-import jax
 
 from vprompt_jax.adapters import lora, scale_shift, sites, tuning
 from vprompt_jax.adapters.activation import ActivationPrompt
@@ -132,7 +129,7 @@ def _head(config, clip: CLIP, variables: dict, classes: int) -> LinearHead | str
     if kind == "linear":
         return LinearHead(classes)
     if kind == "text" and not clip.config.has_text:
-        raise ValueError("head.kind=text: this tower has no text tower; set config.head.kind=linear")
+        raise ValueError("this checkpoint has no text tower: set config.head.kind=linear")
     if kind == "mapping":
         source = variables["params"].get("classifier")
         if source is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax import cluster
+from vprompt_jax import cluster, paths
 from vprompt_jax.errors import Interrupted, UserError
 
 
@@ -54,7 +54,7 @@ def user_errors() -> Iterator[None]:
 def set_up_process() -> None:
     """Quiets TensorFlow and Orbax, and keeps compiled programs between processes.
 
-    The cache folder is JAX_COMPILATION_CACHE_DIR, or ~/.cache/vprompt_jax/jax.
+    The cache folder is $JAX_COMPILATION_CACHE_DIR, or jax/ in `paths.cache_folder`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
@@ -62,8 +62,7 @@ def set_up_process() -> None:
 
     logging.set_verbosity(logging.WARNING)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "vprompt_jax" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))
 
 
 def print_commands(config, argv: list[str]) -> None:

@@ -48,7 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.remat = "none"
 
     c.data = ml_collections.ConfigDict()
-    # digits (embedded) | tfds | folder | manifest | huggingface | arrays | given (by vprompt_jax.fit)
+    # digits (embedded) | tfds | folder | manifest | huggingface | arrays | given (in Python)
     c.data.source = "digits"
     c.data.name = ""  # a row of data/table.py, or TFDS's name
     c.data.dir = ""  # the folder or file, or TFDS's data_dir
@@ -297,7 +297,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             if not low <= value <= high or not math.isfinite(value):
                 raise UserError(f"config.{key}={value!r}: must be between {low} and {high}")
     if config.data.source != "digits":
-        key = "name" if config.data.source == "tfds" else "dir"
+        key = "name" if config.data.source in ("tfds", "given") else "dir"
         if not config.data[key]:
             raise UserError(f"config.data.source={config.data.source} needs config.data.{key}")
     if config.mask.kind != "none" and config.prompt.template == "none":

@@ -7,6 +7,7 @@ from typing import Any
 
 from vprompt_jax.clip import download, formats
 from vprompt_jax.errors import UserError
+from vprompt_jax.paths import cache_folder
 
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -43,14 +44,6 @@ _WEIGHTS = (
 _CONFIGS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 _REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?")
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".ckpt")
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where downloads lie: the argument, $VPROMPT_CACHE, or ~/.cache/vprompt_jax."""
-    if chosen := cache_dir or os.environ.get("VPROMPT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vprompt_jax"
 
 
 def locate(

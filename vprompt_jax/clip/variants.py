@@ -84,10 +84,6 @@ class CLIPConfig:
         return self.vision_patch_size is not None
 
     @property
-    def has_text(self) -> bool:
-        return self.text_layers > 0
-
-    @property
     def depth(self) -> int:
         """Number L of blocks of the vision tower; position L is the final feature vector."""
         return self.vision_layers if self.is_vit else sum(self.vision_layers)

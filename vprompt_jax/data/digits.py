@@ -6,14 +6,19 @@ set large enough to tell methods apart.
 """
 
 import functools
+import hashlib
+import os
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
+from vprompt_jax import paths
 from vprompt_jax.data import scenes
 from vprompt_jax.data.dataset import Dataset, split_of_arrays
 
 # Share of the digits of each class, and scenes per digit.
-SPLITS = {"train": (0.6, 3), "val": (0.2, 4), "test": (0.2, 8)}
+SPLITS = {"train": (0.6, 12), "val": (0.2, 4), "test": (0.2, 8)}
 _SEED = 20_240_320  # fixed: the dataset is the same in every run
 
 
@@ -29,7 +34,29 @@ def _place(digit: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def load() -> Dataset:
-    """Splits of 32x32 scenes; classes "0" to "9"."""
+    """Splits of 32x32 scenes; classes "0" to "9".
+
+    Painting them takes seconds, so they are kept in the cache folder, under a name that changes
+    with the code that paints them.
+    """
+    painters = [Path(scenes.__file__).read_bytes(), Path(__file__).read_bytes()]
+    name = hashlib.sha256(b"".join(painters)).hexdigest()[:16]
+    path = paths.cache_folder() / f"digits-{name}.npz"
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        arrays = _painted()
+        _keep(path, arrays)
+    made = {
+        split: split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"])
+        for split in SPLITS
+    }
+    return Dataset("digits", tuple("0123456789"), **made)
+
+
+def _painted() -> dict[str, np.ndarray]:
+    """SPLIT_images uint8 [N, 32, 32, 3] and SPLIT_labels [N] of every split."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
@@ -41,9 +68,21 @@ def load() -> Dataset:
         val_end = train_end + round(SPLITS["val"][0] * len(order))
         for name, part in zip(SPLITS, np.split(order, [train_end, val_end]), strict=True):
             members[name].extend(part.tolist())
-    splits = {}
+    arrays = {}
     for name, (_, copies) in SPLITS.items():
         chosen = [(i, copy) for i in sorted(members[name]) for copy in range(copies)]
-        images = np.stack([_place(source.images[i], (_SEED, i, copy)) for i, copy in chosen])
-        splits[name] = split_of_arrays(images, source.target[[i for i, _ in chosen]])
-    return Dataset("digits", tuple("0123456789"), **splits)
+        images = [_place(source.images[i], (_SEED, i, copy)) for i, copy in chosen]
+        arrays[f"{name}_images"] = np.stack(images)
+        arrays[f"{name}_labels"] = source.target[[i for i, _ in chosen]].astype(np.int32)
+    return arrays
+
+
+def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Stores arrays for the next process; where that cannot be, it paints again."""
+    partial = path.with_name(f"{path.stem}-{os.getpid()}.part.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, **arrays)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from vprompt_jax.errors import UserError
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.step import TrainState
 
-# Inverse strengths of the L2 penalty, as scikit-learn's C; the paper sweeps a wider range the same way.
+# Inverse strengths of the L2 penalty, as scikit-learn's C; the paper sweeps a wider range.
 STRENGTHS = tuple(10.0**k for k in range(-2, 5))
 
 

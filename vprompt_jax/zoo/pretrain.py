@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--tower", choices=TOWERS, default=Recipe.tower)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--images", type=int, default=Recipe.images, help="renderings to train on")
-    parser.add_argument("--text_from", default="", help="take over, and keep, this CLIP's text tower")
+    parser.add_argument("--text_from", default="", help="keep the text tower of this CLIP")
     parser.add_argument("--name", help="file name of the result; default: mini-clip-TOWER")
     args = parser.parse_args()
     try:
