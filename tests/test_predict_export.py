@@ -256,3 +256,24 @@ def test_exports_that_cannot_be_used_are_one_message(exported, adapted, tmp_path
         capsys, export.main, ["--workdir", tmp_path / "x", "--out", tmp_path / "y"],
         "holds no finished run",
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_adapters_tuned_weights_and_heads_are_loaded_and_exported_too(
+    tiny_config, images, tmp_path
+):
+    c = tiny_config
+    c.method.name, c.tune.weights, c.head.kind = "lora", "norm", "linear"
+    c.ap.positions, c.optim.epochs = (1,), 1
+    fit(c, tmp_path / "run")
+    adapted = vp.load(tmp_path / "run")
+    assert set(adapted.params) == {"lora", "ap", "tune", "head"}
+    test_a_loaded_model_has_the_accuracy_its_result_says(adapted)
+    export.write(adapted, tmp_path / "whole")
+    loaded = export.load(tmp_path / "whole")
+    np.testing.assert_array_equal(loaded.logits(images), adapted.logits(images))
+    export.write(adapted, tmp_path / "bare", bare=True)
+    config = tmp_path / "bare" / "config.json"
+    config.write_text(config.read_text().replace("tiny.safetensors", c.model.checkpoint))
+    bare = export.load(tmp_path / "bare")
+    np.testing.assert_array_equal(bare.logits(images), adapted.logits(images))

@@ -137,6 +137,7 @@ def test_printed_values_stand_beside_ours_with_what_differs(tmp_path):
     table, note = tables.against_published([results.read(same)])
     assert table.rows == [["AdaViPro, cifar10", "95.4", "table 1", "95.1", "nothing"]]
     assert "eurosat 96.8" in note
+    assert "AdaViPro - VP at prompt size 30, mean over nine datasets: +2.2 (section 4)" in note
     assert "cifar10" not in note
     short = write_run(tmp_path / "short", 0.9, dataset="cifar10",
                       **(paper | {"protocol": "val", "optim__epochs": 5}))  # fmt: skip
@@ -206,3 +207,22 @@ def test_the_report_of_a_folder_is_whole(folders, tmp_path, capsys):
     markdown = (out / "table.md").read_text()
     assert "13 runs of mini-clip-rn. digits: 10 train, 0 val and 1,000 test images" in markdown
     assert "zero-shot accuracy on test 50.0 %" in markdown
+
+
+def test_runs_that_trained_nothing_are_said_to_be(tmp_path):
+    from vprompt_jax.report.write import _facts
+
+    folder = write_run(tmp_path / "a", 0.5, method__name="vp")
+    assert "trained nothing" not in _facts([results.read(folder)])
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"steps": 0}))
+    assert "1 of the runs trained nothing (0 steps)" in _facts([results.read(folder)])
+
+
+def test_towers_without_texts_have_no_zero_shot(tmp_path):
+    for size, value in ((4, 0.1), (8, 0.2)):
+        write_run(tmp_path / str(size), value, zero_shot=None, method__name="vp", prompt__size=size)
+    groups = grouped(results.find([tmp_path]))
+    [axes] = figures.over(groups, "prompt.size").axes
+    assert axes.get_legend_handles_labels()[1] == ["VP"]
+    assert tables.differences(groups) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from vprompt_jax.report import tables
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
@@ -122,7 +122,7 @@ def over(groups: Groups, key: str) -> Figure | None:
     axes.set_xlabel(AXES[key])
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, ncols=2, loc="outside upper center")
+    figure.legend(fontsize=8, ncols=2, handlelength=4, loc="outside upper center")
     return figure
 
 
@@ -200,6 +200,7 @@ def curves(groups: Groups) -> Figure | None:
             axes.plot(steps, means, linewidth=0.8 if crowded else 1.5, markersize=4, label=text,
                       alpha=0.6 if crowded else 1.0, **style)  # fmt: skip
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     entries: dict[str, object] = {}

@@ -220,6 +220,11 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
             f"Not comparable with these runs, which are on other data or settings: the paper's "
             f"{'; '.join(left)} % ({published.ADAVIPRO})."
         )
+    if any(r.method == "adavipro" for r in records):
+        printed = "; ".join(
+            f"{what}: {points:+.1f} ({where})" for what, points, where in published.DIFFERENCES
+        )
+        note += f" Differences it prints, in points: {printed}."
     return table, note
 
 

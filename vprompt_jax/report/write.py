@@ -83,6 +83,12 @@ def _facts(records: Sequence[Record]) -> str:
             f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot}"
         )
     towers = ", ".join(sorted({Path(r.config["model.checkpoint"]).name for r in records}))
+    untrained = [r for r in records if not r.result["steps"] and r.result["trainable_parameters"]]
+    if untrained:
+        parts.append(
+            f"{len(untrained)} of the runs trained nothing (0 steps): theirs are accuracies of the "
+            "start"
+        )
     return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
 
 
@@ -114,11 +120,6 @@ def _galleries(groups: Groups) -> list[tuple[str, figures.Figure, str]]:
             f"One test image per class under {'; '.join(name for name, _ in part)} "
             f"(seed {part[0][1].result['seed']}). Prompts are clipped to what a screen can show."
         )
-        made.append(
-            (
-                f"prompted_{number}",
-                gallery.prompted(models[start : start + len(part)], images, names),
-                caption,
-            )
-        )
+        figure = gallery.prompted(models[start : start + len(part)], images, names)
+        made.append((f"prompted_{number}", figure, caption))
     return made

@@ -137,9 +137,7 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
     return result
 
 
-def load_run(
-    workdir: Path, *, with_data: bool = True, best: bool = False
-) -> tuple[Run, Any]:
+def load_run(workdir: Path, *, with_data: bool = True, best: bool = False) -> tuple[Run, Any]:
     """Rebuilds a finished run: its parts and its parameters.
 
     Args:
