@@ -30,7 +30,7 @@ setup(
         "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
         "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
         "tensorboard>=2.20",
-        "pyarrow>=25.0",  # Parquet files and saved Hugging Face datasets
+        "pyarrow>=26.0",  # Parquet files and saved Hugging Face datasets
         "grain>=0.2.18",  # threads that read ahead
         "safetensors>=0.8.0",  # weight files
         "tokenizers>=0.23",  # byte-pair encoding with CLIP's merges
@@ -45,7 +45,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "test": ["pytest>=9.0"],
-        "parity": ["torch==2.13.0", "transformers>=5.0"],
+        "parity": ["torch==2.13.0", "transformers>=5.0", "datasets>=5.2"],
         "notebooks": ["jupyter>=1.1"],
     },
 )
