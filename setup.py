@@ -30,7 +30,7 @@ setup(
         "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
         "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
         "tensorboard>=2.20",
-        "pyarrow>=25.0",  # Parquet files and saved Hugging Face datasets
+        "pyarrow>=26.0",  # Parquet files and saved Hugging Face datasets
         "grain>=0.2.18",  # threads that read ahead
         "safetensors>=0.8.0",  # weight files
         "requests>=2.34",  # downloads of weights; TFDS requires it, too
@@ -38,6 +38,7 @@ setup(
         "tokenizers>=0.23",  # byte-pair encoding with CLIP's merges
         "ftfy>=6.3",  # the text repair CLIP's tokenizer starts with
         "Pillow>=12.0",  # decoding and resizing images
+        "psutil>=7.0",  # whether cached activations fit in memory; TFDS requires it, too
         "scikit-learn>=1.9",  # the embedded handwritten digits
         "scipy>=1.17",  # bending glyphs when the mini CLIP is pretrained
         "matplotlib>=3.11",  # figures, and the fonts the mini CLIP learned from
@@ -48,11 +49,12 @@ setup(
         "tpu": ["jax[tpu]"],
         "test": [
             "pytest>=9.0",
+            "pytest-xdist>=3.8",  # tests on both cores
             "hypothesis>=6.170",  # property tests
             "nbclient>=0.11",  # runs the notebooks
             "ipykernel>=7.4",  # in a kernel of their own
         ],
-        "parity": ["torch==2.13.0", "transformers>=5.0"],
+        "parity": ["torch==2.13.0", "transformers>=5.0", "datasets>=5.2"],
         "notebooks": ["jupyter>=1.1"],  # brings nbclient and ipykernel
     },
 )
