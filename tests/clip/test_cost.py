@@ -26,7 +26,7 @@ def test_peak_memory_is_below_1_3_of_the_variables(tmp_path, stored):
     figures = cost.measure(path)
     print(json.dumps(figures, indent=2))
     assert 577 < figures["variables, MiB"] < 578  # 151,277,313 numbers of four bytes
-    assert figures["peak memory over variables"] < 1.3
+    assert 0.9 < figures["peak memory over variables"] < 1.3
 
 
 def test_tensors_are_read_one_at_a_time(tiny_path, monkeypatch):

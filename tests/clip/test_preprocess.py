@@ -70,7 +70,7 @@ def test_other_modes_look_like_themselves(kind, mode):
 
 def test_a_transparent_palette_keeps_its_colours():
     image = gradient("RGB").quantize(4)  # its four colours exactly
-    image = as_file(image, "PNG", transparency=0)
+    image = as_file(image, "PNG", transparency=image.getpixel((0, 0)))
     assert image.mode == "P"
     assert "transparency" in image.info
     ours = resize_and_crop(image, 12)
