@@ -1,7 +1,9 @@
 """What can go wrong with a checkpoint file, and what is read off a good one."""
 
 import io
+import json
 import pickle
+import re
 import zipfile
 
 import jax
@@ -134,4 +136,83 @@ def test_missing_left_over_and_misshapen_names_are_all_listed(tmp_path):
 def test_a_file_that_is_no_clip_is_refused(tmp_path):
     formats.write_safetensors(tmp_path / "w.safetensors", {"fc.weight": np.zeros((2, 2))}, {})
     with pytest.raises(UserError, match=r"holds fc\.weight, which is in no layout known"):
+        vp.clip.load(tmp_path / "w.safetensors")
+
+
+def open_clip_config(**changes):
+    """What OpenCLIP publishes beside weights of TINY's shapes."""
+    parts = {
+        "model_cfg": {"embed_dim": TINY.embed_dim},
+        "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "width": 64, "heads": 4, "layers": 1},
+    }
+    for name, change in changes.items():
+        parts[name] |= change
+    model = parts["model_cfg"] | {k: parts[k] for k in ("vision_cfg", "text_cfg")}
+    statistics = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    return {"model_cfg": model, "preprocess_cfg": statistics}
+
+
+def test_openclip_files_are_what_the_config_beside_them_says(tmp_path):
+    formats.write_safetensors(tmp_path / "open_clip_model.safetensors", random_tensors(TINY), {})
+    config = tmp_path / "open_clip_config.json"
+    config.write_text(json.dumps(open_clip_config()))
+    c = vp.clip.load(tmp_path)[0].config
+    assert (c.activation, c.vision_heads, c.text_heads) == ("gelu", 2, 4)
+    assert (c.mean, c.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    config.write_text(json.dumps(open_clip_config(model_cfg={"quick_gelu": True})))
+    assert vp.clip.load(tmp_path)[0].config.activation == "quick_gelu"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"vision_cfg": {"width": 128}}, "says vision_width 128, the weights have 64"),
+        ({"vision_cfg": {"pool_type": "avg"}}, "vision_cfg.pool_type='avg', which is not"),
+        ({"vision_cfg": {"timm_model_name": "convnext"}}, "timm_model_name='convnext'"),
+        ({"text_cfg": {"act_kwargs": {"approximate": "tanh"}}}, "text_cfg.act_kwargs="),
+    ],
+)
+def test_an_openclip_config_of_another_model_is_refused(tmp_path, changes, message):
+    formats.write_safetensors(tmp_path / "open_clip_model.safetensors", random_tensors(TINY), {})
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(open_clip_config(**changes)))
+    with pytest.raises(UserError, match=re.escape(message)):
+        vp.clip.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, activation",
+    [
+        ("vit_b_32-quickgelu-laion400m_e32-46683a32", "quick_gelu"),
+        ("vit_b_16-laion400m_e32-55e67d44", "gelu"),
+        ("rn50-quickgelu-cc12m-f000538c", "quick_gelu"),
+        ("mine", "quick_gelu"),
+    ],
+)
+def test_a_public_file_name_tells_the_activation(tmp_path, name, activation, caplog):
+    formats.write_safetensors(tmp_path / f"{name}.safetensors", random_tensors(TINY), {})
+    assert vp.clip.load(tmp_path / f"{name}.safetensors")[0].config.activation == activation
+    assert ("QuickGELU" in caplog.text) == (name == "mine")
+
+
+def test_positions_that_are_no_square_are_refused(tmp_path):
+    tensors = random_tensors(TINY)
+    table = tensors["visual.positional_embedding"]
+    tensors["visual.positional_embedding"] = np.concatenate([table, table[:3]])
+    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    with pytest.raises(UserError, match="20 positions, which are not one token and a square"):
+        vp.clip.load(tmp_path / "w.safetensors")
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(UserError, match="is empty"):
+        vp.clip.load(tmp_path / "w.pt")
+
+
+def test_a_text_tower_that_does_not_fit_is_named(tmp_path):
+    tensors = random_tensors(TINY)
+    tensors["text_projection"] = tensors["text_projection"][:32]
+    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    with pytest.raises(UserError, match=r"! text_projection has shape \(32, 16\)"):
         vp.clip.load(tmp_path / "w.safetensors")

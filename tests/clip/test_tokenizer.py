@@ -1,5 +1,8 @@
 """Token ids that OpenAI's tokenizer is known to give."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,6 +26,26 @@ def test_known_ids(text, ids):
     expected = [49406, *ids, 49407]
     np.testing.assert_array_equal(row[: len(expected)], expected)
     assert not row[len(expected) :].any()
+
+
+# Ids of 140 hard strings from OpenAI's own tokenizer (the package openai-clip 1.0.1).
+RECORDED = json.loads((Path(__file__).parent / "tokenizer_ids.json").read_text())
+
+
+@pytest.mark.parametrize("text", RECORDED, ids=range(len(RECORDED)))
+def test_ids_of_hard_strings(text):
+    expected = [49406, *RECORDED[text], 49407]
+    row = clip.tokenize([text], context_length=128)[0]
+    assert row[: len(expected)].tolist() == expected
+    assert not row[len(expected) :].any()
+
+
+def test_a_long_text_is_cut_where_openai_cuts_it():
+    text = " ".join(RECORDED)
+    row = clip.tokenize([text], truncate=True)[0]
+    whole = clip.tokenize([text], context_length=4096)[0]
+    assert row[:76].tolist() == whole[:76].tolist()
+    assert row[76] == 49407
 
 
 def test_shape_and_dtype():

@@ -21,11 +21,13 @@ tensors = load_file(sys.argv[1])
 print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 _LOAD = """
-import json, resource, sys, time
+import json, sys, time
 import jax, vprompt_jax as vp
 path, options = sys.argv[1], json.loads(sys.argv[2])
 vp.clip.load("mini-clip-rn")  # imports and first traces are not the checkpoint's
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # not getrusage's, which begins with the parent process's
+    with open("/proc/self/status") as status:
+        return next(int(x.split()[1]) * 1024 for x in status if x.startswith("VmHWM"))
 before, start = peak(), time.perf_counter()
 clip, variables = vp.clip.load(path, **options)
 seconds = time.perf_counter() - start
@@ -76,8 +78,10 @@ def measure(
       process's peak during `load`, over the size of the variables it returned.
 
     Raises:
-      UserError: as `load`.
+      UserError: as `load`, and on systems without /proc.
     """
+    if not Path("/proc/self/status").exists():
+        raise UserError("peak memory is read from /proc/self/status, which this system lacks")
     opened = open_checkpoint(path_or_name, activation=activation, fields=fields)
     options = json.dumps({"activation": activation, "fields": dict(fields or {})})
     path = str(opened.path)

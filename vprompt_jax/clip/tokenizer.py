@@ -5,13 +5,15 @@ import gzip
 import html
 import importlib.resources
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
-_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+_SPECIAL = re.compile(r"<\|startoftext\|>|<\|endoftext\|>")
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def _byte_characters() -> list[str]:
@@ -38,8 +40,19 @@ def _tokenizer():
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.add_special_tokens([START, END])
     return tokenizer
+
+
+def _pieces(text: str) -> list[str]:
+    """Cuts out the special tokens where CLIP's tokenizer sees them: not after a symbol, which it
+    would have taken together with the token's first characters."""
+    pieces, done = [], 0
+    for match in _SPECIAL.finditer(text):
+        before = text[done : match.start()][-1:]
+        if not before or before.isspace() or unicodedata.category(before)[0] in "LN":
+            pieces += [text[done : match.start()], match[0]]
+            done = match.end()
+    return [*pieces, text[done:]]
 
 
 def _clean(text: str) -> str:
@@ -67,10 +80,14 @@ def tokenize(
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     tokenizer = _tokenizer()
-    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    special = {word: tokenizer.token_to_id(word) for word in (START, END)}
+    start, end = special.values()
     rows = np.zeros((len(texts), context_length), np.int32)
     for row, text in zip(rows, texts, strict=True):
-        ids = [start, *tokenizer.encode(_clean(text), add_special_tokens=False).ids, end]
+        ids = [start]
+        for piece in _pieces(_clean(text)):
+            ids += [special[piece]] if piece in special else tokenizer.encode(piece).ids
+        ids.append(end)
         if len(ids) > context_length:
             if not truncate:
                 raise ValueError(

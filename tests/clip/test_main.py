@@ -1,0 +1,94 @@
+"""`python -m vprompt_jax.clip` as a user runs it."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+import vprompt_jax as vp
+from tests.conftest import GOLDEN
+from vprompt_jax.clip import __main__ as program
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the program in this process: (its output, its error message or None)."""
+    monkeypatch.setattr(program.cli, "set_up_process", lambda: None)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["vprompt_jax.clip", *map(str, args)])
+        try:
+            program.main()
+        except SystemExit as stop:
+            return capsys.readouterr().out, stop.code
+        return capsys.readouterr().out, None
+
+    return call
+
+
+def test_inspect_says_what_it_is(run):
+    out, error = run("inspect", GOLDEN / "hf_clip_tiny")
+    assert error is None
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert rows["layout"] == "Hugging Face's layout of CLIP"
+    assert rows["activation"] == "gelu"
+    _, variables = vp.clip.load(GOLDEN / "hf_clip_tiny")
+    count = sum(x.size for x in jax.tree.leaves(variables))
+    assert rows["parameters"] == f"{count:,}"
+
+
+@pytest.mark.parametrize("name", ["openai_rn_tiny.pt", "hf_clip_tiny", "hf_vit_tiny"])
+def test_convert_gives_the_same_model(run, tmp_path, name):
+    out = tmp_path / "new" / "w.safetensors"
+    assert run("convert", GOLDEN / name, out, "--dtype", "float32")[1] is None
+    model, variables = vp.clip.load(GOLDEN / name)
+    again, same = vp.clip.load(out)
+    assert again.config == model.config
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+    assert sorted(p.name for p in out.parent.iterdir()) == ["w.json", "w.safetensors"]
+    assert "exists: choose another name" in run("convert", GOLDEN / name, out)[1]
+
+
+def test_convert_to_another_resolution_and_statistics(run, tmp_path):
+    out = tmp_path / "w.safetensors"
+    args = ("--resolution", 64, "--set", "mean=0.5,0.5,0.25", "--dtype", "bfloat16")
+    assert run("convert", GOLDEN / "hf_vit_tiny", out, *args)[1] is None
+    config = json.loads(out.with_suffix(".json").read_text())["clip"]
+    assert (config["image_resolution"], config["mean"]) == (64, [0.5, 0.5, 0.25])
+    model, variables = vp.clip.load(out)
+    assert variables["params"]["visual"]["positional_embedding"].shape == (65, 48)
+    assert model.config.image_resolution == 64
+    message = run("convert", GOLDEN / "hf_vit_tiny", tmp_path / "x.safetensors", "--resolution", 60)
+    assert "the nearest are 56 and 64" in message[1]
+
+
+def test_classify_names_a_digit(run, tmp_path):
+    image = Image.new("RGB", (40, 40), "black")
+    font = ImageFont.load_default(34)
+    ImageDraw.Draw(image).text((8, 0), "7", font=font, fill="white")
+    image.save(tmp_path / "seven.png")
+    out, error = run("classify", "mini-clip-rn", tmp_path / "seven.png", "0", "1", "7", "A")
+    assert error is None
+    lines = out.splitlines()
+    assert lines[0].split()[1] == "7"
+    assert sum(float(line.split("%")[0]) for line in lines) == pytest.approx(100, abs=0.05)
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    assert "notes.txt is not a readable image" in run("classify", "mini-clip-rn", text, "a")[1]
+    error = run("classify", GOLDEN / "hf_vit_tiny", tmp_path / "seven.png", "a")[1]
+    assert "no text tower" in error
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("inspect", "nowhere.pt"), "no checkpoint 'nowhere.pt'"),
+        (("inspect", "mini-clip-rn", "--set", "heads"), "expected FIELD=VALUE"),
+        (("convert", "mini-clip-rn", "out.pt"), "must end in .safetensors"),
+    ],
+)
+def test_mistakes_end_in_one_message(run, args, message):
+    assert message in run(*args)[1]
