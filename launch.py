@@ -15,6 +15,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of results; default: runs/<config name>-<hash of the config>."
 )
+_RUN = flags.DEFINE_string(
+    "run", None, "Of a config that is a sweep: the name, or the number from 0, of the run to do."
+)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
     from vprompt_jax import cli
 
-    cli.launch(config, _WORKDIR.value)
+    cli.launch(config, _WORKDIR.value, _RUN.value)
 
 
 if __name__ == "__main__":

@@ -65,19 +65,24 @@ def set_up_process() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "vprompt_jax" / "jax"))
 
 
-def launch(config, workdir: str | None) -> None:
-    """Runs one config, or each run of a sweep, and prints what came out."""
+def launch(config, workdir: str | None, which: str | None = None) -> None:
+    """Runs one config, or each run of a sweep, or `which` of them, and prints what came out."""
     with user_errors():
         set_up_process()
         cluster.join()
         from vprompt_jax.train import run as run_lib
 
-        if config.sweep:
+        where = Path(workdir) if workdir else None
+        if config.sweep or which is not None:
             from vprompt_jax import sweep
 
-            sweep.run(config, Path(workdir) if workdir else Path("runs") / config.name)
-            return
-        where = Path(workdir) if workdir else run_lib.default_workdir(config)
+            where = where or Path("runs") / config.name
+            if which is None:
+                sweep.run(config, where)
+                return
+            name, config = sweep.choose(config, which)
+            where = where / name
+        where = where or run_lib.default_workdir(config)
         finished = run_lib.read_result(where) is not None
         result = run_lib.fit(config, where)
         if not cluster.is_first():

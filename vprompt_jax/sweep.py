@@ -3,6 +3,8 @@
 import copy
 from pathlib import Path
 
+import jax
+
 from vprompt_jax import report
 from vprompt_jax.config import resolve
 from vprompt_jax.errors import UserError
@@ -30,13 +32,33 @@ def expand(config) -> dict[str, object]:
     return runs
 
 
+def choose(config, which: str) -> tuple[str, object]:
+    """One run of a sweep, by its name or its number from 0.
+
+    Raises:
+      UserError: if there is none.
+    """
+    runs = expand(config)
+    names = list(runs)
+    name = names[int(which)] if which.isdecimal() and int(which) < len(names) else which
+    if name not in runs:
+        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names)) or "it is no sweep"
+        raise UserError(f"no run {which!r} in this config: {listed}")
+    return name, runs[name]
+
+
 def run(config, workdir: Path) -> None:
     """Runs what is not finished, each in a folder of its name, and writes the report.
 
     Raises:
-      UserError: as `train.fit`; the finished runs stay.
+      UserError: as `train.fit`; the finished runs stay. Also if there are several processes.
     """
     runs = expand(config)
+    if jax.process_count() > 1:
+        raise UserError(
+            "a sweep runs on one machine, one run after another: on several, start each run by "
+            f"itself with --run=0 to --run={len(runs) - 1}"
+        )
     for one in runs.values():
         resolve(one)  # a mistake in the last run shows before the first one starts
     for number, (name, one) in enumerate(runs.items(), 1):

@@ -50,7 +50,8 @@ def test_what_counts_as_a_bad_step(loss, norm, value, applied):
 
 def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_path):
     """With a NaN put into the frozen weights for one step; then the step goes on as if alone."""
-    run = assemble(small_config(str(tiny_path), method="vp", learning_rate=1.0))
+    # A large rate, so that the update is not lost in the rounding of parameters of size 1.
+    run = assemble(small_config(str(tiny_path), method="vp", learning_rate=1e4))
     train_step = step.make_train_step(run.model, run.optimizer(), None)
     split = run.dataset.train
     batch = next(pipeline.train_batches(split, batch_size=30, epochs=1, seed=0, start=0, workers=1))
@@ -73,7 +74,7 @@ def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_p
     assert float(good.gradient_norms["prompt"]) == pytest.approx(norm, rel=1e-5)
     # The second step of a warm-up over 4: twice the first's learning rate, momentum still empty.
     start, after_first, after_bad = (s.params["prompt"]["values"] for s in (initial, first, good))
-    np.testing.assert_allclose(after_bad - start, 2 * (after_first - start), rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(after_bad - start, 2 * (after_first - start), rtol=1e-3, atol=1e-6)
 
 
 def test_a_run_that_diverges_stops_with_the_numbers(tiny_config, tmp_path):
@@ -124,4 +125,3 @@ def test_lr_40_with_a_bfloat16_tower_stays_finite(tiny_config, tmp_path):
     assert len(losses) == 2 * 26 // 3 + 1
     assert all(loss is not None for loss in losses)
     assert sum(x.get("train/skipped_steps", 0) for x in lines) == 0
-

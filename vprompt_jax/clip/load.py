@@ -1,6 +1,7 @@
 """`load`: a checkpoint file, or a name of the embedded zoo -> a CLIP and its weights."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -41,6 +42,17 @@ def _resolve(path_or_name: str | Path) -> Path:
     )
 
 
+def _fitting(path: Path, convert: Callable, *args):
+    """Tensors of any names and shapes can come in: those that do not fit are the user's matter."""
+    try:
+        return convert(*args)
+    except UserError:
+        raise
+    except Exception as error:  # of NumPy's, Flax's and Python's, according to what is wrong
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(f"the tensors in {path} do not make up a CLIP: {reason}") from error
+
+
 def load(
     path_or_name: str | Path,
     *,
@@ -73,7 +85,7 @@ def load(
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{beside} does not describe a CLIP ({error!r})") from error
     else:
-        config = openai.config_from_state_dict(tensors)
+        config = _fitting(path, openai.config_from_state_dict, tensors)
         if activation is None:
             logging.warning(
                 "%s has OpenAI's names and no config beside it: loaded with QuickGELU "
@@ -82,7 +94,8 @@ def load(
     if activation is not None:
         config = dataclasses.replace(config, activation=activation)
 
-    flat = openai.to_variables(tensors, variable_shapes(config))
+    shapes = _fitting(path, variable_shapes, config)
+    flat = _fitting(path, openai.to_variables, tensors, shapes)
     for name, array in flat.items():
         # Vectors (norms, biases, class embedding) are tiny and normalisation wants full precision.
         flat[name] = np.asarray(array, np.float32 if array.ndim < 2 else dtype)

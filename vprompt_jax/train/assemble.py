@@ -92,7 +92,8 @@ class Run:
         zero = np.zeros((), np.int32)
         norms = {part: np.zeros((), np.float32) for part in params}
         state = TrainState(zero, params, self.optimizer().init(params), zero, norms)
-        return jax.device_put(state, pipeline.replicated_sharding())
+        # From the host: an array of this process's devices cannot be put on those of others.
+        return jax.device_put(jax.device_get(state), pipeline.replicated_sharding())
 
 
 def assemble(config) -> Run:
@@ -123,7 +124,7 @@ def assemble(config) -> Run:
         dataset=dataset,
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
-        root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
+        root=jax.jit(keys.root, out_shardings=pipeline.replicated_sharding())(config.seed),
         steps=config.optim.epochs * per_epoch if trains else 0,
         steps_per_epoch=per_epoch,
         identity={

@@ -102,7 +102,7 @@ class Checkpoints:
         )  # fmt: skip
 
     def forget_after(self, step: int) -> None:
-        """Deletes the saves after `step`: damaged ones, which would stand in the way of new ones."""
+        """Deletes the saves after `step`: damaged ones, in the way of new ones."""
         for damaged in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(damaged)
 

@@ -133,7 +133,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     config = run.config
     eval_step = make_eval_step(run.model)
     if run.steps == 0:
-        params = run.initial_params()
+        params = run.initial_state().params
         return Outcome(params, Best(params), None, 0.0, eval_step)
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
     at = restore(run, checkpoints)
