@@ -32,16 +32,9 @@ class Pair:
         started = []
         for i, path in enumerate(self.logs):
             env = environment(2, port, 2, i) | {"VPROMPT_HEARTBEAT_SECONDS": str(HEARTBEAT)}
+            command = [sys.executable, "launch.py", *args]
             with path.open("w") as log:
-                started.append(
-                    subprocess.Popen(
-                        [sys.executable, "launch.py", *args],
-                        cwd=ROOT,
-                        env=env,
-                        stdout=log,
-                        stderr=log,
-                    )  # fmt: skip
-                )
+                started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log))
         return started
 
     def text(self, i: int) -> str:
