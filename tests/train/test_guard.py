@@ -1,6 +1,7 @@
 """Steps that are not finite: nothing is applied, everything is counted, the run stops in time."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -78,22 +79,22 @@ def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_p
 
 
 def test_a_run_that_diverges_stops_with_the_numbers(tiny_config, tmp_path):
-    """A learning rate of 1e30 makes parameters finite and every loss after them not."""
+    """At a learning rate of 1e30 the first update already leaves the range of float32."""
     tiny_config.prompt.learning_rate = 1e30
     tiny_config.optim.max_bad_steps = 3
     tiny_config.log.every_steps = 1
     with pytest.raises(UserError) as caught:
         fit(tiny_config, tmp_path)
     message = str(caught.value)
-    assert "3 steps in a row up to step 4" in message
-    assert "prompt: learning rate 1e+30, gradient norm nan" in message
+    assert "3 steps in a row up to step 3" in message
+    assert re.search(r"prompt: learning rate 1e\+30, gradient norm [0-9.e-]+\n", message)
     assert "mask: learning rate 0.1" in message
     assert "temperature 5" in message
     assert "there is no checkpoint yet" in message
     assert not (tmp_path / "result.json").exists()
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [x["train/skipped_steps"] for x in lines] == [0, 1, 1]
-    assert [x["train/loss"] is None for x in lines] == [False, True, True]
+    assert [x["train/skipped_steps"] for x in lines] == [1, 1]
+    assert [x["train/loss"] for x in lines] == [None, None]
 
 
 def test_the_temperature_never_becomes_0():

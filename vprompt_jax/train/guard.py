@@ -70,7 +70,7 @@ def check(run, state, saved: int | None) -> None:
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
     )
     raise UserError(
-        f"{bad} steps in a row up to step {step} had a loss or gradient that is not finite "
+        f"{bad} steps in a row up to step {step} had a loss, gradient or update that is not finite "
         f"(config.optim.max_bad_steps={run.config.optim.max_bad_steps}):\n  {listed}\n"
         "lower the learning rate (config.prompt.learning_rate, config.mask.learning_rate, "
         "config.head.learning_rate), lengthen the warm-up or set config.mask.temperature_min; "
