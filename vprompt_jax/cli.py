@@ -60,6 +60,8 @@ def set_up_process() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.WARNING)
+    # What Orbax logs as an error, with a traceback from a thread of its own, it raises as well.
+    logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "vprompt_jax" / "jax"))

@@ -32,6 +32,9 @@ def environment(devices: int, port: int, processes: int, process: int) -> dict[s
             "VPROMPT_COORDINATOR": f"127.0.0.1:{port}",
             "VPROMPT_PROCESSES": str(processes),
             "VPROMPT_PROCESS": str(process),
+            # One process that compiles while the other has a cached program makes Gloo, which
+            # connects when a program first runs, give up after 30 seconds on a busy machine.
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
         }
     return env
 
