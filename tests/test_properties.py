@@ -6,7 +6,7 @@ import shutil
 import ml_collections
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -29,10 +29,23 @@ VALUES = st.one_of(
     st.sampled_from(["adavipro", "vp", "linear", "paper", "folder", "zeros", "sobel", "none"]),
     st.just(10**400),
 )
-# The same examples at every run, and no limit of time on a busy machine.
+# The same examples at every run, no limit of time on a busy machine, no search for the smallest
+# failure.
 HERE = dict(
-    derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def answer(function, *args):
+    """A result and "", or None and the message of a UserError; anything else is a failure."""
+    try:
+        return function(*args), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def with_value(key: str, value) -> ml_collections.ConfigDict:
@@ -43,19 +56,18 @@ def with_value(key: str, value) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(nested)
 
 
-@settings(max_examples=300, **HERE)
+@settings(max_examples=200, **HERE)
 @given(st.sampled_from(KEYS), VALUES)
 def test_a_config_resolves_to_a_fixed_point_or_is_refused_by_key(key, value):
-    try:
-        resolved = config_lib.resolve(with_value(key, value))
-    except UserError as error:
-        assert key in str(error) or key.split(".")[-1] in str(error)
+    resolved, refusal = answer(config_lib.resolve, with_value(key, value))
+    if refusal:
+        assert key in refusal
         return
     again = config_lib.resolve(resolved)
     assert config_lib.as_json(again) == config_lib.as_json(resolved)
 
 
-@settings(max_examples=60, **HERE)
+@settings(max_examples=40, **HERE)
 @given(st.sampled_from([k for k in KEYS if len(k.split(".")[-1]) > 5]), st.data())
 def test_a_misspelt_key_names_the_right_one(key, chosen):
     field = key.rpartition(".")[2]
@@ -85,21 +97,20 @@ def mutated(content: bytes, chosen) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["openai_vit_tiny.safetensors", "openai_vit_tiny_jit_fp16.pt"])
-@settings(max_examples=80, **HERE)
+@settings(max_examples=40, **HERE)
 @given(chosen=st.data())
 def test_a_damaged_checkpoint_is_read_or_refused(tmp_path, name, chosen):
     path = tmp_path / name
     path.write_bytes(mutated((GOLDEN / name).read_bytes(), chosen))
-    try:
-        tensors = formats.read_state_dict(path)
-    except UserError as error:
-        assert name in str(error)
+    tensors, refusal = answer(formats.read_state_dict, path)
+    if refusal:
+        assert name in refusal
         return
     assert all(isinstance(x, np.ndarray) for x in tensors.values())
 
 
 @pytest.mark.parametrize("name", ["openai_vit_tiny.safetensors", "openai_vit_tiny_jit_fp16.pt"])
-@settings(max_examples=15, **HERE)
+@settings(max_examples=12, **HERE)
 @given(chosen=st.data())
 def test_tensors_of_other_names_and_shapes_load_or_are_refused(tmp_path, name, chosen):
     tensors = dict(formats.read_state_dict(GOLDEN / name))
@@ -118,10 +129,10 @@ def test_tensors_of_other_names_and_shapes_load_or_are_refused(tmp_path, name, c
             tensors[key] = np.zeros((), array.dtype)
     path = tmp_path / "changed.safetensors"
     formats.write_safetensors(path, tensors, {})
-    try:
-        module, variables = clip.load(path)
-    except UserError:
+    loaded, refusal = answer(clip.load, path)
+    if refusal:
         return
+    module, variables = loaded
     assert module.config.embed_dim > 0
     assert "visual" in variables["params"]
 
@@ -140,7 +151,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff", "bmp"])
-@settings(max_examples=25, **HERE)
+@settings(max_examples=10, **HERE)
 @given(chosen=st.data())
 def test_a_damaged_image_is_read_or_refused(photos, suffix, chosen):
     pixels = np.random.default_rng(1).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -151,16 +162,14 @@ def test_a_damaged_image_is_read_or_refused(photos, suffix, chosen):
     config = config_lib.default_config()
     config.data.source, config.data.dir, config.protocol = "folder", str(photos), "paper"
     config.data.workers = 1
-    try:
-        dataset = data.load(config_lib.resolve(config), 32)
-        images = dataset.train.fetch(np.arange(len(dataset.train)))
-    except UserError as error:
-        assert str(path) in str(error)
-    else:
-        assert images.shape[0] == 5
-        assert images.dtype == np.uint8
-    finally:
-        path.unlink()
+    dataset, refusal = answer(data.load, config_lib.resolve(config), 32)
+    path.unlink()
+    if refusal:
+        assert str(path) in refusal
+        return
+    images = dataset.train.fetch(np.arange(len(dataset.train)))
+    assert images.shape[0] == 5
+    assert images.dtype == np.uint8
 
 
 def test_the_strategies_reach_both_answers(tmp_path):

@@ -61,6 +61,8 @@ def set_up_process() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.WARNING)
+    # What Orbax logs as an error, with a traceback from a thread of its own, it raises as well.
+    logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))
 

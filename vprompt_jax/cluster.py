@@ -43,7 +43,9 @@ def _integer(name: str, default: str | None = None) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"the environment variable {name}={text!r} must be a whole number") from None
+        raise UserError(
+            f"the environment variable {name}={text!r} must be a whole number"
+        ) from None
 
 
 def join() -> None:

@@ -251,7 +251,9 @@ def _checked_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
         accepted = {float: (int, float), tuple: (tuple, list)}.get(wanted, wanted)
         # A bool is an int to Python, and never meant as one.
         if not isinstance(value, accepted) or isinstance(value, bool):
-            raise UserError(f"config.{key}={reprlib.repr(value)}: must be of type {wanted.__name__}")
+            raise UserError(
+                f"config.{key}={reprlib.repr(value)}: must be of type {wanted.__name__}"
+            )
         try:
             parent[field] = wanted(value)
         except OverflowError as error:

@@ -1,13 +1,15 @@
 """`fit` from a config to result.json: every method, resuming, and what it refuses."""
 
 import json
+import shutil
 
-import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import leaves_by_path
+from tests.conftest import TINY, leaves_by_path, random_tensors
 from vprompt_jax import methods
+from vprompt_jax.clip import formats
 from vprompt_jax.errors import UserError
 from vprompt_jax.train import fit, loop
 from vprompt_jax.train.run import load_run
@@ -116,26 +118,48 @@ def test_another_config_in_the_same_workdir_is_refused_with_the_difference(tiny_
         fit(tiny_config, tmp_path)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tiny_config, tmp_path, caplog):
-    fit(tiny_config, tmp_path)
-    newest = tmp_path / "checkpoints" / "12"
-    for file in newest.rglob("*"):
-        if file.is_file() and file.stat().st_size:
-            file.write_bytes(b"\0" * 10)
-    run, _ = load_run(tmp_path)
-    state = loop.restore(run, loop.Checkpoints(tmp_path / "checkpoints", run.identity)).state
-    assert int(state.step) == 6
-    assert "step 12 cannot be read" in caplog.text
-
-
-def test_a_loss_that_is_not_finite_stops_with_what_to_change(tiny_config, tmp_path, monkeypatch):
+def test_other_weights_or_data_under_the_same_names_are_refused(tiny_config, tmp_path, tiny_path):
+    """The config, a path, is the same: the files it names are not."""
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(tiny_path, weights)
+    shutil.copy(tiny_path.with_suffix(".json"), weights.with_suffix(".json"))
+    tiny_config.model.checkpoint = str(weights)
     tiny_config.method.name = "vp"
-    monkeypatch.setattr(
-        loop, "mean", lambda sums: {**{k: float("nan") for k in jax.device_get(sums)}}
-    )
-    with pytest.raises(UserError, match="loss is nan at step 3: lower the learning rate"):
-        fit(tiny_config, tmp_path)
-    assert not (tmp_path / "result.json").exists()
+    tiny_config.optim.epochs = 1
+    fit(tiny_config, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    formats.write_safetensors(weights, random_tensors(TINY, seed=1), {})
+    with pytest.raises(UserError, match=r"another run:\n  weights: [0-9a-f]{12}"):
+        fit(tiny_config, tmp_path / "run")
+
+
+def test_no_epochs_evaluate_the_start(tiny_config, tmp_path):
+    tiny_config.optim.epochs = 0
+    tiny_config.prompt.init = "zeros"
+    result = fit(tiny_config, tmp_path)
+    assert result["steps"] == 0
+    assert result["trainable_parameters"] == PARAMETERS["adavipro"]
+    assert result["test_accuracy"] == result["test_accuracy_best_val"]
+    assert result["test_accuracy"] == result["zero_shot_accuracy"]  # a prompt of zeros
+
+
+def test_splits_and_batches_smaller_than_the_number_of_devices(tiny_config, tmp_path):
+    """Four devices; three training images in batches of two, two test images."""
+    rng = np.random.default_rng(0)
+    for split, per_class in (("train", (2, 1)), ("test", (1, 1))):
+        for name, count in zip(("cat", "dog"), per_class, strict=True):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    tiny_config.data.source, tiny_config.data.dir = "folder", str(tmp_path / "photos")
+    tiny_config.protocol = "paper"
+    tiny_config.optim.batch_size = 2
+    result = fit(tiny_config, tmp_path / "run")
+    assert result["split_sizes"] == {"train": 3, "val": 0, "test": 2}
+    assert result["steps"] == 2 * 2
+    assert result["test_accuracy"] in (0, 0.5, 1)
 
 
 def test_sizes_that_do_not_fit_the_tower_are_refused(tiny_config, tmp_path):

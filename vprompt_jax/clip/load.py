@@ -1,7 +1,7 @@
 """`load`: a checkpoint's file, folder or public name -> a model and its weights."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,7 @@ def open_checkpoint(
         titles = "; ".join(f.title for f in FAMILIES)
         raise UserError(f"{path} holds {some}, which is in no layout known here ({titles})")
     tensors = family.bare(tensors)
-    try:
-        config, notice = _configure(path, family, tensors, told_by_name, given)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    config, notice = _fitting(path, _configure, path, family, tensors, told_by_name, given)
     return Opened(path, family, tensors, config, notice)
 
 
@@ -153,6 +150,17 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
         return CLIPConfig(**told), notice
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _fitting(path: Path, convert: Callable, *args):
+    """Tensors of any names and shapes can come in: those that do not fit are the user's matter."""
+    try:
+        return convert(*args)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # of NumPy's, Flax's and Python's, according to what is wrong
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(f"the tensors in {path} do not make up a CLIP: {reason}") from error
 
 
 def load(
@@ -197,16 +205,15 @@ def load(
         positions.check_resolution(config, image_resolution)
     if dtype is None:
         dtype = stored_dtype(opened.tensors)
-    try:
-        flat = to_variables(
-            opened.tensors,
-            variable_shapes(config),
-            opened.family,
-            # Vectors are tiny, and normalisation wants full precision.
-            lambda array: np.asarray(array, np.float32 if array.ndim < 2 else dtype),
-        )
-    except UserError as error:
-        raise UserError(f"{opened.path}: {error}") from error
+    flat = _fitting(
+        opened.path,
+        to_variables,
+        opened.tensors,
+        _fitting(opened.path, variable_shapes, config),
+        opened.family,
+        # Vectors are tiny, and normalisation wants full precision.
+        lambda array: np.asarray(array, np.float32 if array.ndim < 2 else dtype),
+    )
     if image_resolution is not None and image_resolution != config.image_resolution:
         side = image_resolution // config.downscale
         for name, array in flat.items():

@@ -63,7 +63,7 @@ class Run:
         params = self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
         tower = self.frozen["params"]["clip"]["visual"]
         if tuned := tuning.selected(tower, self.config.tune.weights):
-            params["tune"] = jax.tree.map(lambda w: jnp.array(w, jnp.float32), tuned)
+            params["tune"] = jax.tree.map(lambda w: np.array(w, np.float32), jax.device_get(tuned))
         if self.model.head == "mapping":
             sources = self.frozen["params"]["clip"]["classifier"]["bias"].shape[0]
             drawn = mapping.random_map(self.config.seed, self.classes, sources)
@@ -114,7 +114,8 @@ class Run:
         zero = np.zeros((), np.int32)
         norms = {part: np.zeros((), np.float32) for part in moving}
         state = TrainState(zero, params, self.optimizer().init(moving), zero, norms)
-        return jax.device_put(state, pipeline.replicated_sharding())
+        # From the host: an array of this process's devices cannot be put on those of others.
+        return jax.device_put(jax.device_get(state), pipeline.replicated_sharding())
 
 
 def load_clip(config) -> tuple[CLIP, dict]:
@@ -162,7 +163,7 @@ def run_around(
         classes=len(class_names),
         model=model,
         frozen=jax.device_put(frozen, pipeline.replicated_sharding()),
-        root=jax.device_put(keys.root(config.seed), pipeline.replicated_sharding()),
+        root=jax.jit(keys.root, out_shardings=pipeline.replicated_sharding())(config.seed),
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         identity=made_of,

@@ -1,10 +1,12 @@
 """Saves and restores where a run stands, with Orbax."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -17,10 +19,9 @@ class Checkpoints:
     """The newest two saves of a run.
 
     A save is a tree of arrays (train state, best parameters on the validation split so far) and a
-    record (plain JSON): the run's identity, a checksum of the arrays, and what the caller adds. A
-    save is written beside the others and then renamed, so one that does not finish leaves the
-    older ones alone. The frozen weights are not saved; with several processes the folder must be
-    one that all of them share.
+    record (plain JSON): the run's identity, checksums, and what the caller adds. A save is written
+    beside the others and then renamed, so one that does not finish leaves the older ones alone.
+    The frozen weights are not saved. Several processes need a folder that all of them share.
     """
 
     def __init__(self, directory: Path, identity: Mapping[str, Any]):
@@ -48,11 +49,13 @@ class Checkpoints:
         """
         if step == self.latest():
             return
+        arrays = jax.device_get(arrays)  # with several processes, a device's copy is no global one
         record = {
             **record,
             "identity": self._identity,
-            "checksum": identity_lib.of_arrays(arrays),
+            "arrays": identity_lib.of_arrays(arrays),
         }
+        record["checksum"] = _checksum(record)
         try:
             self._manager.save(
                 step,
@@ -70,19 +73,21 @@ class Checkpoints:
           template: a tree of the same structure, shapes and dtypes.
 
         Returns:
-          The arrays and the record.
+          The arrays, on the host, and the record.
 
         Raises:
           UserError: if the save is of another identity, or there are saves and none can be read.
         """
-        problems = []
+        problems, template = [], jax.device_get(template)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 record = self._read(step, record=ocp.args.JsonRestore())["record"]
+                if record.pop("checksum") != _checksum(record):
+                    raise ValueError("the record does not have its checksum")
                 changed = _difference(record["identity"], self._identity)
                 if not changed:
                     arrays = self._read(step, arrays=ocp.args.StandardRestore(template))["arrays"]
-                    if identity_lib.of_arrays(arrays) != record["checksum"]:
+                    if identity_lib.of_arrays(arrays) != record["arrays"]:
                         raise ValueError("the arrays do not have their checksum")
             except Exception as error:  # whatever damage makes of Orbax and of JSON
                 logging.warning("checkpoint of step %d cannot be read: %s", step, error)
@@ -102,7 +107,7 @@ class Checkpoints:
         )  # fmt: skip
 
     def forget_after(self, step: int) -> None:
-        """Deletes the saves after `step`: damaged ones, which would stand in the way of new ones."""
+        """Deletes the saves after `step`: damaged ones, in the way of new ones."""
         for damaged in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(damaged)
 
@@ -127,6 +132,10 @@ class Checkpoints:
             f"{(str(error) or repr(error)).splitlines()[0]}; the older ones are intact: make room, "
             "or mend the disk, and give the same command again"
         )
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -66,9 +66,11 @@ def check(run, state, saved: int | None) -> None:
     if run.model.mask is not None:
         parts.append(f"temperature {float(run.temperature(jnp.int32(step - 1))):.4g}")
     listed = "\n  ".join(parts)
-    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
+    kept = (
+        "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
+    )
     raise UserError(
-        f"{bad} steps in a row up to step {step} had a loss or gradient that is not finite "
+        f"{bad} steps in a row up to step {step} had a loss, gradient or update that is not finite "
         f"(config.optim.max_bad_steps={run.config.optim.max_bad_steps}):\n  {listed}\n"
         "lower the learning rate (config.prompt.learning_rate, config.mask.learning_rate, "
         "config.head.learning_rate), lengthen the warm-up or set config.mask.temperature_min; "

@@ -98,12 +98,12 @@ def restore(run: Run, checkpoints: Checkpoints) -> Progress:
     if checkpoints.latest() is None:
         return Progress(state, best)
     arrays, record = checkpoints.restore({"state": state, "best": best.as_tree()})
-    best = Best(
-        arrays["best"]["params"], float(arrays["best"]["accuracy"]), int(arrays["best"]["step"])
-    )
+    arrays = jax.device_put(arrays, pipeline.replicated_sharding())
+    state, kept = arrays["state"], arrays["best"]
+    best = Best(kept["params"], float(kept["accuracy"]), int(kept["step"]))
     pending = {name: np.float32(total) for name, total in record["pending"].items()}
     clock = _Clock(record["clock"]["seconds"], record["clock"]["images"])
-    return Progress(arrays["state"], best, pending or None, clock, record["seconds"])
+    return Progress(state, best, pending or None, clock, record["seconds"])
 
 
 def _save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:

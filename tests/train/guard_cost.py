@@ -1,0 +1,63 @@
+"""What undoing bad steps costs: pairs of steps with and without the guard, in random order.
+
+python -m tests.train.guard_cost CHECKPOINT [PAIRS [BATCH]]
+
+CHECKPOINT is a file, or the name of an embedded model (mini-clip-rn).
+"""
+
+import random
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from tests.train.trajectory import small_config
+from vprompt_jax.data import pipeline
+from vprompt_jax.train import guard, step
+from vprompt_jax.train.assemble import assemble
+
+
+def main(checkpoint: str, pairs: str = "100", batch_size: str = "64") -> None:
+    run = assemble(small_config(checkpoint))
+    batch = pipeline.to_devices(
+        next(
+            pipeline.train_batches(
+                run.dataset.train, batch_size=int(batch_size), epochs=1, seed=0, start=0, workers=1
+            )
+        )
+    )
+    keep_finite = guard.keep_finite
+    steps = {}
+    for name in ("with", "without"):
+        if name == "without":
+            guard.keep_finite = lambda before, after, sums: (
+                after,
+                {**sums, "skipped": jnp.float32(0)},
+            )
+        steps[name] = step.make_train_step(run.model, run.optimizer(), run.temperature)
+        steps[name](run.initial_state(), run.frozen, run.root, batch)  # compiles
+        guard.keep_finite = keep_finite
+    states = {name: run.initial_state() for name in steps}
+
+    def seconds(name: str) -> float:
+        begun = time.perf_counter()
+        states[name], _ = steps[name](states[name], run.frozen, run.root, batch)
+        jax.block_until_ready(states[name])
+        return time.perf_counter() - begun
+
+    order, times = random.Random(0), {"with": [], "without": []}
+    for _ in range(int(pairs)):
+        for name in order.sample(["with", "without"], 2):
+            times[name].append(seconds(name))
+    middle = {name: statistics.median(t) for name, t in times.items()}
+    ratios = sorted(a / b for a, b in zip(times["with"], times["without"], strict=True))
+    print(
+        f"median step {1e3 * middle['with']:.2f} ms with and {1e3 * middle['without']:.2f} ms "
+        f"without the guard; median of the paired ratios {statistics.median(ratios):.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
