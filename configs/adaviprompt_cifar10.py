@@ -1,6 +1,8 @@
 """AdaViPro on CIFAR-10 with CLIP ViT-B/32, as published (arXiv 2403.13282, section 4).
 
-    python launch.py --config configs/adaviprompt_cifar10.py --config.model.checkpoint=ViT-B-32.pt
+    python launch.py --config configs/adaviprompt_cifar10.py
+
+CLIP's weights are downloaded at the first run, and so is CIFAR-10, by TFDS.
 
 On local photographs (train/CLASS/*.jpg, test/CLASS/*.jpg) instead of TFDS:
 
@@ -17,7 +19,7 @@ def get_config():
     c = default_config()
     c.name = "adaviprompt_cifar10"
     c.protocol = "paper"
-    c.model.checkpoint = "ViT-B-32.pt"  # OpenAI's file
+    c.model.checkpoint = "ViT-B/32"  # OpenAI's, by name
     c.data.source = "tfds"
     c.data.name = "cifar10"
     c.method.name = "adavipro"

@@ -13,11 +13,23 @@ from vprompt_jax import config as config_lib
 from vprompt_jax import sweep
 from vprompt_jax.build import build
 from vprompt_jax.clip import CLIP
-from vprompt_jax.clip.variants import VIT_B_32
+from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
 from vprompt_jax.errors import UserError
 from vprompt_jax.zoo.pretrain import TOWERS
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))  # those of sweeps/: test_sweep.py
+# The architectures of checkpoints that configs name otherwise.
+TOWER_OF = {
+    "google/vit-large-patch16-224-in21k": "supervised ViT-L/16",
+    "timm/resnet101.tv_in1k": "supervised ResNet-101",
+}
+
+
+def tower_of(checkpoint: str):
+    """The architecture that a config's checkpoint has."""
+    if checkpoint.startswith("mini-clip-"):
+        return TOWERS[checkpoint.removeprefix("mini-clip-")]
+    return VARIANTS[TOWER_OF.get(checkpoint, checkpoint)]
 
 
 def load_config(path):
@@ -33,8 +45,7 @@ def test_every_shipped_config_builds(path):
     assert base.name == path.stem
     for config in sweep.expand(base).values() if base.sweep else [base]:
         resolved = config_lib.resolve(config)
-        name = config.model.checkpoint
-        tower = TOWERS[name.removeprefix("mini-clip-")] if name.startswith("mini-") else VIT_B_32
+        tower = tower_of(config.model.checkpoint)
         model = build(resolved, CLIP(tower), abstract_variables(tower), 10)
         jax.eval_shape(model.init_trained, jax.random.key(0))
 

@@ -143,6 +143,8 @@ def default_config() -> ml_collections.ConfigDict:
     c.log = ml_collections.ConfigDict()
     c.log.every_steps = 50
 
+    c.profile = 0  # steps, from the tenth on, to trace into the workdir (TensorBoard, Perfetto)
+
     # Runs of a sweep: (name, ((key, value), ...)) each, keys as on the command line.
     c.sweep = ()
     return c.lock()
@@ -206,6 +208,7 @@ _RANGES = {
     "eval.every_epochs": (1, 2**31 - 1),
     "checkpoint.every_steps": (1, 2**31 - 1),
     "log.every_steps": (1, 2**31 - 1),
+    "profile": (0, 1000),
 }
 # Sections whose first key switches them off, with the value that does.
 _OFF = {

@@ -1,7 +1,9 @@
 """Activation prompts, preference of layers: accuracy over the position of one prompt.
 
 python launch.py --config configs/sweeps/ap_layer.py            (ViT-B/32 and RN50, CIFAR-10)
-python launch.py --config configs/sweeps/ap_layer.py:mini       (the embedded ResNet)
+python launch.py --config configs/sweeps/ap_layer.py:mini       (the embedded ResNet and ViT)
+
+The report puts mean attention distance and CKA with the last features beside the accuracies.
 """
 
 from configs.sweeps import common
@@ -19,8 +21,10 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.protocol = "val"
         c.optim.epochs = 100
-        c.sweep = grid({"model.checkpoint": ("ViT-B-32.pt",)} | _positions(12))
-        c.sweep += grid({"model.checkpoint": ("RN50.pt",)} | _positions(16))
+        towers, seeds = {"ViT-B/32": 12, "RN50": 16}, (0,)
     else:
-        c.sweep = grid(_positions(3), common.SEEDS)
+        towers, seeds = {"mini-clip-vit": 6, "mini-clip-rn": 3}, common.SEEDS
+    for tower, depth in towers.items():
+        kinds = {"model.checkpoint": (tower,), "ap.shape": ("full", "channel")}
+        c.sweep += grid(kinds | _positions(depth), seeds)
     return c

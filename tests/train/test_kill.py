@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "seconds_to_first_step", "input_wait")
 CONFIG = """
 from vprompt_jax.config import default_config
 

@@ -15,7 +15,7 @@ from vprompt_jax.report.results import Groups, Record, Setting, accuracies, devi
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_MARKERS = "osD^vPX"  # seven and eight: 56 different looks
+MARKERS = "osD^vPX"  # seven and eight: 56 different looks
 _DASHES = ("-", "--", ":", "-.")
 
 # Keys that are numbers, in whose order accuracy is drawn, with the axis' label.
@@ -55,7 +55,7 @@ def _styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
         look = number if single else methods.index(method)
         styles[setting] = dict(
             color=COLOURS[look % len(COLOURS)],
-            marker=_MARKERS[look % len(_MARKERS)],
+            marker=MARKERS[look % len(MARKERS)],
             linestyle=_DASHES[number % len(_DASHES)],
         )
     return styles
@@ -136,7 +136,7 @@ def parameters(groups: Groups) -> Figure:
         means = [100 * accuracies(g).mean() for g in members]
         bars = [100 * deviation(accuracies(g)) for g in members]
         axes.errorbar(counts, means, bars, linestyle="none", capsize=3, alpha=0.8,
-                      marker=_MARKERS[i % len(_MARKERS)], color=COLOURS[i % len(COLOURS)],
+                      marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
                       label=tables.method_name(method))  # fmt: skip
     # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
     axes.set_xscale("symlog", linthresh=100)

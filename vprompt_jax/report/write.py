@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vprompt_jax import adapted, data
 from vprompt_jax.errors import UserError
-from vprompt_jax.report import figures, gallery, page, results, tables
+from vprompt_jax.report import figures, gallery, layers, page, results, tables
 from vprompt_jax.report.results import Groups, Record
 
 _MOST_PROMPTS = 12  # shown in pictures
@@ -51,6 +51,10 @@ def write(
         pictures.append(("parameters", figures.parameters(groups), caption))
         if (figure := figures.curves(groups)) is not None:
             pictures.append(("curves", figure, "Training, mean over seeds."))
+        if by_tower := layers.measured(records):
+            shown.append(layers.table(by_tower))
+            caption = "Where the frozen tower's features are global, beside AP's accuracy."
+            pictures.append(("layers", layers.figure(by_tower), caption))
         pictures += _galleries(groups)
     written = []
     for name, figure, _ in pictures:

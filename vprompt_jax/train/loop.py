@@ -13,9 +13,10 @@ import tqdm
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.errors import Interrupted
-from vprompt_jax.train import guard, label_map, metrics, probe
+from vprompt_jax.train import guard, label_map, metrics, pictures, probe
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.checkpoint import Checkpoints
+from vprompt_jax.train.clock import Clock, Trace
 from vprompt_jax.train.evaluate import evaluate, mean
 from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
@@ -44,33 +45,16 @@ class Outcome:
     Attributes:
       params: of the last step.
       best: on val.
-      images_per_second: over all processes that worked on the run; None if too few steps ran.
+      clock: of the steps.
       earlier_seconds: that earlier processes worked on the run, up to the save it goes on from.
       eval_step: compiled once.
     """
 
     params: Any
     best: Best
-    images_per_second: float | None
+    clock: Clock
     earlier_seconds: float
     eval_step: Any
-
-
-@dataclasses.dataclass
-class _Clock:
-    """Time spent in steps alone, without a process's first one, which compiles."""
-
-    seconds: float = 0.0
-    images: int = 0
-    since: float | None = None
-
-    def start(self):
-        self.since = time.monotonic()
-
-    def stop(self):
-        if self.since is not None:
-            self.seconds += time.monotonic() - self.since
-        self.since = None
 
 
 @dataclasses.dataclass
@@ -87,7 +71,7 @@ class Progress:
     state: TrainState
     best: Best
     pending: Sums | None = None
-    clock: _Clock = dataclasses.field(default_factory=_Clock)
+    clock: Clock = dataclasses.field(default_factory=Clock)
     seconds: float = 0.0
 
 
@@ -102,7 +86,7 @@ def restore(run: Run, checkpoints: Checkpoints) -> Progress:
     state, kept = arrays["state"], arrays["best"]
     best = Best(kept["params"], float(kept["accuracy"]), int(kept["step"]))
     pending = {name: np.float32(total) for name, total in record["pending"].items()}
-    clock = _Clock(record["clock"]["seconds"], record["clock"]["images"])
+    clock = Clock(**record["clock"])
     return Progress(state, best, pending or None, clock, record["seconds"])
 
 
@@ -111,7 +95,7 @@ def _save(checkpoints: Checkpoints, step: int, progress: Progress, since: float)
     record = {
         # A float32 goes through JSON and back unchanged.
         "pending": {name: float(total) for name, total in pending.items()},
-        "clock": {"seconds": progress.clock.seconds, "images": progress.clock.images},
+        "clock": progress.clock.as_record(),
         "seconds": progress.seconds + time.monotonic() - since,
     }
     checkpoints.save(step, {"state": progress.state, "best": progress.best.as_tree()}, record)
@@ -134,7 +118,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     eval_step = make_eval_step(run.model)
     if run.steps == 0:
         params = run.initial_state().params
-        return Outcome(params, Best(params), None, 0.0, eval_step)
+        return Outcome(params, Best(params), Clock(), 0.0, eval_step)
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
     at = restore(run, checkpoints)
     start = int(at.state.step)
@@ -172,13 +156,15 @@ def train(run: Run, workdir: Path) -> Outcome:
         start = run.steps
     count_step = label_map.make_count_step(run.model, len(run.dataset.class_names))
     clock, stops = at.clock, False
+    trace = Trace(workdir / "profile", start, config.profile)
     with Interrupts() as interrupts:
         for step in range(start + 1, run.steps + 1):
             if label_map.is_due(run, step - 1):
                 at.state = label_map.assigned(count_step, run, at.state)
-            at.state, sums = step_fn(
-                at.state, run.frozen, run.root, pipeline.to_devices(next(batches))
-            )
+            trace.before(step)
+            with clock.waiting():
+                batch = pipeline.to_devices(next(batches))
+            at.state, sums = step_fn(at.state, run.frozen, run.root, batch)
             at.pending = sums if at.pending is None else jax.tree.map(jnp.add, at.pending, sums)
             if clock.since is not None:
                 clock.images += config.optim.batch_size
@@ -202,6 +188,7 @@ def train(run: Run, workdir: Path) -> Outcome:
             elif clock.since is None:
                 jax.block_until_ready(at.state)
                 clock.start()
+            trace.after(step, at.state, ends=last or stops)
             if stops:
                 break
     clock.stop()
@@ -213,8 +200,7 @@ def train(run: Run, workdir: Path) -> Outcome:
             f"stopped by SIGTERM after step {step} of {run.steps}, which is saved in {workdir}; "
             "the same command goes on from there"
         )
-    rate = clock.images / clock.seconds if clock.images and clock.seconds > 0 else None
-    return Outcome(at.state.params, at.best, rate, at.seconds, eval_step)
+    return Outcome(at.state.params, at.best, clock, at.seconds, eval_step)
 
 
 def _log(writer, bar, step: int, sums: Sums, run: Run) -> None:
@@ -233,6 +219,10 @@ def _validate(run: Run, eval_step, state: TrainState, step: int, best: Best, wri
     writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
     if not bar.disable:
         bar.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
+        if warning := pictures.collapse(values):
+            bar.write(f"step {step}: {warning}", file=sys.stderr)
+        if shown := pictures.of_run(run, state.params):
+            writer.write_images(step, shown)
     if values["accuracy"] <= best.accuracy:
         return best
     return Best(jax.tree.map(jnp.copy, state.params), values["accuracy"], step)

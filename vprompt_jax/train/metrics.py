@@ -36,10 +36,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     def close(self):
         self.flush()
 
+    def write_images(self, step: int, images):
+        pass  # TensorBoard has them
+
     def _unsupported(self, *args, **kwargs):
         raise NotImplementedError("metrics.jsonl takes scalars")
 
-    write_summaries = write_images = write_videos = write_audios = _unsupported
+    write_summaries = write_videos = write_audios = _unsupported
     write_texts = write_histograms = write_pointcloud = _unsupported
 
 

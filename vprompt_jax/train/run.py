@@ -124,7 +124,9 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         **build.describe(run.model),
         "steps": run.steps,
         "seconds": round(outcome.earlier_seconds + time.time() - started, 2),
-        "images_per_second": outcome.images_per_second,
+        "seconds_to_first_step": outcome.clock.first_step,
+        "images_per_second": outcome.clock.images_per_second,
+        "input_wait": outcome.clock.share_waited,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {
             "python": platform.python_version(),
