@@ -102,7 +102,8 @@ def test_one_step_by_hand(run, train_step):
     expected = params["prompt"]["values"] - 10.0 * gradient
     got = jax.device_get(after.params)["prompt"]["values"]
     scale = np.abs(10.0 * gradient).max()
-    assert np.abs(got - expected).max() < 1e-3 * scale
+    # The prompt itself is rounded: values of 2 to 4 are 2.4e-7 apart.
+    assert np.abs(got - expected).max() < 1e-3 * scale + np.spacing(np.float32(4))
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 1436])
