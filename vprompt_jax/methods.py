@@ -38,34 +38,34 @@ _NO_PARTS = {
 }
 
 
-def _row(summary: str, **parts: Any) -> Method:
+def row(summary: str, **parts: Any) -> Method:
     """A row from its differences to a method without parts, `__` standing for the dot."""
     return Method(summary, _NO_PARTS | {k.replace("__", "."): v for k, v in parts.items()})
 
 
 METHODS: dict[str, Method] = {
-    "tp": _row("text prompts: zero-shot CLIP, nothing is trained"),
-    "vp": _row("visual prompt: pixels around (or on) every image", prompt__template="padding"),
-    "adavipro": _row(
+    "tp": row("text prompts: zero-shot CLIP, nothing is trained"),
+    "vp": row("visual prompt: pixels around (or on) every image", prompt__template="padding"),
+    "adavipro": row(
         "the visual prompt, added per region where the image allows",
         prompt__template="padding",
         mask__kind="adavipro",
     ),
-    "ap": _row("activation prompt: one perturbation inside the tower", ap__positions=(0,)),
-    "ilm": _row(
+    "ap": row("activation prompt: one perturbation inside the tower", ap__positions=(0,)),
+    "ilm": row(
         "visual prompt of a supervised tower, its classes mapped to the target's",
         prompt__template="padding",
         head__kind="mapping",
     ),
-    "linear": _row("linear probe on frozen image features", head__kind="linear"),
-    "full": _row("full fine-tune of the image tower", tune__weights="all"),
-    "norm": _row("scales and biases of the tower's normalisations", tune__weights="norm"),
-    "bitfit": _row("all biases of the tower (BitFit)", tune__weights="bias"),
-    "lora": _row("low-rank additions to the tower's projections (LoRA)", lora__rank=4),
-    "adapter": _row("bottleneck adapters in the tower's residual branches", adapter__width=64),
-    "ssf": _row("a scale and a shift after every layer of the tower (SSF)", ssf__kind="all"),
-    "vpt_shallow": _row("learned tokens before the first block (VPT)", vpt__kind="shallow"),
-    "vpt_deep": _row("learned tokens before every block (VPT)", vpt__kind="deep"),
+    "linear": row("linear probe on frozen image features", head__kind="linear"),
+    "full": row("full fine-tune of the image tower", tune__weights="all"),
+    "norm": row("scales and biases of the tower's normalisations", tune__weights="norm"),
+    "bitfit": row("all biases of the tower (BitFit)", tune__weights="bias"),
+    "lora": row("low-rank additions to the tower's projections (LoRA)", lora__rank=4),
+    "adapter": row("bottleneck adapters in the tower's residual branches", adapter__width=64),
+    "ssf": row("a scale and a shift after every layer of the tower (SSF)", ssf__kind="all"),
+    "vpt_shallow": row("learned tokens before the first block (VPT)", vpt__kind="shallow"),
+    "vpt_deep": row("learned tokens before every block (VPT)", vpt__kind="deep"),
 }
 
 # Defaults of parts, whichever method uses them.
