@@ -118,8 +118,10 @@ def test_runs_that_cannot_be_reported(folders, tmp_path, capsys):
         results.gather(folders)
     with pytest.raises(SystemExit) as stop:
         program.main([str(tmp_path)])
-    assert "error: " in str(stop.value)
-    assert "open holds no finished run" in str(stop.value)
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "open holds no finished run" in message
 
 
 def test_a_folder_of_runs_is_all_of_them(folders, tmp_path):

@@ -21,7 +21,7 @@ def test_the_shipped_model_is_the_one_its_json_describes():
     assert (ZOO / f"{NAME}.safetensors").stat().st_size < 12 * 2**20
     images, labels = glyphs.render_set(640, glyphs.HELD_OUT_FONTS, seed=77)
     # Other renderings than those of the JSON's number, and a fifth as many.
-    measured = pretrain.accuracy(variables, images, labels)
+    measured = pretrain.accuracy(clip.config, variables, images, labels)
     assert abs(measured - notes["accuracy_unseen_renderings"]) < 0.06
 
 
