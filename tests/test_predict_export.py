@@ -138,9 +138,12 @@ def test_the_overlay_shows_image_edges_mask_and_prompted(adapted, images):
 def assert_one_message(capsys, main, arguments, *parts):
     with pytest.raises(SystemExit) as stop:
         main([str(a) for a in arguments])
+    assert stop.value.code == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
     for part in parts:
-        assert str(part) in str(stop.value)
-    assert capsys.readouterr().out == ""
+        assert str(part) in shown.err
 
 
 def test_predict_refuses_bad_input(workdir, files, tmp_path, capsys):

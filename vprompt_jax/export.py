@@ -166,7 +166,7 @@ def load(folder: Path) -> Exported | Adapted:
             f"{folder / 'model.stablehlo'} is damaged, or newer than this jax {jax.__version__} "
             f"(it was made with {about['versions']['jax']}): {error}"
         ) from error
-    weights = jax.device_put(formats.read_state_dict(folder / "weights.safetensors"))
+    weights = jax.device_put(formats.read_arrays(folder / "weights.safetensors"))
     call = jax.jit(exported.call)
     return Exported(about["class_names"], about["input_side"], lambda x: call(weights, x))
 
@@ -181,7 +181,7 @@ def _load_adaptation(folder: Path, about: dict[str, Any]) -> Adapted:
             f"{folder} was trained on other weights than {config.model.checkpoint}: name the right "
             f"file as model.checkpoint in {folder / 'config.json'}"
         )
-    flat = formats.read_state_dict(folder / "adaptation.safetensors")
+    flat = formats.read_arrays(folder / "adaptation.safetensors")
     return Adapted(run, traverse_util.unflatten_dict(flat, sep="/"), about["result"])
 
 

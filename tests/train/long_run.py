@@ -19,7 +19,7 @@ import jax
 from vprompt_jax import config as config_lib
 from vprompt_jax.train import fit
 
-STEPS_PER_EPOCH = 102  # 3234 examples in batches of 32
+STEPS_PER_EPOCH = 100  # 3,200 examples in batches of 32
 
 
 def config(checkpoint: str, epochs: int):
@@ -28,6 +28,7 @@ def config(checkpoint: str, epochs: int):
     c.prompt.size = 4
     c.mask.region = 8
     c.mask.width = 4
+    c.data.few_shot = 320
     c.optim.batch_size = 32
     c.optim.epochs = epochs
     c.optim.warmup_steps = 100

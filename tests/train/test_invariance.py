@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.train.trajectory import EVALUATED
 
 EXAMPLES = 290  # nine steps of 30, one of 20
-WHOLE = 3234  # an epoch: 107 steps of 30, one of 24
+WHOLE = 3234  # 107 steps of 30, one of 24
 # Relative to the largest parameter of a leaf. Sums over devices are added in another order, and
 # the learning rate of 40 enlarges what that changes.
 TOLERANCE = 1e-4

@@ -28,6 +28,7 @@ def get_config():
     c.prompt.size = 4
     c.mask.region = 8
     c.mask.width = 4
+    c.data.few_shot = 320
     c.optim.batch_size = 64
     c.optim.epochs = {epochs}
     c.optim.warmup_steps = 5
@@ -42,7 +43,7 @@ class Driver:
     """Starts runs of one config, and ends them before they are ready."""
 
     def __init__(self, folder: Path, checkpoint: Path, epochs: int, rng: random.Random):
-        self.folder, self.rng, self.last = folder, rng, 51 * epochs
+        self.folder, self.rng, self.last = folder, rng, 50 * epochs
         self.config = folder / "config.py"
         self.config.write_text(CONFIG.format(checkpoint=str(checkpoint), epochs=epochs))
         self.log = folder / "log.txt"

@@ -52,7 +52,7 @@ class Row:
       parameters: trained.
       cost: of the compiled step.
       floor: FLOPs of the forward pass and of the gradient for the activation that training enters
-        the frozen tower with: no method that trains there can do with less.
+        the frozen tower with: no method that trains there can do with less. None without a tower.
       bytes_per_image: sent to the device.
       compilations: programs compiled in three steps.
     """
@@ -61,7 +61,7 @@ class Row:
     batch_size: int
     parameters: int
     cost: Cost
-    floor: float
+    floor: float | None
     bytes_per_image: int
     compilations: int
     _step: Any
@@ -104,17 +104,20 @@ def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workd
     )
     state = run.initial_state()
     rest = (run.frozen, run.root, placed)
-    cost = cost_of(train_step.lower(state, *rest).compile())
     with counted_compilations() as compilations:
         for _ in range(3):
             state, _ = train_step(state, *rest)
+    cost = cost_of(train_step.lower(state, *rest).compile())
     count = sum(leaf.size for leaf in jax.tree.leaves(step_lib.trained(state.params)))
     return Row(
         name=name,
         batch_size=config.optim.batch_size,
         parameters=count,
         cost=cost,
-        floor=floor_flops(run.model, run.frozen, placed["image"]),
+        # A head on cached features has no tower below it.
+        floor=None
+        if run.model.start == clip.config.depth
+        else floor_flops(run.model, run.frozen, placed["image"]),
         bytes_per_image=sum(v.nbytes for v in batch.values()) // config.optim.batch_size,
         compilations=compilations(),
         _step=train_step,
@@ -129,7 +132,8 @@ def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
     count = max(config.optim.batch_size, classes)
     images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     labels = np.arange(count) % classes
-    dataset = from_arrays(images, labels, [f"thing {i}" for i in range(classes)])
+    names = [f"thing {i}" for i in range(classes)]
+    dataset = from_arrays(images, labels, names, test=(images, labels))
     return run_around(
         config, clip, variables, dataset.class_names, ["This is a photo of a {}"],
         dataset=dataset, steps=1000, steps_per_epoch=100,

@@ -69,6 +69,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return {name: _guarded(path, *found[name]) for name in found}
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a file at once; arguments and errors of `read_tensors`."""
+    return {name: tensor.read() for name, tensor in read_tensors(path).items()}
+
+
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one message."""
