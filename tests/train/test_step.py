@@ -62,9 +62,9 @@ def test_frozen_weights_stay_bit_identical_and_trained_parts_move(run, train_ste
 def test_the_state_holds_only_what_is_trained(run):
     state = run.initial_state()
     assert set(state.params) == {"prompt", "mask"}
-    # Parameters and momentum, the step, and the two schedules' counts.
+    # Parameters and momentum, the step, the two schedules' counts, the bad steps, a norm per part.
     trained = sum(x.size for x in jax.tree.leaves(state.params))
-    assert sum(x.size for x in jax.tree.leaves(state)) == 2 * trained + 3
+    assert sum(x.size for x in jax.tree.leaves(state)) == 2 * trained + 3 + 1 + 2
 
 
 def test_one_step_by_hand(run, train_step):
