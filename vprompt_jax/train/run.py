@@ -134,9 +134,10 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         },
     }
     cache.remove(workdir)
+    text = json.dumps(result, indent=2) + "\n"
     if jax.process_index() == 0:
-        replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
-    return result
+        replace(workdir / "result.json", text)
+    return json.loads(text)
 
 
 def load_run(workdir: Path, *, with_data: bool = True, best: bool = False) -> tuple[Run, Any]:
