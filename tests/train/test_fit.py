@@ -30,7 +30,7 @@ def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["method"] == method
     assert result["trainable_parameters"] == PARAMETERS[method]
-    assert result["split_sizes"] == {"train": 3200, "val": 1436, "test": 2880}
+    assert result["split_sizes"] == {"train": 3200, "val": 40, "test": 2880}
     assert result["steps"] == (0 if method == "tp" else 2 * 6)
     assert 0 <= result["test_accuracy"] <= 1
     if method == "tp":
@@ -150,6 +150,7 @@ def test_splits_and_batches_smaller_than_the_number_of_devices(tiny_config, tmp_
                 pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     tiny_config.data.source, tiny_config.data.dir = "folder", str(tmp_path / "photos")
+    tiny_config.data.few_shot = None
     tiny_config.protocol = "paper"
     tiny_config.optim.batch_size = 2
     result = fit(tiny_config, tmp_path / "run")
