@@ -1,0 +1,32 @@
+"""What the loop says of its time, and of masks that have collapsed."""
+
+import time
+
+from vprompt_jax.train import pictures
+from vprompt_jax.train.clock import Clock
+
+
+def test_waiting_counts_only_while_the_clock_runs():
+    clock = Clock()
+    with clock.waiting():
+        time.sleep(0.02)
+    assert clock.waited == 0
+    assert clock.images_per_second is None
+    assert clock.share_waited is None
+    clock.start()
+    with clock.waiting():
+        time.sleep(0.05)
+    time.sleep(0.05)
+    clock.images = 10
+    clock.stop()
+    assert 0.2 < clock.share_waited < 0.8
+    assert clock.images_per_second == 10 / clock.seconds
+    assert clock.first_step > 0
+    assert Clock(**clock.as_record()).waited == clock.waited
+
+
+def test_a_collapsed_mask_is_named():
+    assert "every region is off" in pictures.collapse({"regions_on": 0.0})
+    assert "every region is on" in pictures.collapse({"regions_on": 1.0})
+    assert pictures.collapse({"regions_on": 0.3}) is None
+    assert pictures.collapse({"accuracy": 0.3}) is None
