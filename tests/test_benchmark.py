@@ -20,8 +20,8 @@ def row(tmp_path, method, **keys):
 
 
 def test_no_gradient_of_frozen_weights_and_no_text_is_computed(tmp_path):
-    """A step of VP, and of AP on its cached prefix, within 5 % of the tower's forward pass and input
-    gradient; tuning all weights costs about half as much again."""
+    """VP, and AP on its cached prefix, stay within 5 % of the tower's forward pass and input gradient;
+    tuning all weights costs about half as much again."""
     made = row(tmp_path, "vp")
     assert made.parameters == 3 * (32**2 - 24**2)
     assert made.cost.flops < 1.05 * made.floor

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import math
 import re
 import reprlib
 from typing import Any
@@ -11,16 +10,8 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from vprompt_jax import methods
-from vprompt_jax.adapters import tuning
-from vprompt_jax.adapters.activation import SHAPES as AP_SHAPES
-from vprompt_jax.clip.variants import ACTIVATIONS
-from vprompt_jax.data.augment import AUGMENTATIONS
+from vprompt_jax import config_values, methods
 from vprompt_jax.errors import UserError
-from vprompt_jax.heads import mapping
-from vprompt_jax.model import HEADS
-from vprompt_jax.prompts.edges import EDGES
-from vprompt_jax.prompts.vp import STARTS, TEMPLATES
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -150,80 +141,6 @@ def default_config() -> ml_collections.ConfigDict:
     return c.lock()
 
 
-# Allowed values, and (low, high) ranges with both ends allowed, by key.
-_CHOICES = {
-    "protocol": ("val", "paper"),
-    "model.activation": (None, *ACTIVATIONS),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.matmul_precision": ("default", "high", "highest"),
-    "model.remat": ("none", "dots", "blocks"),
-    "data.source": ("digits", "tfds", "folder", "manifest", "huggingface", "arrays", "given"),
-    "data.templates": ("single", "ensemble"),
-    "data.split": ("official", "vtab"),
-    "data.augment": AUGMENTATIONS,
-    "data.on_bad_image": ("stop", "skip"),
-    "prompt.template": ("none", *TEMPLATES),
-    "prompt.init": STARTS,
-    "mask.kind": ("none", "adavipro"),
-    "mask.edge": tuple(EDGES),
-    "ap.shape": AP_SHAPES,
-    "vpt.kind": ("none", "shallow", "deep"),
-    "ssf.kind": ("none", "all"),
-    "tune.weights": tuning.CHOICES,
-    "head.kind": HEADS,
-    "head.mapping": mapping.KINDS,
-    "head.solver": ("sgd", "lbfgs"),
-    "cache.mode": ("on", "auto", "off"),
-    "cache.dtype": ("float32", "bfloat16", "float16"),
-    "cache.storage": ("memory", "disk"),
-    **{f"{part}.optimizer": methods.OPTIMIZERS for part in methods.PARTS},
-}
-_LARGE = 1e30  # well inside of float32
-_RANGES = {
-    "seed": (0, 2**31 - 1),
-    "data.val_fraction": (0.001, 0.5),
-    "data.test_fraction": (0.001, 0.9),
-    "data.few_shot": (1, 2**31 - 1),
-    "data.split_seed": (0, 2**31 - 1),
-    "data.workers": (1, 256),
-    "prompt.size": (1, 2**16),
-    "mask.region": (1, 2**16),
-    "mask.width": (1, 2**16),
-    "mask.temperature": (1e-30, _LARGE),
-    "mask.temperature_decay": (1e-6, 1),
-    "mask.temperature_min": (0, _LARGE),
-    "vpt.tokens": (1, 2**16),
-    "adapter.width": (0, 2**16),
-    "lora.rank": (0, 2**16),
-    "lora.alpha": (1e-6, _LARGE),
-    **{f"{part}.learning_rate": (0, _LARGE) for part in methods.PARTS},
-    "optim.batch_size": (1, 2**20),
-    "optim.epochs": (0, 10**6),
-    "optim.momentum": (0, 0.999999),
-    "optim.weight_decay": (0, _LARGE),
-    "optim.warmup_steps": (0, 2**31 - 1),
-    "optim.warmup_fraction": (0, 1),
-    "optim.max_bad_steps": (1, 2**31 - 1),
-    "eval.batch_size": (1, 2**20),
-    "eval.every_epochs": (1, 2**31 - 1),
-    "checkpoint.every_steps": (1, 2**31 - 1),
-    "log.every_steps": (1, 2**31 - 1),
-    "profile": (0, 1000),
-}
-# Sections whose first key switches them off, with the value that does.
-_OFF = {
-    "prompt": ("template", "none"),
-    "mask": ("kind", "none"),
-    "ap": ("positions", ()),
-    "vpt": ("kind", "none"),
-    "adapter": ("width", 0),
-    "lora": ("rank", 0),
-    "ssf": ("kind", "none"),
-    "tune": ("weights", "none"),
-    "head": ("kind", "text"),
-}
-
-
 def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
     items: dict[str, Any] = {}
     for key, value in config.items():
@@ -293,14 +210,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             config[section][field] = value
     if not re.fullmatch(r"[^/\\\0.][^/\\\0]{0,199}", config.name):
         raise UserError(f"config.name={config.name!r}: must do as the name of a folder")
-    for key, value in _flat(config).items():
-        if key in _CHOICES and value not in _CHOICES[key]:
-            options = ", ".join(str(o) for o in _CHOICES[key] if o is not None)
-            raise UserError(f"config.{key}={value!r}: choose one of {options}")
-        if key in _RANGES and value is not None:
-            low, high = _RANGES[key]
-            if not low <= value <= high or not math.isfinite(value):
-                raise UserError(f"config.{key}={value!r}: must be between {low} and {high}")
+    config_values.check(_flat(config))
     if config.data.source != "digits":
         key = "name" if config.data.source in ("tfds", "given") else "dir"
         if not config.data[key]:
@@ -309,7 +219,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         raise UserError(
             "config.mask.kind=adavipro needs a prompt to place: set config.prompt.template"
         )
-    for section, (field, off) in _OFF.items():
+    for section, (field, off) in config_values.OFF.items():
         if config[section][field] == off:
             config[section] = ml_collections.ConfigDict({field: off})
     return config.lock()

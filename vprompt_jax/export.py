@@ -173,9 +173,7 @@ def load(folder: Path) -> Exported | Adapted:
 
 def _load_adaptation(folder: Path, about: dict[str, Any]) -> Adapted:
     config = ml_collections.ConfigDict(formats.read_json(folder / "config.json"))
-    run = assemble_for_inference(
-        config, about["class_names"], about["result"]["templates"], 0
-    )
+    run = assemble_for_inference(config, about["class_names"], about["result"]["templates"], 0)
     if _digest(run.frozen) != about["frozen_sha256"]:
         raise UserError(
             f"{folder} was trained on other weights than {config.model.checkpoint}: name the right "

@@ -114,9 +114,7 @@ def run(config, workdir: Path) -> None:
         results.append(result)
         zero_shot = result["zero_shot_accuracy"]
         beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
-        print(
-            f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}", flush=True
-        )
+        print(f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}", flush=True)
     several = len({result["dataset"] for result in results}) > 1
     written = report.write(
         [workdir / name for name in runs], workdir, by_dataset=several, title=config.name

@@ -68,7 +68,8 @@ def test_fresh_adapters_leave_the_tower_bit_identical(towers, pixels, tower):
     expected = plain.features({}, pixels)
     for name in START_AS_THEY_WERE[tower]:
         adapted = Adapted(*towers[tower], **VIT_COUNTS[name][0])
-        np.testing.assert_array_equal(adapted.features(adapted.params(), pixels), expected, name)
+        fresh = adapted.features(adapted.params(), pixels)
+        np.testing.assert_array_equal(fresh, expected, name)
         moved = adapted.features(adapted.params(seed=4), pixels)
         assert np.abs(moved - expected).max() > 1e-4, name
 
@@ -109,7 +110,9 @@ def test_what_cannot_be_merged_is_refused(towers):
     for keys in (dict(adapter__width=4), dict(ap__positions=(1,))):
         adapted = Adapted(*towers["vit"], **keys)
         with pytest.raises(ValueError, match="cannot be folded"):
-            merge.merged(adapted.model, adapted.params(), adapted.frozen["params"]["clip"]["visual"])
+            merge.merged(
+                adapted.model, adapted.params(), adapted.frozen["params"]["clip"]["visual"]
+            )
 
 
 @pytest.mark.parametrize(
@@ -142,9 +145,7 @@ def test_channel_prompts_are_bias_tuning_of_a_normalisation(towers, images, towe
 
 def test_ap_at_the_pixels_is_vp_over_the_whole_image(towers, images):
     ap = Adapted(*towers["vit"], ap__positions=("pixels",))
-    vp = Adapted(
-        *towers["vit"], prompt__template="padding", prompt__size=16, prompt__init="zeros"
-    )
+    vp = Adapted(*towers["vit"], prompt__template="padding", prompt__size=16, prompt__init="zeros")
     values = np.random.default_rng(7).normal(size=(32 * 32, 3)).astype(np.float32)
 
     def by_ap(v):

@@ -80,7 +80,7 @@ def test_the_lbfgs_probe_beats_the_gradient_probe_on_train(tiny_config, tmp_path
     solved = fit(c, tmp_path / "lbfgs")
     assert solved["trainable_parameters"] == by_gradient["trainable_parameters"] == 17 * 10
     assert solved["val_accuracy_best"] > by_gradient["val_accuracy_best"]
-    run, params = load_run(tmp_path / "lbfgs")
+    params = load_run(tmp_path / "lbfgs")[1]
     assert np.abs(params["head"]["dense"]["kernel"]).max() > 0
 
 

@@ -156,6 +156,7 @@ def lowest(entries: Iterable[Where]) -> Where | None:
 def matching(sites: dict[Where, Site], pattern: str) -> tuple[Site, ...]:
     """The layers whose whole name matches a regular expression, in the tower's order."""
     return tuple(
-        site for where, site in sites.items()
+        site
+        for where, site in sites.items()
         if isinstance(where, str) and where != PIXELS and re.fullmatch(pattern, where)
     )

@@ -1,4 +1,4 @@
-"""Beside accuracy over the position of an activation prompt: where the tower's features are global."""
+"""Beside accuracy over the position of an activation prompt: where features are global."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -79,7 +79,7 @@ class Trace:
 
     def after(self, step: int, state: Any, *, ends: bool) -> None:
         """`ends`: whether this was the run's last step."""
-        if self._first is not None and (step == self._last or ends and step >= self._first):
+        if self._first is not None and (step == self._last or (ends and step >= self._first)):
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             self._first = None
