@@ -20,7 +20,7 @@ def row(tmp_path, method, **keys):
 
 
 def test_no_gradient_of_frozen_weights_and_no_text_is_computed(tmp_path):
-    """VP, and AP on its cached prefix, stay within 5 % of the tower's forward pass and input gradient;
+    """VP, and AP on its cached prefix, stay within 5 % of the forward pass and input gradient;
     tuning all weights costs about half as much again."""
     made = row(tmp_path, "vp")
     assert made.parameters == 3 * (32**2 - 24**2)

@@ -23,7 +23,9 @@ def run(monkeypatch, capsys):
         try:
             program.main()
         except SystemExit as stop:
-            return capsys.readouterr().out, stop.code
+            assert stop.code == 1
+            shown = capsys.readouterr()
+            return shown.out, shown.err
         return capsys.readouterr().out, None
 
     return call
