@@ -82,7 +82,7 @@ def test_weights_of_another_tokenizer(tmp_path):
 
 
 def test_missing_and_empty_folders(tmp_path, photos):
-    assert_one_message(on_folder(tmp_path / "none"), str(tmp_path / "none" / "train"))
+    assert_one_message(on_folder(tmp_path / "none"), f"cannot read the folder {tmp_path / 'none'}")
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "test" / "cat").mkdir(parents=True)
     assert_one_message(on_folder(tmp_path), "no images of cat")
