@@ -49,8 +49,10 @@ class Driver:
         self.log = folder / "log.txt"
         self.whole = folder / "whole"
         begun = time.monotonic()
-        assert self.start(self.whole).wait() == 0, self.log.read_text()
-        self.seconds = time.monotonic() - begun
+        process = self.start(self.whole)
+        self._until(process, lambda: self._lines(self.whole))
+        self.start_up = time.monotonic() - begun
+        assert process.wait() == 0, self.log.read_text()
 
     def start(self, workdir: Path) -> subprocess.Popen:
         env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
@@ -65,10 +67,12 @@ class Driver:
         process = self.start(workdir)
         lines, saves = self._lines(workdir), self._saves(workdir)
         if moment == "start-up":
-            self._sleep(process, self.rng.uniform(0, self.seconds / 2))
+            # Before the first new line of metrics, however fast the machine is just now.
+            end = time.monotonic() + self.rng.uniform(0, self.start_up)
+            self._until(process, lambda: time.monotonic() > end or self._lines(workdir) != lines)
         elif moment in ("training", "SIGTERM"):
             self._until(process, lambda: self._lines(workdir) != lines)
-            self._sleep(process, self.rng.uniform(0, 1))
+            self._sleep(process, self.rng.uniform(0, 0.3))
         elif moment == "save":
             self._until(process, lambda: self._saves(workdir) - saves)
             self._sleep(process, self.rng.uniform(0, 0.1))
@@ -116,7 +120,7 @@ def _arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def test_a_run_killed_at_start_up_in_a_save_and_by_sigterm_ends_the_same(tiny_path, tmp_path):
-    driver = Driver(tmp_path, tiny_path, epochs=1, rng=random.Random(0))
+    driver = Driver(tmp_path, tiny_path, epochs=3, rng=random.Random(0))
     workdir = tmp_path / "killed"
     assert driver.interrupt(workdir, "start-up") == -signal.SIGKILL
     assert driver.interrupt(workdir, "SIGTERM") == 128 + signal.SIGTERM
