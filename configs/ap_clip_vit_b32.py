@@ -3,8 +3,7 @@
     python launch.py --config configs/ap_clip_vit_b32.py
 
 The abstract gives no hyper-parameters: position, learning rate and length are ours; sweep the
-position with configs/sweeps/ap_layer.py. This file has been run for a few steps on random weights
-of reduced size only.
+position with configs/sweeps/ap_layer.py. This file has not been run; a test builds its model.
 """
 
 from vprompt_jax.config import default_config

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.model import variables_of
 from vprompt_jax.prompts.edges import EDGES
@@ -86,7 +87,7 @@ class Adapted:
     def on_screen(self, x: np.ndarray) -> np.ndarray:
         """Normalised pixels as a screen shows them; a prompt's values are clipped to 0..1."""
         c = self.run.model.clip.config
-        return np.clip(np.asarray(x) * np.array(c.std) + np.array(c.mean), 0, 1)
+        return on_screen(x, c.mean, c.std)
 
     def inspect(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """What the prompt does to images uint8 [B, h, w, 3].

@@ -1,5 +1,7 @@
 """Puts a method's parts together on a tower, or says why they do not fit it."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from vprompt_jax.adapters import lora, scale_shift, sites, tuning
@@ -29,15 +31,16 @@ def build(config, clip: CLIP, variables: dict, classes: int) -> PromptedCLIP:
     """
     try:
         prompt, mask = _pixel_parts(config, clip.config.image_resolution)
-        found = sites.sites_of(clip, variables)
+        # Walking a large tower takes most of a second; prompts and heads do without.
+        found = functools.cache(lambda: sites.sites_of(clip, variables))
         adapters = _adapters(config, clip, found)
         head = _head(config, clip, variables, classes)
         tuned = tuning.selected(variables["params"]["visual"], config.tune.weights)
     except ValueError as error:
         raise UserError(str(error)) from error
     entries = [site.entry for adapter in adapters.values() for site in adapter.sites]
-    entries += [found[sites.PIXELS].entry] if prompt is not None else []
-    entries += [sites.entry_of_weight(path, found) for path in tuning.paths(tuned)]
+    entries += [sites.PIXELS] if prompt is not None else []
+    entries += [sites.entry_of_weight(path, found()) for path in tuning.paths(tuned)]
     entry = sites.lowest(entries)
     return PromptedCLIP(
         clip,
@@ -66,7 +69,9 @@ def _pixel_parts(config, side: int):
     return prompt, mask
 
 
-def _adapters(config, clip: CLIP, found: dict[sites.Where, sites.Site]) -> dict[str, Any]:
+def _adapters(
+    config, clip: CLIP, found: Callable[[], dict[sites.Where, sites.Site]]
+) -> dict[str, Any]:
     c = config
     is_vit, depth = clip.config.is_vit, clip.config.depth
     made: dict[str, sites.Adapter] = {}
@@ -76,7 +81,7 @@ def _adapters(config, clip: CLIP, found: dict[sites.Where, sites.Site]) -> dict[
             raise ValueError(f"{what} needs a vision transformer; this tower is a ResNet")
 
     if c.ap.positions:
-        made["ap"] = ActivationPrompt(_chosen(c.ap.positions, found, depth), shape=c.ap.shape)
+        made["ap"] = ActivationPrompt(_chosen(c.ap.positions, found(), depth), shape=c.ap.shape)
     if c.vpt.kind != "none":
         needs_vit(f"vpt.kind={c.vpt.kind}")
         if c.ap.positions and c.ap.shape == "full" and set(c.ap.positions) != {depth}:
@@ -85,15 +90,15 @@ def _adapters(config, clip: CLIP, found: dict[sites.Where, sites.Site]) -> dict[
             )
         where = range(depth) if c.vpt.kind == "deep" else (0,)
         patch = 3 * clip.config.vision_patch_size**2
-        made["vpt"] = PromptTokens(tuple(found[i] for i in where), c.vpt.tokens, patch)
+        made["vpt"] = PromptTokens(tuple(found()[i] for i in where), c.vpt.tokens, patch)
     if c.adapter.width:
-        made["adapter"] = Bottleneck(sites.matching(found, ADAPTER_LAYERS), c.adapter.width)
+        made["adapter"] = Bottleneck(sites.matching(found(), ADAPTER_LAYERS), c.adapter.width)
     if c.lora.rank:
         needs_vit(f"lora.rank={c.lora.rank}")
-        made["lora"] = _lora(c.lora, found, clip.config.vision_width)
+        made["lora"] = _lora(c.lora, found(), clip.config.vision_width)
     if c.ssf.kind != "none":
         layers = scale_shift.VIT_LAYERS if is_vit else scale_shift.RESNET_LAYERS
-        made["ssf"] = scale_shift.ScaleShift(sites.matching(found, layers))
+        made["ssf"] = scale_shift.ScaleShift(sites.matching(found(), layers))
     return made
 
 

@@ -82,13 +82,13 @@ PART_DEFAULTS: dict[str, Any] = {
     "mask.temperature_min": 0.0,
     "mask.learning_rate": 1.0,
     "mask.optimizer": "sgd",
-    # LoRA, section 4.2: query and value; alpha at the rank, so that it starts without effect.
+    # LoRA, section 4.2: query and value; alpha equal to the rank, a factor of one.
     "lora.alpha": 4.0,
     "lora.targets": ("q", "v"),
     # VPT's best count lies between 1 and 200 by dataset (appendix); ten is ours.
     "vpt.tokens": 10,
-    # What follows is ours: learning rates were chosen on the validation split of the embedded
-    # digits (docs/methods.md).
+    # What follows is ours. The linear head's learning rate was chosen on the validation split of
+    # the embedded digits; the others are round values, not tuned (docs/methods.md).
     "ap.shape": "full",
     "ap.learning_rate": 1.0,
     "ap.optimizer": "sgd",

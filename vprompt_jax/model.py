@@ -18,6 +18,7 @@ from vprompt_jax.prompts import adavipro
 from vprompt_jax.prompts.vp import VisualPrompt
 
 HEADS = ("text", "linear", "mapping")
+_INSIDE = ("vpt", "ap", "adapter", "lora", "ssf")  # in the order in which they act at one site
 
 
 class PromptedCLIP(nn.Module):
@@ -58,7 +59,7 @@ class PromptedCLIP(nn.Module):
     @property
     def adapters(self) -> list[sites.Adapter]:
         """The adapters there are, in the order in which they act at one site."""
-        every = (self.vpt, self.ap, self.adapter, self.lora, self.ssf)
+        every = (getattr(self, name) for name in _INSIDE)
         return [adapter for adapter in every if adapter is not None]
 
     def __call__(
@@ -128,10 +129,8 @@ class PromptedCLIP(nn.Module):
         x = x + pixels * adavipro.dilate(marks, self.mask.region)
         return x, {"marks": marks, "active": active}
 
-    def features(
-        self, x: jax.Array, *, start: int | None = None, stop: int | None = None
-    ) -> jax.Array:
-        """Image features [B, E] with the adapters acting, or the activation at `stop`.
+    def features(self, x: jax.Array, *, start: int | None = None) -> jax.Array:
+        """Image features [B, E] with the adapters acting.
 
         Args:
           x: normalised pixels [B, R, R, 3], or the activation at `start`.
@@ -140,11 +139,17 @@ class PromptedCLIP(nn.Module):
         if start is None:
             x = tap(sites.PIXELS, x)
         with nn.intercept_methods(interceptor) if self.adapters else contextlib.nullcontext():
-            return self.clip.encode_image(x, start=start, stop=stop, tap=tap)
+            return self.clip.encode_image(x, start=start, tap=tap)
 
     def activation(self, images: jax.Array, position: int) -> jax.Array:
         """The frozen tower's activation at a position, of uint8 images [B, h, w, 3]."""
         return self.clip.encode_image(self.pixels(images), stop=position)
+
+    @property
+    def trained_parts(self) -> list[str]:
+        """Names of the parts beside the tower's own weights that gradients train."""
+        names = [n for n in ("prompt", "mask", *_INSIDE) if getattr(self, n) is not None]
+        return [*names, "head"] if isinstance(self.head, LinearHead) else names
 
     def _touch_trained(self):
         """Creates the trained parts' parameters and nothing of the CLIP's."""

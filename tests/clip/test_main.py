@@ -20,13 +20,16 @@ def run(monkeypatch, capsys):
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["vprompt_jax.clip", *map(str, args)])
+        status = None
         try:
             program.main()
         except SystemExit as stop:
-            assert stop.code == 1
-            shown = capsys.readouterr()
-            return shown.out, shown.err
-        return capsys.readouterr().out, None
+            status = stop.code
+        shown = capsys.readouterr()
+        if status is None:
+            return shown.out, None
+        assert status == 1
+        return shown.out, shown.err
 
     return call
 

@@ -24,8 +24,7 @@ class ActivationPrompt(Adapter):
 
     def _delta(self, site: Site) -> jax.Array:
         shape = site.outputs if self.shape == "full" else site.outputs[-1:]
-        name = "delta_" + str(site.where).replace("/", "_")
-        return self.param(name, nn.initializers.zeros, shape, jnp.float32)
+        return self.param(f"delta_{site.name}", nn.initializers.zeros, shape, jnp.float32)
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x

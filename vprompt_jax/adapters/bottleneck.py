@@ -24,7 +24,7 @@ class Bottleneck(Adapter):
         self.projections = {site.where: self._projections(site) for site in self.sites}
 
     def _projections(self, site: Site) -> tuple[jax.Array, ...]:
-        name, channels = str(site.where).replace("/", "_"), site.outputs[-1]
+        name, channels = site.name, site.outputs[-1]
         zeros, kernel = nn.initializers.zeros, nn.initializers.lecun_normal()
         return (
             self.param(f"{name}_down_kernel", kernel, (channels, self.width)),

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.adapters.sites import Adapter, Site, Where
+from vprompt_jax.initializers import uniform_within
 
 # Dense layers that LoRA knows, with the share of a fused projection's columns.
 TARGETS = {
@@ -42,12 +43,7 @@ class LoRA(Adapter):
             name = f"{site.where.split('/')[0]}_{target}"
             inputs, outputs = site.inputs[-1], site.outputs[-1] // parts
             # The reference's initialisation of A is that of torch's Linear layers.
-            bound = inputs**-0.5
-
-            def uniform(key, shape, bound=bound):
-                return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-            a = self.param(f"{name}_a", uniform, (inputs, self.rank))
+            a = self.param(f"{name}_a", uniform_within(inputs**-0.5), (inputs, self.rank))
             b = self.param(f"{name}_b", nn.initializers.zeros, (self.rank, outputs))
             factors[target] = (a, b)
         return factors

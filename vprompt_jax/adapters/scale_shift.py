@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.adapters.sites import Adapter, Where
+from vprompt_jax.adapters.sites import Adapter, Site, Where
 
 # Every layer with weights (SSF, figure 2).
 VIT_LAYERS = (
@@ -29,9 +29,8 @@ class ScaleShift(Adapter):
             for site in self.sites
         }
 
-    def _vector(self, site, kind: str, init) -> jax.Array:
-        name = f"{str(site.where).replace('/', '_')}_{kind}"
-        return self.param(name, init, site.outputs[-1:], jnp.float32)
+    def _vector(self, site: Site, kind: str, init) -> jax.Array:
+        return self.param(f"{site.name}_{kind}", init, site.outputs[-1:], jnp.float32)
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x

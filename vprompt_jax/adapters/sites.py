@@ -35,6 +35,11 @@ class Site:
     outputs: tuple[int, ...]
     entry: Where
 
+    @property
+    def name(self) -> str:
+        """`where` as a part of parameters' names."""
+        return str(self.where).replace("/", "_")
+
 
 class Adapter(nn.Module):
     """What changes activations of a tower, at the outputs of its sites.
@@ -121,11 +126,11 @@ def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
         jax.eval_shape(
             lambda v, x: clip.apply(v, x, tap=tap, method="encode_image"), variables, images
         )
-    entries = _entries(shapes, clip.config.depth)
+    entries = _entries(shapes)
     return {w: Site(w, *shape, entries[w]) for w, shape in shapes.items()}
 
 
-def _entries(wheres: Iterable[Where], depth: int) -> dict[Where, Where]:
+def _entries(wheres: Iterable[Where]) -> dict[Where, Where]:
     """Where to enter the tower for each site: the position met last before it."""
     entries, below = {}, PIXELS
     for where in wheres:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.adapters.sites import Adapter, Site, Where
+from vprompt_jax.initializers import uniform_within
 
 
 class PromptTokens(Adapter):
@@ -28,11 +29,7 @@ class PromptTokens(Adapter):
     def _tokens(self, site: Site) -> jax.Array:
         width = site.outputs[-1]
         bound = (6.0 / (self.patch_inputs + width)) ** 0.5
-
-        def uniform(key, shape):
-            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-        return self.param(f"tokens_{site.where}", uniform, (self.count, width))
+        return self.param(f"tokens_{site.where}", uniform_within(bound), (self.count, width))
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.clip.formats import Tensors
-from vprompt_jax.clip.variants import VISION_HEADS
+from vprompt_jax.clip.variants import IMAGENET_MEAN, IMAGENET_STD, VISION_HEADS
 from vprompt_jax.errors import UserError
 
 Path = tuple[str, ...]
 Renames = Sequence[tuple[str, str]]
 Fields = dict[str, Any]
+
+# What torch calls a normalisation's statistics, and torchvision's ResNets (OpenAI's, too) a block.
+STATISTICS: Renames = ((r"\.mean$", r".running_mean"), (r"\.var$", r".running_var"))
+RESNET_BLOCKS: Renames = (
+    (r"layer(\d+)_(\d+)\.downsample_conv\.", r"layer\1.\2.downsample.0."),
+    (r"layer(\d+)_(\d+)\.downsample_bn\.", r"layer\1.\2.downsample.1."),
+    (r"layer(\d+)_(\d+)\.", r"layer\1.\2."),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +98,18 @@ def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
     if array.ndim == 4 and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
     return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
+
+
+def without_leading_ones(path: Path, array: np.ndarray) -> np.ndarray:
+    """The class token [1, 1, D] and the positions [1, N, D] of most ViTs without their ones."""
+    if path[-1] == "class_embedding":
+        return array[0, 0]
+    return array[0] if path[-1] == "positional_embedding" else array
+
+
+def plain_vit_from_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    """Both of the above: `to_ours` of a ViT whose token and positions have leading ones."""
+    return from_torch(path, without_leading_ones(path, array))
 
 
 def to_variables(
@@ -175,6 +195,44 @@ def grid(positions: int, name: str) -> int:
             "for images that are not square are not supported"
         )
     return side
+
+
+def vit_tower(width: int, layers: int, patch: int, positions: int, name: str, mlp: int) -> Fields:
+    """The fields of a ViT that shapes tell.
+
+    Args:
+      width: channels.
+      layers: blocks.
+      patch: side in pixels.
+      positions: number of them, the class token's included; `name` is their tensor's.
+      mlp: channels inside the perceptrons.
+
+    Raises:
+      UserError: if the positions are no square.
+    """
+    return dict(
+        image_resolution=grid(positions, name) * patch,
+        vision_layers=layers,
+        vision_width=width,
+        vision_patch_size=patch,
+        vision_mlp_width=None if mlp == 4 * width else mlp,
+    )
+
+
+def supervised_resnet(width: int, blocks: Sequence[int]) -> Fields:
+    """The fields of a ResNet trained on ImageNet, with `width` channels after the stem."""
+    return dict(
+        embed_dim=4 * width * 2 ** (len(blocks) - 1),
+        image_resolution=224,  # any will do; these were trained at 224
+        vision_layers=tuple(blocks),
+        vision_width=width,
+        vision_heads=0,
+        vision_patch_size=None,
+        activation="gelu",  # a ResNet has none of these
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        supervised=True,
+    )
 
 
 def vit_heads(width: int, layers: int, patch: int) -> Fields:

@@ -3,19 +3,22 @@
 import numpy as np
 
 from vprompt_jax.clip.family import (
+    STATISTICS,
     Beside,
     Family,
     Fields,
     Path,
     count,
     from_torch,
-    grid,
     pixel_statistics,
+    plain_vit_from_torch,
     shape_of,
+    supervised_resnet,
     vit_heads,
+    vit_tower,
 )
 from vprompt_jax.clip.formats import Tensors
-from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
 from vprompt_jax.errors import UserError
 
 _ACTIVATIONS = {
@@ -55,13 +58,8 @@ def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
     )
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
     text_mlp = shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    fields: Fields = dict(
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp) | dict(
         embed_dim=shape_of(tensors, "visual_projection.weight", 2)[0],
-        image_resolution=grid(shape_of(tensors, name, 2)[0], name) * patch,
-        vision_layers=layers,
-        vision_width=width,
-        vision_patch_size=patch,
-        vision_mlp_width=None if mlp == 4 * width else mlp,
         context_length=context_length,
         vocab_size=shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0],
         text_width=text_width,
@@ -131,13 +129,8 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
     name = "embeddings.position_embeddings"
     layers = count(tensors, r"encoder\.layer\.(\d+)\.")
     mlp = shape_of(tensors, "encoder.layer.0.intermediate.dense.weight", 2)[0]
-    fields: Fields = dict(
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp) | dict(
         embed_dim=width,
-        image_resolution=grid(shape_of(tensors, name, 3)[1], name) * patch,
-        vision_layers=layers,
-        vision_width=width,
-        vision_patch_size=patch,
-        vision_mlp_width=None if mlp == 4 * width else mlp,
         layer_norm_eps=1e-12,
         supervised=True,
     )
@@ -152,12 +145,6 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
             layer_norm_eps=beside.hugging_face.get("layer_norm_eps", 1e-12),
         )
     return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
-
-
-def _vit_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
-    if path[-1] == "class_embedding":
-        return array[0, 0]
-    return array[0] if path[-1] == "positional_embedding" else from_torch(path, array)
 
 
 VIT_FAMILY = Family(
@@ -179,7 +166,7 @@ VIT_FAMILY = Family(
     ),
     split=("query", "key", "value"),
     configure=_configure_vit,
-    to_ours=_vit_to_ours,
+    to_ours=plain_vit_from_torch,
     prefix=r"^vit\.",
     ignored=r"^(vit\.)?pooler\.",  # a head of models without classifier, not of the tower
 )
@@ -195,20 +182,8 @@ def _configure_resnet(tensors: Tensors, beside: Beside) -> Fields:
             raise UserError("config.json asks for a ResNet whose blocks are not supported")
     stages = count(tensors, r"encoder\.stages\.(\d+)\.")
     width = shape_of(tensors, "embedder.embedder.convolution.weight", 4)[0]
-    fields: Fields = dict(
-        embed_dim=4 * width * 2 ** (stages - 1),
-        image_resolution=224,  # any will do; these were trained at 224
-        vision_layers=tuple(
-            count(tensors, rf"encoder\.stages\.{stage}\.layers\.(\d+)\.") for stage in range(stages)
-        ),
-        vision_width=width,
-        vision_heads=0,
-        vision_patch_size=None,
-        activation="gelu",  # a ResNet has none of these
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        supervised=True,
-    )
+    blocks = [count(tensors, rf"encoder\.stages\.{s}\.layers\.(\d+)\.") for s in range(stages)]
+    fields = supervised_resnet(width, blocks)
     if "classifier.1.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.1.weight", 2)[0]
     return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
@@ -226,8 +201,7 @@ RESNET_FAMILY = Family(
         *((rf"\.conv{i + 1}\.", rf".layer.{i}.convolution.") for i in range(3)),
         *((rf"\.bn{i + 1}\.", rf".layer.{i}.normalization.") for i in range(3)),
         (r"^classifier\.", r"classifier.1."),
-        (r"\.mean$", r".running_mean"),
-        (r"\.var$", r".running_var"),
+        *STATISTICS,
         (r"\.(kernel|scale)$", r".weight"),
     ),
     configure=_configure_resnet,

@@ -5,6 +5,8 @@ import re
 import numpy as np
 
 from vprompt_jax.clip.family import (
+    RESNET_BLOCKS,
+    STATISTICS,
     Beside,
     Family,
     Fields,
@@ -16,6 +18,7 @@ from vprompt_jax.clip.family import (
     rename,
     shape_of,
     vit_heads,
+    vit_tower,
 )
 from vprompt_jax.clip.formats import Tensors
 from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
@@ -25,13 +28,10 @@ _RENAMES = (
     (r"^text\.resblocks_(\d+)", r"transformer.resblocks.\1"),
     (r"^text\.", r""),
     (r"^visual\.resblocks_(\d+)", r"visual.transformer.resblocks.\1"),
-    (r"layer(\d+)_(\d+)\.downsample_conv\.", r"layer\1.\2.downsample.0."),
-    (r"layer(\d+)_(\d+)\.downsample_bn\.", r"layer\1.\2.downsample.1."),
-    (r"layer(\d+)_(\d+)\.", r"layer\1.\2."),
+    *RESNET_BLOCKS,
     (r"\.in_proj\.kernel$", r".in_proj_weight"),
     (r"\.in_proj\.bias$", r".in_proj_bias"),
-    (r"\.mean$", r".running_mean"),
-    (r"\.var$", r".running_var"),
+    *STATISTICS,
     (r"\.(kernel|scale|embedding)$", r".weight"),
 )
 # What OpenCLIP's config may say beside what the shapes say, and the values under which the towers
@@ -119,13 +119,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
         name = "visual.positional_embedding"
         layers = count(tensors, r"visual\.transformer\.resblocks\.(\d+)\.")
         mlp = shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
-        fields |= dict(
-            vision_layers=layers,
-            vision_width=width,
-            vision_patch_size=patch,
-            image_resolution=grid(shape_of(tensors, name, 2)[0], name) * patch,
-            vision_mlp_width=None if mlp == 4 * width else mlp,
-        )
+        fields |= vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
         fields |= vit_heads(width, layers, patch)
     else:
         stages = count(tensors, r"visual\.layer(\d+)\.") - 1

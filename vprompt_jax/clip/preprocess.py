@@ -54,6 +54,13 @@ def normalize(
     return pixels.astype(jnp.float32) * (1.0 / (255.0 * std)) - mean / std
 
 
+def on_screen(
+    x: np.ndarray, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> np.ndarray:
+    """Normalised pixels [..., 3] as a screen shows them, clipped to 0..1; undoes `normalize`."""
+    return np.clip(np.asarray(x) * np.asarray(std) + np.asarray(mean), 0, 1)
+
+
 def preprocess_batch(
     images: jax.Array,
     resolution: int,

@@ -5,19 +5,24 @@ import re
 import numpy as np
 
 from vprompt_jax.clip.family import (
+    RESNET_BLOCKS,
+    STATISTICS,
     Beside,
     Family,
     Fields,
     Path,
     count,
     from_torch,
-    grid,
     pixel_statistics,
+    plain_vit_from_torch,
     shape_of,
+    supervised_resnet,
     vit_heads,
+    vit_tower,
+    without_leading_ones,
 )
 from vprompt_jax.clip.formats import Tensors
-from vprompt_jax.clip.variants import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vprompt_jax.clip.variants import HALF
 from vprompt_jax.errors import UserError
 
 # timm's names of the towers that are the ones here; others can share names and shapes with them.
@@ -45,14 +50,10 @@ def _configure_npz(tensors: Tensors, beside: Beside) -> Fields:
     first = "Transformer/encoderblock_0/"
     mlp = shape_of(tensors, f"{first}MlpBlock_3/Dense_0/kernel", 2)[1]
     query = f"{first}MultiHeadDotProductAttention_1/query/kernel"
-    fields: Fields = dict(
+    layers = count(tensors, r"Transformer/encoderblock_(\d+)/")
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp) | dict(
         embed_dim=width,
-        image_resolution=grid(shape_of(tensors, name, 3)[1], name) * patch,
-        vision_layers=count(tensors, r"Transformer/encoderblock_(\d+)/"),
-        vision_width=width,
         vision_heads=shape_of(tensors, query, 3)[1],
-        vision_patch_size=patch,
-        vision_mlp_width=None if mlp == 4 * width else mlp,
         activation="gelu_tanh",
         layer_norm_eps=1e-6,  # flax's default
         mean=HALF,
@@ -72,13 +73,7 @@ def _npz_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
         return array.reshape(*array.shape[:-2], -1)
     if "out_proj" in path and path[-1] == "kernel":
         return array.reshape(-1, array.shape[-1])
-    return _without_leading_ones(path, array)
-
-
-def _without_leading_ones(path: Path, array: np.ndarray) -> np.ndarray:
-    if path[-1] == "class_embedding":
-        return array[0, 0]
-    return array[0] if path[-1] == "positional_embedding" else array
+    return without_leading_ones(path, array)
 
 
 NPZ_FAMILY = Family(
@@ -109,13 +104,9 @@ def _configure_timm(tensors: Tensors, beside: Beside) -> Fields:
     width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
     layers = count(tensors, r"blocks\.(\d+)\.")
     mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
-    fields: Fields = dict(
+    positions = shape_of(tensors, "pos_embed", 3)[1]
+    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp) | dict(
         embed_dim=width,
-        image_resolution=grid(shape_of(tensors, "pos_embed", 3)[1], "pos_embed") * patch,
-        vision_layers=layers,
-        vision_width=width,
-        vision_patch_size=patch,
-        vision_mlp_width=None if mlp == 4 * width else mlp,
         activation="gelu",
         layer_norm_eps=1e-6,
         supervised=True,
@@ -125,10 +116,6 @@ def _configure_timm(tensors: Tensors, beside: Beside) -> Fields:
     if "pre_logits.fc.weight" in tensors:
         fields["pre_logits"] = shape_of(tensors, "pre_logits.fc.weight", 2)[0]
     return fields | vit_heads(width, layers, patch) | _timm_fields(beside.hugging_face, _TIMM_VIT)
-
-
-def _timm_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
-    return from_torch(path, _without_leading_ones(path, array))
 
 
 TIMM_FAMILY = Family(
@@ -150,27 +137,15 @@ TIMM_FAMILY = Family(
         (r"\.(kernel|scale)$", r".weight"),
     ),
     configure=_configure_timm,
-    to_ours=_timm_to_ours,
+    to_ours=plain_vit_from_torch,
 )
 
 
 def _configure_torchvision(tensors: Tensors, beside: Beside) -> Fields:
     stages = count(tensors, r"layer(\d+)\.") - 1
     width = shape_of(tensors, "conv1.weight", 4)[0]
-    fields: Fields = dict(
-        embed_dim=4 * width * 2 ** (stages - 1),
-        image_resolution=224,  # any will do; these were trained at 224
-        vision_layers=tuple(
-            count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)
-        ),
-        vision_width=width,
-        vision_heads=0,
-        vision_patch_size=None,
-        activation="gelu",  # a ResNet has none of these
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        supervised=True,
-    )
+    blocks = [count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)]
+    fields = supervised_resnet(width, blocks)
     if "fc.weight" in tensors:
         fields["classes"] = shape_of(tensors, "fc.weight", 2)[0]
     return fields | _timm_fields(beside.hugging_face, _TIMM_RESNET)
@@ -181,12 +156,9 @@ TORCHVISION_FAMILY = Family(
     markers=(r"^conv1\.weight$", r"^layer1\.0\.conv1\.weight$"),
     renames=(
         (r"^visual\.", r""),
-        (r"layer(\d+)_(\d+)\.downsample_conv\.", r"layer\1.\2.downsample.0."),
-        (r"layer(\d+)_(\d+)\.downsample_bn\.", r"layer\1.\2.downsample.1."),
-        (r"layer(\d+)_(\d+)\.", r"layer\1.\2."),
+        *RESNET_BLOCKS,
         (r"^classifier\.", r"fc."),
-        (r"\.mean$", r".running_mean"),
-        (r"\.var$", r".running_var"),
+        *STATISTICS,
         (r"\.(kernel|scale)$", r".weight"),
     ),
     configure=_configure_torchvision,

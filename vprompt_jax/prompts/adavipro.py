@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax.initializers import uniform_within
 from vprompt_jax.prompts.edges import EDGES
 
 
@@ -71,11 +72,7 @@ class MaskGenerator(nn.Module):
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's
         initialisation of Conv2d."""
-        bound = (shape[0] * shape[1] * shape[2]) ** -0.5
-
-        def uniform(key, shape):
-            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
+        uniform = uniform_within((shape[0] * shape[1] * shape[2]) ** -0.5)
         kernel = self.param(f"{name}_kernel", uniform, shape)
         return kernel, self.param(f"{name}_bias", uniform, shape[-1:])
 

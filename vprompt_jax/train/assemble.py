@@ -54,6 +54,12 @@ class Run:
         """The same CLIP with its text head and nothing that is trained."""
         return PromptedCLIP(self.model.clip, start=self.model.start)
 
+    @property
+    def parts(self) -> list[str]:
+        """Names of what gradients train."""
+        parts = self.model.trained_parts
+        return parts if self.config.tune.weights == "none" else [*parts, "tune"]
+
     def initial_params(self) -> dict[str, Any]:
         """Fresh parameters by part; those of "tune" are the checkpoint's own.
 
@@ -76,7 +82,7 @@ class Run:
         return optimizer.make(
             {
                 part: (self.config[part].optimizer, self.config[part].learning_rate)
-                for part in trained(self.initial_params())
+                for part in self.parts
             },
             warmup=self._warmup,
             steps=self.steps,
@@ -93,11 +99,10 @@ class Run:
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """Learning rate by trained part at a step."""
+        rates = {part: self.config[part].learning_rate for part in self.parts}
         return {
             part: float(optimizer.schedule(peak, self._warmup, self.steps)(step))
-            for part, peak in (
-                (part, self.config[part].learning_rate) for part in trained(self.initial_params())
-            )
+            for part, peak in rates.items()
         }
 
     def temperature(self, step: jax.Array) -> jax.Array:
@@ -168,7 +173,7 @@ def run_around(
         steps_per_epoch=steps_per_epoch,
         identity=made_of,
     )
-    return run if trained(run.initial_params()) else dataclasses.replace(run, steps=0)
+    return run if run.parts else dataclasses.replace(run, steps=0)
 
 
 def assemble(config, dataset: Dataset | None = None) -> Run:

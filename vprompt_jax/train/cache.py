@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from vprompt_jax.data import pipeline
-from vprompt_jax.data.dataset import Dataset, Split
+from vprompt_jax.data.dataset import Split
 from vprompt_jax.errors import UserError
 from vprompt_jax.model import PromptedCLIP
 from vprompt_jax.train.assemble import Run
+from vprompt_jax.train.evaluate import placed_batches
 from vprompt_jax.train.step import AXIS
 
 _SHARE = 0.5  # of the free memory or disk that a cache may take
@@ -48,7 +48,7 @@ def with_prefix(run: Run, workdir: Path) -> Run:
         return run
     dtype = jnp.dtype(run.config.cache.dtype)
     shape = _activation_shape(run, position)
-    count = sum(len(split) for _, split in _splits(run.dataset))
+    count = sum(len(split) for _, split in run.dataset.splits())
     size = count * int(np.prod(shape)) * dtype.itemsize
     on_disk = run.config.cache.storage == "disk"
     free = shutil.disk_usage(workdir).free if on_disk else psutil.virtual_memory().available
@@ -69,7 +69,7 @@ def with_prefix(run: Run, workdir: Path) -> Run:
     step = _make_activation_step(run.model, position)
     made = {
         name: _cached(run, step, split, _store(workdir, name, len(split), shape, dtype, on_disk))
-        for name, split in _splits(run.dataset)
+        for name, split in run.dataset.splits()
     }
     return dataclasses.replace(
         run,
@@ -87,11 +87,6 @@ def remove(workdir: Path) -> None:
 def _say(text: str) -> None:
     if jax.process_index() == 0:
         print(text, file=sys.stderr)
-
-
-def _splits(dataset: Dataset) -> list[tuple[str, Split]]:
-    named = [(name, getattr(dataset, name)) for name in ("train", "val", "test")]
-    return [(name, split) for name, split in named if split is not None]
 
 
 def _activation_shape(run: Run, position: int) -> tuple[int, ...]:
@@ -121,12 +116,8 @@ def _make_activation_step(model: PromptedCLIP, position: int):
 
 
 def _cached(run: Run, step, split: Split, store: np.ndarray) -> Split:
-    config = run.config
-    batches = pipeline.eval_batches(
-        split, batch_size=config.eval.batch_size, workers=config.data.workers
-    )
-    for batch in batches:
-        made, index = jax.device_get(step(run.frozen, pipeline.to_devices(batch)))
+    for batch in placed_batches(run, split):
+        made, index = jax.device_get(step(run.frozen, batch))
         real = index >= 0
         store[index[real]] = made[real]
     return dataclasses.replace(split, fetch=lambda indices: store[indices])

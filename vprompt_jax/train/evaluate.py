@@ -1,7 +1,7 @@
 """Evaluation over a whole split, each example counted once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,6 +18,15 @@ def mean(sums: dict[str, Any]) -> dict[str, float]:
     return {name: float(total) / count for name, total in sums.items() if name != "count"}
 
 
+def placed_batches(run: Run, split: Split) -> Iterator[dict[str, jax.Array]]:
+    """One pass over a split, each example once, in batches on the devices."""
+    config = run.config
+    batches = pipeline.eval_batches(
+        split, batch_size=config.eval.batch_size, workers=config.data.workers
+    )
+    return map(pipeline.to_devices, batches)
+
+
 def evaluate(eval_step: Callable, params, run: Run, split: Split) -> dict[str, float]:
     """Metrics over a split: accuracy and loss, and the share of regions on where there is a mask.
 
@@ -28,11 +37,7 @@ def evaluate(eval_step: Callable, params, run: Run, split: Split) -> dict[str, f
       split: what to evaluate on.
     """
     total = None
-    config = run.config
-    batches = pipeline.eval_batches(
-        split, batch_size=config.eval.batch_size, workers=config.data.workers
-    )
-    for batch in batches:
-        sums = eval_step(params, run.frozen, run.root, pipeline.to_devices(batch))
+    for batch in placed_batches(run, split):
+        sums = eval_step(params, run.frozen, run.root, batch)
         total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
     return mean(total)

@@ -8,6 +8,7 @@ from vprompt_jax.data import pipeline
 from vprompt_jax.heads import mapping
 from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train.assemble import Run
+from vprompt_jax.train.evaluate import placed_batches
 from vprompt_jax.train.step import AXIS, TrainState, evaluation_places
 
 
@@ -38,13 +39,9 @@ def make_count_step(model: PromptedCLIP, classes: int):
 
 def assigned(count_step, run: Run, state: TrainState) -> TrainState:
     """The state with the classes assigned by what the training images are now taken for."""
-    config = run.config
-    batches = pipeline.eval_batches(
-        run.dataset.train, batch_size=config.eval.batch_size, workers=config.data.workers
-    )
     counts = 0.0
-    for batch in batches:
-        made = count_step(state.params, run.frozen, run.root, pipeline.to_devices(batch))
+    for batch in placed_batches(run, run.dataset.train):
+        made = count_step(state.params, run.frozen, run.root, batch)
         counts = counts + np.asarray(made, np.float64)
     chosen = jax.device_put(mapping.frequency_map(counts), pipeline.replicated_sharding())
     return state.replace(params={**state.params, "mapping": {"label_map": chosen}})

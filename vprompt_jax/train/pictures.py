@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.prompts.adavipro import dilate
 from vprompt_jax.train.assemble import Run
@@ -40,8 +41,10 @@ def of_run(run: Run, params: Any) -> dict[str, np.ndarray]:
     images = run.dataset.val.fetch(indices)
     pixels, after, out = _prompted(model, variables_of(params, run.frozen), images, places)
     c = model.clip.config
-    shown = {"prompt": pixels, "prompted": after}
-    shown = {k: np.clip(np.asarray(v) * c.std + np.asarray(c.mean), 0, 1) for k, v in shown.items()}
+    shown = {
+        "prompt": on_screen(pixels, c.mean, c.std),
+        "prompted": on_screen(after, c.mean, c.std),
+    }
     if model.mask is not None:
         shown["mask"] = np.asarray(dilate(out["marks"], model.mask.region))
     return shown
