@@ -67,7 +67,7 @@ class Driver:
             self._sleep(process, self.rng.uniform(0, self.seconds / 2))
         elif moment in ("training", "SIGTERM"):
             self._until(process, lambda: self._lines(workdir) != lines)
-            self._sleep(process, self.rng.uniform(0, 1))
+            self._sleep(process, self.rng.uniform(0, 0.3))
         elif moment == "save":
             self._until(process, lambda: self._saves(workdir) - saves)
             self._sleep(process, self.rng.uniform(0, 0.1))
@@ -115,7 +115,7 @@ def _arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def test_a_run_killed_at_start_up_in_a_save_and_by_sigterm_ends_the_same(tiny_path, tmp_path):
-    driver = Driver(tmp_path, tiny_path, epochs=1, rng=random.Random(0))
+    driver = Driver(tmp_path, tiny_path, epochs=3, rng=random.Random(0))
     workdir = tmp_path / "killed"
     assert driver.interrupt(workdir, "start-up") == -signal.SIGKILL
     assert driver.interrupt(workdir, "SIGTERM") == 128 + signal.SIGTERM
