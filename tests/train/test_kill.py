@@ -48,8 +48,10 @@ class Driver:
         self.log = folder / "log.txt"
         self.whole = folder / "whole"
         begun = time.monotonic()
-        assert self.start(self.whole).wait() == 0, self.log.read_text()
-        self.seconds = time.monotonic() - begun
+        process = self.start(self.whole)
+        self._until(process, lambda: self._lines(self.whole))
+        self.start_up = time.monotonic() - begun
+        assert process.wait() == 0, self.log.read_text()
 
     def start(self, workdir: Path) -> subprocess.Popen:
         env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
@@ -64,7 +66,9 @@ class Driver:
         process = self.start(workdir)
         lines, saves = self._lines(workdir), self._saves(workdir)
         if moment == "start-up":
-            self._sleep(process, self.rng.uniform(0, self.seconds / 2))
+            # Before the first new line of metrics, however fast the machine is just now.
+            end = time.monotonic() + self.rng.uniform(0, self.start_up)
+            self._until(process, lambda: time.monotonic() > end or self._lines(workdir) != lines)
         elif moment in ("training", "SIGTERM"):
             self._until(process, lambda: self._lines(workdir) != lines)
             self._sleep(process, self.rng.uniform(0, 0.3))
