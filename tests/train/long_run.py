@@ -42,7 +42,7 @@ class Watch(logging.Handler):
     """Samples this process every second, and counts the programs that JAX compiles."""
 
     def __init__(self, workdir: Path):
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.metrics, self.samples, self.compiled = workdir / "metrics.jsonl", [], []
         threading.Thread(target=self._sample, daemon=True).start()
 
@@ -84,7 +84,8 @@ def main(checkpoint: str, workdir: str, epochs: str = "99") -> None:
                 "memory_mib_last_third": max(m for _, m, _ in thirds[1]),
                 "open_files_first_third": max(f for _, _, f in thirds[0]),
                 "open_files_last_third": max(f for _, _, f in thirds[1]),
-                "steps_compiled": sum(name == "step" for _, name in watch.compiled),
+                # "_fun" is what pmap calls whatever it maps.
+                "steps_compiled": sum(name == "_fun" for _, name in watch.compiled),
                 "compiled_after_warm_up": [
                     name for at, name in watch.compiled if steps / 10 < at < steps
                 ],

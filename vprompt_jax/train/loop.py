@@ -30,13 +30,6 @@ class Best:
     accuracy: float = -1.0
     step: int = 0
 
-    def as_tree(self) -> dict[str, Any]:
-        return {
-            "params": self.params,
-            "accuracy": np.asarray(self.accuracy, np.float32),
-            "step": np.asarray(self.step, np.int32),
-        }
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -81,24 +74,25 @@ def restore(run: Run, checkpoints: Checkpoints) -> Progress:
     best = Best(jax.tree.map(jnp.copy, state.params))
     if checkpoints.latest() is None:
         return Progress(state, best)
-    arrays, record = checkpoints.restore({"state": state, "best": best.as_tree()})
+    arrays, record = checkpoints.restore({"state": state, "best": best.params})
     arrays = jax.device_put(arrays, pipeline.replicated_sharding())
-    state, kept = arrays["state"], arrays["best"]
-    best = Best(kept["params"], float(kept["accuracy"]), int(kept["step"]))
+    best = Best(arrays["best"], record["best"]["accuracy"], record["best"]["step"])
     pending = {name: np.float32(total) for name, total in record["pending"].items()}
     clock = Clock(**record["clock"])
-    return Progress(state, best, pending or None, clock, record["seconds"])
+    return Progress(arrays["state"], best, pending or None, clock, record["seconds"])
 
 
 def _save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:
     pending = jax.device_get(progress.pending or {})
     record = {
-        # A float32 goes through JSON and back unchanged.
+        # Any float goes through JSON and back unchanged. Rounded, the best accuracy would no longer
+        # tie with an equal one.
+        "best": {"accuracy": progress.best.accuracy, "step": progress.best.step},
         "pending": {name: float(total) for name, total in pending.items()},
         "clock": progress.clock.as_record(),
         "seconds": progress.seconds + time.monotonic() - since,
     }
-    checkpoints.save(step, {"state": progress.state, "best": progress.best.as_tree()}, record)
+    checkpoints.save(step, {"state": progress.state, "best": progress.best.params}, record)
 
 
 def train(run: Run, workdir: Path) -> Outcome:
