@@ -9,6 +9,7 @@ import pytest
 import vprompt_jax as vp
 from vprompt_jax.clip.locate import ZOO
 from vprompt_jax.zoo import glyphs, pretrain
+from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, plain
 
 NAME = "mini-clip-rn"
 
@@ -16,7 +17,7 @@ NAME = "mini-clip-rn"
 def test_the_shipped_model_is_the_one_its_json_describes():
     notes = json.loads((ZOO / f"{NAME}.json").read_text())
     clip, variables = vp.clip.load(NAME)
-    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == pretrain.TOWERS["rn"]
+    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == TOWERS["rn"]
     assert notes["classes"] == list(glyphs.CLASSES)
     assert (ZOO / f"{NAME}.safetensors").stat().st_size < 12 * 2**20
     images, labels = glyphs.render_set(640, glyphs.HELD_OUT_FONTS, seed=77)
@@ -35,15 +36,30 @@ def test_rendering_is_deterministic_and_covers_all_classes():
 
 def test_every_caption_fits_the_mini_text_tower():
     for glyph in glyphs.CLASSES:
-        tokens = vp.clip.tokenize(glyphs.captions(glyph), pretrain.TOWERS["rn"].context_length)
+        tokens = vp.clip.tokenize(glyphs.captions(glyph), TOWERS["rn"].context_length)
         assert len(np.unique(tokens, axis=0)) == len(tokens)
+
+
+def test_the_vit_sees_one_polarity_first_then_scenes_then_distortions():
+    x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    shown = np.asarray(plain(x))
+    np.testing.assert_allclose(shown, plain(-x), atol=1e-5)  # dark on bright, bright on dark
+    np.testing.assert_allclose(shown.max((1, 2, 3)), 2.0, rtol=1e-6)
+    assert (shown >= -1).all()
+    assert (shown == shown[..., :1]).all()
+    recipe = Recipe(**RECIPES["vit"])  # plain for 2,400 steps, then 1,600 for each ramp
+    stages = {s: tuple(map(float, recipe.stage(s))) for s in (2400, 3200, 4000, 4800, 8000)}
+    expected = {2400: (0, 0), 3200: (0.5, 0), 4000: (1, 0), 4800: (1, 0.5), 8000: (1, 1)}
+    for step, stage in stages.items():
+        np.testing.assert_allclose(stage, expected[step], atol=1e-5)
+    np.testing.assert_allclose(Recipe().stage(600), (1, 0.5), atol=1e-6)
 
 
 @pytest.mark.slow
 def test_pretraining_continues_where_it_stopped(tmp_path, monkeypatch):
     """A run cut in two exports the same weights as a whole one."""
     monkeypatch.setattr(pretrain, "accuracy", lambda *args: 0.0)
-    recipe = pretrain.Recipe(images=1000, steps=4, batch=8)
+    recipe = Recipe(images=1000, steps=4, batch=8)
     pretrain.pretrain(recipe, tmp_path / "whole", "m", save_every=2)
 
     class Cut(Exception):

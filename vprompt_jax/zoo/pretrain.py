@@ -34,73 +34,7 @@ from vprompt_jax.clip.tokenizer import tokenize
 from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.errors import UserError
 from vprompt_jax.zoo import glyphs
-
-_RESNET = CLIPConfig(
-    embed_dim=64,
-    image_resolution=32,
-    vision_layers=(1, 1, 1),
-    vision_width=32,
-    vision_heads=8,
-    vision_patch_size=None,
-    context_length=32,
-    vocab_size=49408,
-    text_width=64,
-    text_heads=1,
-    text_layers=2,
-)
-# Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
-_VIT = dataclasses.replace(
-    _RESNET, vision_layers=6, vision_width=64, vision_heads=2, vision_patch_size=8
-)
-TOWERS = {"rn": _RESNET, "vit": _VIT}
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a mini CLIP is trained; every value was chosen on unseen renderings alone."""
-
-    tower: str = "rn"  # a name of `TOWERS`
-    text_from: str = ""  # a CLIP whose text tower is taken over and kept as it is
-    images: int = 60_000
-    steps: int = 4_000
-    batch: int = 128
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup_fraction: float = 0.08
-    label_smoothing: float = 0.1
-    logit_scale: float = 10.0
-    noise: float = 1.0  # largest standard deviation of pixel noise, after normalisation
-    border: int = 10  # widest noisy border, in pixels
-    ramp_fraction: float = 0.3  # of the steps over which the distortions grow to full strength
-    seed: int = 0
-
-    @property
-    def config(self) -> CLIPConfig:
-        return TOWERS[self.tower]
-
-
-def augment(key: jax.Array, x: jax.Array, strength: jax.Array, recipe: Recipe) -> jax.Array:
-    """Blurs, noises, dims and frames normalised images [B, R, R, 3], each a part of the time.
-
-    `strength` in 0..1 scales all of it.
-    """
-    batch, side = x.shape[:2]
-    k = jax.random.split(key, 9)
-
-    def per_image(key, low, high):
-        return jax.random.uniform(key, (batch, 1, 1, 1), minval=low, maxval=high)
-
-    around = [jnp.roll(x, s, axis) for axis in (1, 2) for s in (-1, 1)]
-    x = x + (sum(around) / 4 - x) * per_image(k[0], -0.8, 0.8).clip(0) * strength
-    x = x * (1 + strength * per_image(k[1], -0.4, 0.2)) + strength * per_image(k[2], -0.4, 0.4)
-    level = strength * recipe.noise * per_image(k[3], -1.0, 1.0).clip(0)
-    x = x + level * jax.random.normal(k[4], x.shape)
-    width = strength * recipe.border * per_image(k[5], -1.0, 1.0).clip(0)
-    edge = jnp.minimum(jnp.arange(side), side - 1 - jnp.arange(side))
-    distance = jnp.minimum(edge[:, None], edge[None, :])[None, :, :, None]
-    frame = per_image(k[6], 0.0, 1.5) * jax.random.normal(k[7], x.shape)
-    frame = frame + per_image(k[8], -1.0, 1.0)
-    return x + frame * (distance + 1 <= width)
+from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, augment, plain
 
 
 def _captions() -> np.ndarray:
@@ -108,7 +42,7 @@ def _captions() -> np.ndarray:
     texts = [glyphs.captions(g) for g in glyphs.CLASSES]
     count = max(map(len, texts))
     rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, _RESNET.context_length) for r in rows]
+    tokens = [tokenize(r, TOWERS["rn"].context_length) for r in rows]
     return np.stack(tokens)
 
 
@@ -156,8 +90,10 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
         classes, count = captions.shape[:2]
         chosen = jax.random.randint(text, (2, classes), 0, count)
         tokens = captions[jnp.arange(classes), chosen].reshape(2 * classes, -1)
-        strength = jnp.minimum(state["step"] / (recipe.ramp_fraction * recipe.steps), 1.0)
-        x = augment(noise, normalize(images[at]), strength, recipe)
+        scenes, strength = recipe.stage(state["step"])
+        x = normalize(images[at])
+        x = plain(x) + scenes * (x - plain(x)) if recipe.plain_fraction else x
+        x = augment(noise, x, strength, recipe)
         (loss, (stats, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state["params"], state["batch_stats"], x, labels[at], tokens
         )
@@ -287,7 +223,6 @@ def pretrain(recipe: Recipe, workdir: Path, name: str, save_every: int = 250) ->
         command=(
             f"python -m vprompt_jax.zoo.pretrain --workdir DIR --tower {recipe.tower} "
             f"--steps {recipe.steps} --images {recipe.images}"
-            + (f" --text_from {recipe.text_from}" if recipe.text_from else "")
         ),
     )
     export(variables, workdir / f"{name}.safetensors", notes)
@@ -300,15 +235,14 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="renderings, saves and result")
     parser.add_argument("--tower", choices=TOWERS, default=Recipe.tower)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, help="default: that of the tower's recipe")
     parser.add_argument("--images", type=int, default=Recipe.images, help="renderings to train on")
-    parser.add_argument("--text_from", default="", help="keep the text tower of this CLIP")
     parser.add_argument("--name", help="file name of the result; default: mini-clip-TOWER")
     args = parser.parse_args()
     try:
-        recipe = Recipe(
-            tower=args.tower, text_from=args.text_from, steps=args.steps, images=args.images
-        )
+        recipe = Recipe(tower=args.tower, images=args.images, **RECIPES[args.tower])
+        if args.steps:
+            recipe = dataclasses.replace(recipe, steps=args.steps)
         pretrain(recipe, args.workdir, args.name or f"mini-clip-{args.tower}")
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,106 @@
+"""What the mini CLIPs are, and how their images are shown to them while they learn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.clip.variants import CLIPConfig
+
+_RESNET = CLIPConfig(
+    embed_dim=64,
+    image_resolution=32,
+    vision_layers=(1, 1, 1),
+    vision_width=32,
+    vision_heads=8,
+    vision_patch_size=None,
+    context_length=32,
+    vocab_size=49408,
+    text_width=64,
+    text_heads=1,
+    text_layers=2,
+)
+# Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
+_VIT = dataclasses.replace(
+    _RESNET, vision_layers=6, vision_width=64, vision_heads=2, vision_patch_size=8
+)
+TOWERS = {"rn": _RESNET, "vit": _VIT}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a mini CLIP is trained; every value was chosen on unseen renderings alone."""
+
+    tower: str = "rn"  # a name of `TOWERS`
+    text_from: str = ""  # a CLIP whose text tower is taken over and kept as it is
+    images: int = 60_000
+    steps: int = 4_000
+    batch: int = 128
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.08
+    label_smoothing: float = 0.1
+    logit_scale: float = 10.0
+    noise: float = 1.0  # largest standard deviation of pixel noise, after normalisation
+    border: int = 10  # widest noisy border, in pixels
+    plain_fraction: float = 0.0  # of the steps on bright glyphs on black, before any scene
+    ramp_fraction: float = 0.3  # of the steps over which scenes, and then distortions, come in
+    seed: int = 0
+
+    @property
+    def config(self) -> CLIPConfig:
+        return TOWERS[self.tower]
+
+    def stage(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """How far the scenes and the distortions have come in after `step` steps, each in 0..1."""
+        time, ramp = step / self.steps - self.plain_fraction, self.ramp_fraction
+        if not self.plain_fraction:
+            return jnp.ones(()), jnp.clip(time / ramp, 0, 1)
+        return jnp.clip(time / ramp, 0, 1), jnp.clip(time / ramp - 1, 0, 1)
+
+
+# What differs from the defaults. In a scene a glyph is as often dark on bright as bright on dark:
+# on average no pixel of a patch says anything about the class, and the ViT, whose first layer is
+# linear in its patches, stayed near chance for thousands of steps. It starts with one polarity.
+RECIPES = {
+    "rn": {},
+    "vit": dict(
+        text_from="mini-clip-rn",
+        steps=8_000,
+        learning_rate=2e-3,
+        plain_fraction=0.3,
+        ramp_fraction=0.2,
+    ),
+}
+
+
+def plain(x: jax.Array) -> jax.Array:
+    """Normalised images [B, R, R, 3] as grey ones: the distance to the mean colour of the rim."""
+    rim = jnp.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1).mean(1)
+    distance = jnp.linalg.norm(x - rim[:, None, None], axis=-1, keepdims=True)
+    distance = distance / distance.max((1, 2, 3), keepdims=True)
+    return jnp.broadcast_to(3 * distance - 1, x.shape)
+
+
+def augment(key: jax.Array, x: jax.Array, strength: jax.Array, recipe: Recipe) -> jax.Array:
+    """Blurs, noises, dims and frames normalised images [B, R, R, 3], each a part of the time.
+
+    `strength` in 0..1 scales all of it.
+    """
+    batch, side = x.shape[:2]
+    k = jax.random.split(key, 9)
+
+    def per_image(key, low, high):
+        return jax.random.uniform(key, (batch, 1, 1, 1), minval=low, maxval=high)
+
+    around = [jnp.roll(x, s, axis) for axis in (1, 2) for s in (-1, 1)]
+    x = x + (sum(around) / 4 - x) * per_image(k[0], -0.8, 0.8).clip(0) * strength
+    x = x * (1 + strength * per_image(k[1], -0.4, 0.2)) + strength * per_image(k[2], -0.4, 0.4)
+    level = strength * recipe.noise * per_image(k[3], -1.0, 1.0).clip(0)
+    x = x + level * jax.random.normal(k[4], x.shape)
+    width = strength * recipe.border * per_image(k[5], -1.0, 1.0).clip(0)
+    edge = jnp.minimum(jnp.arange(side), side - 1 - jnp.arange(side))
+    distance = jnp.minimum(edge[:, None], edge[None, :])[None, :, :, None]
+    frame = per_image(k[6], 0.0, 1.5) * jax.random.normal(k[7], x.shape)
+    frame = frame + per_image(k[8], -1.0, 1.0)
+    return x + frame * (distance + 1 <= width)
