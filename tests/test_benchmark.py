@@ -1,10 +1,14 @@
 """The benchmark's counts: a step is near the least it can cost, and compiled once."""
 
+import json
+
+import jax
 import pytest
 
 from tests.adapters.conftest import random_variables
 from tests.conftest import TINY
-from vprompt_jax.benchmark import measure, rows
+from vprompt_jax.benchmark import __main__ as command
+from vprompt_jax.benchmark import measure, predict, rows
 from vprompt_jax.clip import CLIP
 from vprompt_jax.config import default_config
 from vprompt_jax.errors import UserError
@@ -36,6 +40,24 @@ def test_no_gradient_of_frozen_weights_and_no_text_is_computed(tmp_path):
     assert row(tmp_path, "full").cost.flops > 1.3 * made.floor
 
 
+def test_devices_exchange_the_trained_gradient_once_and_the_sums(tmp_path):
+    """Four virtual devices: float32 for each trained parameter and each of the summed metrics."""
+    assert jax.device_count() == 4
+    made = row(tmp_path, "vp")
+    assert made.cost.reduced_bytes == 4 * (made.parameters + len(("loss", "accuracy", "count")))
+    made = row(tmp_path, "adavipro")
+    assert made.cost.reduced_bytes == 4 * (made.parameters + 4)  # the regions switched on, too
+
+
+def test_reduced_bytes_are_read_from_the_program_s_text():
+    text = """
+      %all-reduce.1 = (f32[3,8]{1,0}, bf16[5]{0}, s32[]) all-reduce(%a, %b, %c), channel_id=1
+      %all-reduce-start = f32[2]{0} all-reduce-start(%d), to_apply=%add
+      %all-reduce-done = f32[2]{0} all-reduce-done(%all-reduce-start)
+      ROOT %sum = f32[4]{0} add(%all-reduce-done, %e)"""
+    assert measure.reduced_bytes(text) == 3 * 8 * 4 + 5 * 2 + 4 + 2 * 4
+
+
 def test_a_probe_on_cached_features_has_no_tower(tmp_path):
     made = row(tmp_path, "linear")
     assert made.floor is None
@@ -52,3 +74,45 @@ def test_seconds_are_medians_in_turns():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(UserError, match=r"no variant 'ViT-B/31'.*ViT-B/32"):
         rows.random_weights("ViT-B/31", "float32")
+
+
+def test_a_prediction_is_the_longer_of_arithmetic_and_memory_and_then_the_exchange():
+    cost = measure.Cost(flops=4e12, bytes=3e9, temp_bytes=0, held_bytes=0, reduced_bytes=0)
+    one = predict.Machine("one", 1, {"float32": 2e12}, bandwidth=1e9)
+    made = predict.predict(cost, one, "float32", 10**6)
+    assert (made.arithmetic, made.memory, made.exchange) == (2.0, 3.0, 0.0)
+    assert made.step == 3.0
+    four = predict.Machine("four", 4, {"float32": 1e12}, bandwidth=1e9, link=1e6)
+    # A ring of four sends three quarters of the million bytes twice.
+    assert predict.predict(cost, four, "float32", 10**6).step == 4.0 + 1.5
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [lambda n: 100 + 7 * n, lambda n: 100 + 7 * n + 13 * (n % 3), lambda n: 50 * (n // 8) + n],
+)
+@pytest.mark.parametrize("limit", [110, 500, 5000])
+def test_the_largest_batch_fits_and_the_next_does_not(memory, limit):
+    tried = []
+
+    def memory_at(size):
+        tried.append(size)
+        return memory(size)
+
+    found = predict.largest_batch(memory_at, 1, limit)
+    assert memory(found) <= limit < memory(found + 1)
+    assert len(set(tried)) < 24
+    assert predict.largest_batch(memory_at, 10**6, limit) == 0
+
+
+def test_the_command_prints_counts_predictions_and_what_fits(capsys, tmp_path):
+    shared = ["--method", "linear", "--no_timing", "--json", str(tmp_path / "f.json")]
+    command.main([*shared, "--batch", "8"])
+    command.main([*shared, "--batch", "64", "--predict", "1000"])
+    command.main([*shared, "--batch", "8", "--fit", "0.00001"])
+    printed = capsys.readouterr().out
+    assert "mini-clip-rn, float32, batch 8" in printed
+    assert "an epoch of 1,000 images, batch 64" in printed
+    (fitting,) = json.loads((tmp_path / "f.json").read_text())["tables"]
+    assert fitting["rows"][0]["largest_batch"] == 0  # the head alone is larger
+    assert fitting["rows"][0]["memory_gib"] > 0.00001

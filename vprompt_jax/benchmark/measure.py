@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import math
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+_HLO_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "s32": "int32",
+              "u32": "uint32", "pred": "bool"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,22 +24,44 @@ class Cost:
       flops: floating-point operations.
       bytes: read and written by all operations.
       temp_bytes: largest memory beside arguments and results.
+      held_bytes: of arguments, and of results that do not take an argument's place.
+      reduced_bytes: of the values that are summed over all devices.
     """
 
     flops: float
     bytes: float
     temp_bytes: int
+    held_bytes: int
+    reduced_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that the program needs at once."""
+        return self.temp_bytes + self.held_bytes
 
 
 def cost_of(compiled: Any) -> Cost:
     """The counts of a compiled program (`jax.jit(f).lower(...).compile()`)."""
     counts = compiled.cost_analysis()
     memory = compiled.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Cost(
         counts.get("flops", 0.0),
         counts.get("bytes accessed", 0.0),
-        memory.temp_size_in_bytes if memory is not None else 0,
+        memory.temp_size_in_bytes,
+        memory.argument_size_in_bytes + results,
+        reduced_bytes(compiled.as_text()),
     )
+
+
+def reduced_bytes(hlo: str) -> int:
+    """Bytes of all results of `all-reduce` in a program's HLO text."""
+    total = 0
+    for results in re.findall(r"= (.*?) all-reduce(?:-start)?\(", hlo):
+        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
+            size = jnp.dtype(_HLO_TYPES[kind]).itemsize
+            total += size * math.prod(int(side) for side in shape.split(",") if side)
+    return total
 
 
 def matmul_program(dtype: str, side: int = 2048) -> tuple[Callable[[], Any], float]:

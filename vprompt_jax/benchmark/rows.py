@@ -54,7 +54,7 @@ class Row:
       floor: FLOPs of the forward pass and of the gradient for the activation that training enters
         the frozen tower with: no method that trains there can do with less. None without a tower.
       bytes_per_image: sent to the device.
-      compilations: programs compiled in three steps.
+      compilations: programs compiled in three steps; None if none was to be done.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Row:
     cost: Cost
     floor: float | None
     bytes_per_image: int
-    compilations: int
+    compilations: int | None
     _step: Any
     _state: Any
     _rest: tuple
@@ -74,7 +74,9 @@ class Row:
         return sums
 
 
-def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workdir) -> Row:
+def make_row(
+    config, name: str, clip: CLIP, variables: dict, classes: int, workdir, *, run_steps: bool = True
+) -> Row:
     """Compiles the train step of a config on random images.
 
     Args:
@@ -84,6 +86,7 @@ def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workd
       variables: its variables.
       classes: number of classes.
       workdir: for a cache on disk.
+      run_steps: do three steps and count what they compile.
 
     Raises:
       UserError: if the method does not fit the tower.
@@ -104,9 +107,12 @@ def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workd
     )
     state = run.initial_state()
     rest = (run.frozen, run.root, placed)
-    with counted_compilations() as compilations:
-        for _ in range(3):
-            state, _ = train_step(state, *rest)
+    compilations = None
+    if run_steps:
+        with counted_compilations() as counted:
+            for _ in range(3):
+                state, _ = train_step(state, *rest)
+        compilations = counted()
     cost = cost_of(train_step.lower(state, *rest).compile())
     count = sum(leaf.size for leaf in jax.tree.leaves(step_lib.trained(state.params)))
     return Row(
@@ -119,7 +125,7 @@ def make_row(config, name: str, clip: CLIP, variables: dict, classes: int, workd
         if run.model.start == clip.config.depth
         else floor_flops(run.model, run.frozen, placed["image"]),
         bytes_per_image=sum(v.nbytes for v in batch.values()) // config.optim.batch_size,
-        compilations=compilations(),
+        compilations=compilations,
         _step=train_step,
         _state=state,
         _rest=rest,

@@ -1,0 +1,206 @@
+"""The benchmark's tables: measured, predicted for other machines, and what fits into a memory."""
+
+import dataclasses
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.benchmark import measure, predict, rows, torch_side
+from vprompt_jax.clip import load
+from vprompt_jax.clip.model import CLIP
+from vprompt_jax.config import default_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+    """A frozen CLIP to measure methods on."""
+
+    name: str
+    dtype: str
+    clip: CLIP
+    variables: dict
+
+
+def load_tower(args, name: str, dtype: str) -> Tower:
+    """Loads a checkpoint, or draws a variant's weights.
+
+    Raises:
+      UserError: if there is none of that name.
+    """
+    get = rows.random_weights if args.random else load
+    return Tower(name, dtype, *get(name, dtype=jnp.dtype(dtype)))
+
+
+def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[rows.Row]:
+    """A row for each method, rematerialisation and, if asked for, position."""
+    made = []
+    with tempfile.TemporaryDirectory() as workdir:
+        for method in args.method:
+            for remat in args.remat:
+                config = default_config()
+                config.method.name = method
+                config.model.dtype, config.model.remat = tower.dtype, remat
+                config.optim.batch_size = config.eval.batch_size = batch
+                every = args.positions and method == "ap"
+                for position in range(tower.clip.config.depth + 1) if every else [0]:
+                    name = method if remat == "none" else f"{method}, remat {remat}"
+                    if method == "ap":
+                        config.ap.positions = (position,)
+                        name = f"{name} at {position}"
+                    made.append(
+                        rows.make_row(
+                            config, name, tower.clip, tower.variables, args.classes,
+                            Path(workdir), run_steps=run_steps,
+                        )
+                    )  # fmt: skip
+                    print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    return made
+
+
+_MEASURED = (
+    ("method", "method", "s"),
+    ("trained_parameters", "trained", ",d"),
+    ("images_per_second", "images/s", ".1f"),
+    ("gflop_per_image", "GFLOP/image", ".3f"),
+    ("flops_over_floor", "x floor", ".3f"),
+    ("share_of_matmul_rate", "of matmul rate", ".2f"),
+    ("temp_mib", "temp MiB", ",.0f"),
+    ("gbyte_accessed", "GB accessed", ".2f"),
+    ("bytes_per_image", "bytes/image sent", ",d"),
+    ("all_reduced_bytes", "all-reduced", ",d"),
+    ("compilations", "compiled", "d"),
+)
+
+
+def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns what each method's step costs here. FLOPs and memory are per device."""
+    made = _compiled(args, tower, batch, run_steps=not args.no_timing)
+    matmul, matmul_flops = measure.matmul_program(tower.dtype)
+    times: list[float] = []
+    names = []
+    if not args.no_timing:
+        programs = [matmul, *(row.run_step for row in made)]
+        if args.torch:
+            for careful in (False, True):
+                programs.append(
+                    torch_side.make_step(tower.clip.config, batch, args.classes, careful)
+                )
+                names.append(f"torch, {'careful' if careful else 'public'}")
+        times = measure.seconds(programs, args.repeats)
+    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    rate = matmul_flops / times[0] if times else None
+    if rate:
+        result["matmul_gflops_per_second"] = rate / 1e9
+    for i, row in enumerate(made):
+        figures = {
+            "method": row.name,
+            "trained_parameters": row.parameters,
+            "gflop_per_image": row.cost.flops * jax.device_count() / batch / 1e9,
+            "flops_over_floor": row.cost.flops / row.floor if row.floor else None,
+            "temp_mib": row.cost.temp_bytes / 2**20,
+            "gbyte_accessed": row.cost.bytes / 1e9,
+            "bytes_per_image": row.bytes_per_image,
+            "all_reduced_bytes": row.cost.reduced_bytes,
+            "compilations": row.compilations,
+        }
+        if rate:
+            figures["images_per_second"] = batch / times[i + 1]
+            figures["share_of_matmul_rate"] = row.cost.flops / times[i + 1] / rate
+        result["rows"].append(figures)
+    for name, taken in zip(names, times[len(made) + 1 :], strict=True):
+        result["rows"].append({"method": name, "images_per_second": batch / taken})
+    title = f"{tower.name}, {tower.dtype}, batch {batch}"
+    if rate:
+        title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"
+    print_table(title, _MEASURED, result["rows"])
+    return result
+
+
+_PREDICTED = (
+    ("method", "method", "s"),
+    ("machine", "machine", "s"),
+    ("images_per_device", "images/device", "d"),
+    ("arithmetic_ms", "arithmetic ms", ".2f"),
+    ("memory_ms", "memory ms", ".2f"),
+    ("exchange_ms", "exchange ms", ".3f"),
+    ("epoch_seconds_arithmetic", "epoch s, arithmetic alone", ".1f"),
+    ("epoch_seconds", "epoch s", ".1f"),
+)
+
+
+def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`)."""
+    steps = math.ceil(args.predict / batch)
+    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    compiled = {}
+    for machine in predict.MACHINES:
+        own = math.ceil(batch / machine.devices)
+        if own not in compiled:
+            compiled[own] = _compiled(args, tower, own, run_steps=False)
+        for row in compiled[own]:
+            made = predict.predict(row.cost, machine, tower.dtype, 4 * row.parameters)
+            result["rows"].append({
+                "method": row.name,
+                "machine": machine.name,
+                "images_per_device": own,
+                "arithmetic_ms": 1e3 * made.arithmetic,
+                "memory_ms": 1e3 * made.memory,
+                "exchange_ms": 1e3 * made.exchange,
+                "epoch_seconds_arithmetic": steps * made.arithmetic,
+                "epoch_seconds": steps * made.step,
+            })  # fmt: skip
+    title = f"{tower.name}, {tower.dtype}: an epoch of {args.predict:,} images, batch {batch}"
+    print_table(title, _PREDICTED, result["rows"])
+    return result
+
+
+_FITTING = (
+    ("method", "method", "s"),
+    ("largest_batch", "largest batch", "d"),
+    ("memory_gib", "GiB", ".2f"),
+    ("gflop_per_image", "GFLOP/image", ".1f"),
+)
+
+
+def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
+    limit = int(args.fit * 2**30)
+    compiled: dict[int, list[rows.Row]] = {}
+
+    def at(size: int) -> list[rows.Row]:
+        if size not in compiled:
+            compiled[size] = _compiled(args, tower, size, run_steps=False)
+        return compiled[size]
+
+    result = {"tower": tower.name, "dtype": tower.dtype, "gib": args.fit, "rows": []}
+    for i, row in enumerate(at(batch)):
+        size = predict.largest_batch(lambda n, i=i: at(n)[i].cost.memory_bytes, batch, limit)
+        cost = at(size or batch)[i].cost
+        result["rows"].append({
+            "method": row.name,
+            "largest_batch": size,
+            "memory_gib": cost.memory_bytes / 2**30,
+            "gflop_per_image": cost.flops / (size or batch) / 1e9,
+        })  # fmt: skip
+    print_table(f"{tower.name}, {tower.dtype}: in {args.fit:g} GiB", _FITTING, result["rows"])
+    return result
+
+
+def print_table(title: str, columns: Sequence[tuple[str, str, str]], table: list[dict]) -> None:
+    """Prints rows in aligned columns of (key, heading, format); "-" where a row has no value."""
+    print(f"\n{title}")
+    lines = [[heading for _, heading, _ in columns]]
+    for row in table:
+        cells = [(row.get(key), form) for key, _, form in columns]
+        lines.append(["-" if v is None else format(v, form) for v, form in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *rest = (cell.rjust(w) for cell, w in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *rest]), flush=True)
