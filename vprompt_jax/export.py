@@ -5,7 +5,6 @@ as StableHLO with its weights, which needs jax and safetensors but none of this 
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from vprompt_jax.adapted import Adapted, softmax
 from vprompt_jax.adapted import load as load_run
 from vprompt_jax.clip import formats
 from vprompt_jax.errors import UserError
+from vprompt_jax.train import identity
 from vprompt_jax.train.assemble import assemble_for_inference
 
 FORMAT = 1  # of the folder; raised when an older version could not read it any more
@@ -59,12 +59,7 @@ def _digest(frozen: Any) -> str:
 
     Text embeddings are left out: they are computed, to the last bit not alike everywhere.
     """
-    digest = hashlib.sha256()
-    weights = {k: v for k, v in frozen.items() if k != "constants"}
-    for name, array in sorted(_flat(weights).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    return identity.of_arrays({k: v for k, v in frozen.items() if k != "constants"})
 
 
 def stablehlo(adapted: Adapted, side: int) -> bytes:

@@ -90,6 +90,7 @@ def test_a_run_that_diverges_stops_with_the_numbers(tiny_config, tmp_path):
     assert re.search(r"prompt: learning rate 1e\+30, gradient norm [0-9.e-]+\n", message)
     assert "mask: learning rate 0.1" in message
     assert "temperature 5" in message
+    assert "lower config.prompt.learning_rate or config.mask.learning_rate, " in message
     assert "there is no checkpoint yet" in message
     assert not (tmp_path / "result.json").exists()
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -58,13 +58,17 @@ def check(run, state, saved: int | None) -> None:
     if bad < run.config.optim.max_bad_steps:
         return
     step = int(state.step)
+    rates = run.learning_rates(step - 1)
     parts = [
         f"{part}: learning rate {float(rate):.4g}, gradient norm "
         f"{float(state.gradient_norms[part]):.4g}"
-        for part, rate in run.learning_rates(step - 1).items()
+        for part, rate in rates.items()
     ]
+    ways_out = [f"lower {' or '.join(f'config.{part}.learning_rate' for part in rates)}"]
+    ways_out.append("lengthen the warm-up (config.optim.warmup_steps)")
     if run.model.mask is not None:
         parts.append(f"temperature {float(run.temperature(jnp.int32(step - 1))):.4g}")
+        ways_out.append("raise config.mask.temperature_min")
     listed = "\n  ".join(parts)
     kept = (
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
@@ -72,7 +76,5 @@ def check(run, state, saved: int | None) -> None:
     raise UserError(
         f"{bad} steps in a row up to step {step} had a loss, gradient or update that is not finite "
         f"(config.optim.max_bad_steps={run.config.optim.max_bad_steps}):\n  {listed}\n"
-        "lower the learning rate (config.prompt.learning_rate, config.mask.learning_rate, "
-        "config.head.learning_rate), lengthen the warm-up or set config.mask.temperature_min; "
-        f"no such step was applied, {kept}"
+        f"{', '.join(ways_out)}; no such step was applied, {kept}"
     )
