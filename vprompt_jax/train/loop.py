@@ -151,7 +151,7 @@ def train(run: Run, workdir: Path) -> Outcome:
     count_step = label_map.make_count_step(run.model, len(run.dataset.class_names))
     clock, stops = at.clock, False
     trace = Trace(workdir / "profile", start, config.profile)
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, bar:
         for step in range(start + 1, run.steps + 1):
             if label_map.is_due(run, step - 1):
                 at.state = label_map.assigned(count_step, run, at.state)
@@ -186,7 +186,6 @@ def train(run: Run, workdir: Path) -> Outcome:
             if stops:
                 break
     clock.stop()
-    bar.close()
     checkpoints.close()
     writer.close()
     if stops:
