@@ -164,10 +164,15 @@ def test_latex_escapes_and_has_a_cell_per_column():
 def test_the_lines_of_a_chart_are_the_means(folders):
     figure = figures.over(grouped(folders), "prompt.size")
     [axes] = figure.axes
-    drawn = {}
+    drawn, places = {}, set()
     for container in axes.containers:
         x, y = container.lines[0].get_data()
-        drawn[container.get_label()] = list(zip(x.tolist(), np.round(y, 6).tolist(), strict=True))
+        x = x.astype(float)
+        np.testing.assert_allclose(x, [8, 16], atol=0.1)
+        places |= set(x)
+        points = zip(x.round().tolist(), np.round(y, 6).tolist(), strict=True)
+        drawn[container.get_label()] = list(points)
+    assert len(places) == 4  # beside each other: no bar hides another
     assert drawn == {"AdaViPro": [(8, 40), (16, 60)], "VP": [(8, 40), (16, 20)]}
     assert axes.get_xlabel() == "prompt size (pixels)"
     assert figures.over(grouped(folders), "mask.region") is None

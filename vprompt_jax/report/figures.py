@@ -61,6 +61,14 @@ def _styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
     return styles
 
 
+def _legend(figure: Figure, handles: Sequence, texts: Sequence[str], *, columns: int) -> None:
+    """A legend above the axes, in as many of the columns as its texts leave room for."""
+    letters = 15 * figure.get_figwidth()  # of one line, without the handles
+    columns = max(1, min(columns, int(letters / (max(map(len, texts)) + 10))))
+    figure.legend(handles, texts, fontsize=8, ncols=columns, handlelength=4,
+                  loc="outside upper center")  # fmt: skip
+
+
 def _number(value) -> float | None:
     """A key's value as a place on an axis; None if it has none."""
     if isinstance(value, tuple) and len(value) == 1:
@@ -91,12 +99,18 @@ def over(groups: Groups, key: str) -> Figure | None:
     figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
     styles = _styles([*lines, *levels])
     low, high = 1.0, 0.0
-    for rest, points in lines.items():
+    at = sorted({place for points in lines.values() for place in points})
+    spread_out = at[0] > 0 and at[-1] / at[0] > 20
+    for i, (rest, points) in enumerate(lines.items()):
         places = sorted(points)
         means = np.array([points[p].mean() for p in places])
         bars = np.array([deviation(points[p]) for p in places])
         low, high = min(low, *(means - bars)), max(high, *(means + bars))
-        axes.errorbar(places, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
+        # A little beside each other, so that no bar hides another.
+        aside = 0.008 * (i - (len(lines) - 1) / 2)
+        x = [p * (at[-1] / at[0]) ** aside if spread_out else p + (at[-1] - at[0]) * aside
+             for p in places]  # fmt: skip
+        axes.errorbar(x, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
                       **styles[rest])  # fmt: skip
     records = [r for g in groups.values() for r in g.values()]
     zero_shots = {r.result["zero_shot_accuracy"] for r in records} - {None}
@@ -113,16 +127,15 @@ def over(groups: Groups, key: str) -> Figure | None:
             axes.axhline(100 * mean, linewidth=1, label=name, **style)
         else:  # far away: a line would flatten all the others
             axes.plot([], [], " ", label=f"{name}: {100 * mean:.1f} %, not drawn")
-    places = sorted({p for points in lines.values() for p in points})
-    if places[0] > 0 and places[-1] / places[0] > 20:
+    if spread_out:
         axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_locator(FixedLocator(at))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(AXES[key])
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, ncols=2, handlelength=4, loc="outside upper center")
+    _legend(figure, *axes.get_legend_handles_labels(), columns=2)
     return figure
 
 
@@ -147,7 +160,7 @@ def parameters(groups: Groups) -> Figure:
     axes.set_xlabel("trained parameters")
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, ncols=4, loc="outside upper center")
+    _legend(figure, *axes.get_legend_handles_labels(), columns=4)
     return figure
 
 
@@ -182,7 +195,7 @@ def curves(groups: Groups) -> Figure | None:
             if steps:
                 means = [scale * np.mean([h[s] for h in histories]) for s in steps]
                 lines[setting] = (steps, means)
-        if lines:
+        if any(len(steps) > 1 for steps, _ in lines.values()):
             panels.append((label, lines))
     if not panels:
         return None
@@ -207,6 +220,5 @@ def curves(groups: Groups) -> Figure | None:
     for axes in row:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-    figure.legend(entries.values(), entries.keys(), fontsize=8, ncols=len(panels),
-                  loc="outside upper center")  # fmt: skip
+    _legend(figure, list(entries.values()), list(entries), columns=len(panels))
     return figure

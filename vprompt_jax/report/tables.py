@@ -95,6 +95,11 @@ def method_name(name: str) -> str:
     return METHOD_NAMES.get(name, name)
 
 
+def label(key: str) -> str:
+    """A config key as a table's heading shows it."""
+    return LABELS.get(key, key.replace(".learning_rate", " lr"))
+
+
 def shown(value: Any) -> str:
     """A config value as a table shows it."""
     if isinstance(value, tuple):
@@ -106,7 +111,7 @@ def describe(setting: Setting) -> str:
     """A setting in one line, for a legend."""
     values = dict(setting)
     name = method_name(values.pop("method.name"))
-    rest = [f"{LABELS.get(k, k).split(' (')[0]} {shown(v)}" for k, v in values.items()]
+    rest = [f"{label(k).split(' (')[0]} {shown(v)}" for k, v in values.items()]
     return ", ".join([name, *rest])
 
 
@@ -143,7 +148,7 @@ def summary(groups: Groups) -> Table:
             f"{np.mean(rates):.0f}" if rates else "-",
             str(len(by_seed)),
         ])  # fmt: skip
-    header = [*(LABELS.get(k, k) for k in keys), "test accuracy (%)", "best on val (%)",
+    header = [*map(label, keys), "test accuracy (%)", "best on val (%)",
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows)
 
@@ -168,7 +173,7 @@ def differences(groups: Groups) -> Table | None:
             f"{(points > 0).sum()} of {len(points)}",
             spread(zero_shot),
         ])  # fmt: skip
-    header = [*(LABELS.get(k, k) for k in keys + mask_keys), "AdaViPro - VP (points)",
+    header = [*map(label, keys + mask_keys), "AdaViPro - VP (points)",
               "seeds above VP", "AdaViPro - zero-shot (points)"]  # fmt: skip
     return Table("AdaViPro against VP, paired by seed", header, rows) if rows else None
 
@@ -201,7 +206,7 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
     rows = [
         [
             f"{method_name(value.method)}, {value.dataset}"
-            + "".join(f", {LABELS[k]} {v}" for k, v in value.keys.items()),
+            + "".join(f", {label(k)} {v}" for k, v in value.keys.items()),
             f"{value.percent:.1f}", value.where, ours, marks or "nothing",
         ]
         for value, ours, marks in published.beside(records)
