@@ -77,7 +77,7 @@ def test_the_train_step_augments_with_its_own_keys(tiny_config):
     batch = next(stream)
 
     steps = {
-        kind: step.make_train_step(run.model, run.optimizer(), None, kind)
+        kind: step.make_train_step(run.model, run.optimizer(), None, augmentation=kind)
         for kind in ("none", "flip")
     }
 
