@@ -64,7 +64,7 @@ class Watch(logging.Handler):
             time.sleep(1)
 
 
-def main(checkpoint: str, workdir: str, epochs: str = "99") -> None:
+def main(checkpoint: str, workdir: str, epochs: str = "101") -> None:
     watch = Watch(Path(workdir))
     jax.config.update("jax_log_compiles", True)
     logger = logging.getLogger("jax")
