@@ -44,12 +44,16 @@ def cost_of(compiled: Any) -> Cost:
     """The counts of a compiled program (`jax.jit(f).lower(...).compile()`)."""
     counts = compiled.cost_analysis()
     memory = compiled.memory_analysis()
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    temp = held = 0
+    if memory is not None:  # not every backend tells
+        temp = memory.temp_size_in_bytes
+        held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        held -= memory.alias_size_in_bytes
     return Cost(
         counts.get("flops", 0.0),
         counts.get("bytes accessed", 0.0),
-        memory.temp_size_in_bytes,
-        memory.argument_size_in_bytes + results,
+        temp,
+        held,
         reduced_bytes(compiled.as_text()),
     )
 

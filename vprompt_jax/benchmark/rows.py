@@ -68,6 +68,11 @@ class Row:
     _state: Any
     _rest: tuple
 
+    @property
+    def flops_per_image(self) -> float:
+        """FLOPs of all devices together, by image of the global batch."""
+        return self.cost.flops * jax.device_count() / self.batch_size
+
     def run_step(self) -> Any:
         """Does one step; its state is kept for the next."""
         self._state, sums = self._step(self._state, *self._rest)

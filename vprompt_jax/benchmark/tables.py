@@ -102,7 +102,7 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
         figures = {
             "method": row.name,
             "trained_parameters": row.parameters,
-            "gflop_per_image": row.cost.flops * jax.device_count() / batch / 1e9,
+            "gflop_per_image": row.flops_per_image / 1e9,
             "flops_over_floor": row.cost.flops / row.floor if row.floor else None,
             "temp_mib": row.cost.temp_bytes / 2**20,
             "gbyte_accessed": row.cost.bytes / 1e9,
@@ -143,7 +143,8 @@ def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
     for machine in predict.MACHINES:
         own = math.ceil(batch / machine.devices)
         if own not in compiled:
-            compiled[own] = _compiled(args, tower, own, run_steps=False)
+            # Each device here gets as many images as one of the machine's.
+            compiled[own] = _compiled(args, tower, own * jax.device_count(), run_steps=False)
         for row in compiled[own]:
             made = predict.predict(row.cost, machine, tower.dtype, 4 * row.parameters)
             result["rows"].append({
@@ -182,12 +183,12 @@ def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
     result = {"tower": tower.name, "dtype": tower.dtype, "gib": args.fit, "rows": []}
     for i, row in enumerate(at(batch)):
         size = predict.largest_batch(lambda n, i=i: at(n)[i].cost.memory_bytes, batch, limit)
-        cost = at(size or batch)[i].cost
+        found = at(size or batch)[i]
         result["rows"].append({
             "method": row.name,
             "largest_batch": size,
-            "memory_gib": cost.memory_bytes / 2**30,
-            "gflop_per_image": cost.flops / (size or batch) / 1e9,
+            "memory_gib": found.cost.memory_bytes / 2**30,
+            "gflop_per_image": found.flops_per_image / 1e9,
         })  # fmt: skip
     print_table(f"{tower.name}, {tower.dtype}: in {args.fit:g} GiB", _FITTING, result["rows"])
     return result

@@ -92,7 +92,9 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
         tokens = captions[jnp.arange(classes), chosen].reshape(2 * classes, -1)
         scenes, strength = recipe.stage(state["step"])
         x = normalize(images[at])
-        x = plain(x) + scenes * (x - plain(x)) if recipe.plain_fraction else x
+        if recipe.plain_fraction:
+            start = plain(x)
+            x = start + scenes * (x - start)
         x = augment(noise, x, strength, recipe)
         (loss, (stats, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state["params"], state["batch_stats"], x, labels[at], tokens
@@ -241,7 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         recipe = Recipe(tower=args.tower, images=args.images, **RECIPES[args.tower])
-        if args.steps:
+        if args.steps is not None:
             recipe = dataclasses.replace(recipe, steps=args.steps)
         pretrain(recipe, args.workdir, args.name or f"mini-clip-{args.tower}")
     except UserError as error:
