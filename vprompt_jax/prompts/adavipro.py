@@ -48,26 +48,39 @@ class MaskGenerator(nn.Module):
       region: side of a region in pixels; divides the resolution.
       width: channels between the convergence and the policy convolution.
       edge: a name of `edges.EDGES`.
+      at_once: rows of regions computed at a time; None for as many as suit the backend. A number
+        changes speed and memory alone.
     """
 
     region: int
     width: int = 64
     edge: str = "laplacian"
+    at_once: int | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Normalised pixels [B, R, R, 3] -> logits [B, R/region, R/region, 2] (off, on)."""
-        channels, r = images.shape[-1], self.region
-        convergence = self._convolution("convergence", (3, 3, channels, self.width))
-        policy = self._convolution("policy", (r, r, self.width, 2))
-        # Both convolutions as matrix products, whose weight gradients are products, too: several
-        # times faster on CPUs than gradients of convolutions. The few channels of the edges are
-        # brought into regions, not the many after them.
-        x = _by_region(_neighbourhoods(EDGES[self.edge](images.astype(jnp.float32))), r)
-        kernel, bias = convergence
-        x = nn.relu(x @ kernel.reshape(-1, self.width) + bias)
-        kernel, bias = policy
-        return x.reshape(*x.shape[:3], -1) @ kernel.reshape(-1, 2) + bias
+        batch, side, _, channels = images.shape
+        r, width, grid = self.region, self.width, side // self.region
+        kernel, bias = self._convolution("convergence", (3, 3, channels, width))
+        kernel = kernel.reshape(-1, width)
+        policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2))
+        policy_kernel = policy_kernel.reshape(r, r * width, 2)
+
+        def logits(strip: jax.Array) -> jax.Array:
+            # Both convolutions as matrix products, whose weight gradients are products, too:
+            # several times faster on CPUs than gradients of convolutions.
+            x = nn.relu(_neighbourhoods(strip).reshape(r * side, -1) @ kernel + bias)
+            x = x.reshape(r, grid, r * width)
+            return jnp.einsum("ygk,ykc->gc", x, policy_kernel) + policy_bias
+
+        strips = _strips(EDGES[self.edge](images.astype(jnp.float32)), r)
+        # The channels between the convolutions are far larger than an image: made for a few rows
+        # at a time, and again for the gradient, they never leave the cache.
+        at_once = self.at_once or max(1, _working_set() // (4 * r * side * width))
+        at_once = min(at_once, len(strips))
+        x = jax.lax.map(jax.checkpoint(logits), strips, batch_size=at_once)
+        return x.reshape(batch, grid, grid, 2)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's
@@ -77,20 +90,27 @@ class MaskGenerator(nn.Module):
         return kernel, self.param(f"{name}_bias", uniform, shape[-1:])
 
 
-def _neighbourhoods(x: jax.Array) -> jax.Array:
-    """Each pixel's 3x3 neighbourhood, zeros beyond the border: [B, R, R, C] -> [B, R, R, 9 C]."""
-    side = x.shape[1]
+def _working_set() -> int:
+    """Bytes of intermediate channels at a time: a core's cache, or what keeps a GPU busy."""
+    return 2**19 if jax.default_backend() == "cpu" else 2**28
+
+
+def _strips(x: jax.Array, region: int) -> jax.Array:
+    """Rows of regions with one pixel around them, zeros beyond the border.
+
+    [B, R, R, C] -> [B * R/region, region + 2, R + 2, C].
+    """
+    _, side, _, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifts = [padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    rows = [padded[:, top : top + region + 2] for top in range(0, side, region)]
+    return jnp.stack(rows, axis=1).reshape(-1, region + 2, side + 2, channels)
+
+
+def _neighbourhoods(x: jax.Array) -> jax.Array:
+    """The 3x3 neighbourhood of each inner pixel: [h + 2, w + 2, C] -> [h, w, 9 C]."""
+    height, width = x.shape[0] - 2, x.shape[1] - 2
+    shifts = [x[i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifts, axis=-1)
-
-
-def _by_region(x: jax.Array, region: int) -> jax.Array:
-    """Groups pixels by region: [B, R, R, C] -> [B, g, g, region * region, C]."""
-    batch, side, _, channels = x.shape
-    grid = side // region
-    x = x.reshape(batch, grid, region, grid, region, channels).swapaxes(2, 3)
-    return x.reshape(batch, grid, grid, region * region, channels)
 
 
 def sampled_marks(logits: jax.Array, noise: jax.Array, temperature: jax.Array) -> jax.Array:
