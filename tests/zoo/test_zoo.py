@@ -1,4 +1,4 @@
-"""The mini CLIP that ships: what its JSON says, and how it is made."""
+"""The mini CLIPs that ship: what their JSON says, and how they are made."""
 
 import json
 
@@ -11,19 +11,29 @@ from vprompt_jax.clip.locate import ZOO
 from vprompt_jax.zoo import glyphs, pretrain
 from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, plain
 
-NAME = "mini-clip-rn"
+
+@pytest.fixture(scope="module")
+def unseen():
+    """Other renderings than those of the JSONs' numbers, and fewer."""
+    return glyphs.render_set(480, glyphs.HELD_OUT_FONTS, seed=77)
 
 
-def test_the_shipped_model_is_the_one_its_json_describes():
-    notes = json.loads((ZOO / f"{NAME}.json").read_text())
-    clip, variables = vp.clip.load(NAME)
-    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == TOWERS["rn"]
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+def test_a_shipped_model_is_the_one_its_json_describes(tower, unseen):
+    name = f"mini-clip-{tower}"
+    notes = json.loads((ZOO / f"{name}.json").read_text())
+    clip, variables = vp.clip.load(name)
+    assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == TOWERS[tower]
     assert notes["classes"] == list(glyphs.CLASSES)
-    assert (ZOO / f"{NAME}.safetensors").stat().st_size < 12 * 2**20
-    images, labels = glyphs.render_set(640, glyphs.HELD_OUT_FONTS, seed=77)
-    # Other renderings than those of the JSON's number, and a fifth as many.
-    measured = pretrain.accuracy(clip.config, variables, images, labels)
+    assert notes["recipe"].items() >= RECIPES[tower].items()
+    assert (ZOO / f"{name}.safetensors").stat().st_size < 12 * 2**20
+    measured = pretrain.accuracy(clip.config, variables, *unseen)
     assert abs(measured - notes["accuracy_unseen_renderings"]) < 0.06
+
+
+def test_the_towers_share_their_texts():
+    texts = [vp.clip.load(f"mini-clip-{t}")[1]["params"]["text"] for t in TOWERS]
+    jax.tree.map(np.testing.assert_array_equal, *texts)
 
 
 def test_rendering_is_deterministic_and_covers_all_classes():
