@@ -21,5 +21,6 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": datasets} | methods)
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
-        c.sweep = grid({"method.name": common.RESNET_METHODS}, common.SEEDS)
+        c.model.checkpoint = "mini-clip-vit"
+        c.sweep = grid({"method.name": common.VIT_METHODS}, common.SEEDS)
     return c

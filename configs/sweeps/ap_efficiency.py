@@ -11,6 +11,7 @@ from vprompt_jax.sweep import grid
 def get_config(variant="paper"):
     c = common.base("ap_efficiency", variant)
     c.optim.epochs = 3
-    methods = common.VIT_METHODS if variant == "paper" else common.RESNET_METHODS
-    c.sweep = grid({"method.name": methods})
+    if variant == "mini":
+        c.model.checkpoint = "mini-clip-vit"
+    c.sweep = grid({"method.name": common.VIT_METHODS})
     return c

@@ -31,6 +31,7 @@ def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **ke
     result = {
         "method": config.method.name, "seed": seed, "dataset": dataset, "steps": 3,
         "protocol": config.protocol, "test_accuracy": accuracy, "test_accuracy_best_val": None,
+        "val_accuracy_best": None if config.method.name == "tp" else accuracy + 0.05,
         "zero_shot_accuracy": zero_shot, "regions_on": None, "trainable_parameters": 1234,
         "seconds": 2.0, "images_per_second": None,
         "split_sizes": {"train": 10, "val": 0, "test": 1000},
@@ -71,8 +72,8 @@ def test_settings_are_what_differs_within_a_method(folders, tmp_path):
 def test_summary_has_means_and_sample_deviations(folders):
     table = tables.summary(grouped(folders)).markdown()
     assert "| method | prompt size (px) | test accuracy (%) |" in table
-    assert "| VP | 16 | 20.0 ± 10.0 | - | - | 1,234 | 2 | - | 3 |" in table
-    assert "| AdaViPro | 8 | 40.0 ± 0.0 | - | - | 1,234 | 2 | - | 3 |" in table
+    assert "| VP | 16 | 20.0 ± 10.0 | 25.0 ± 10.0 | - | 1,234 | 2 | - | 3 |" in table
+    assert "| AdaViPro | 8 | 40.0 ± 0.0 | 45.0 ± 0.0 | - | 1,234 | 2 | - | 3 |" in table
     assert "| TP (zero-shot) | - | 50.0 | - | - | 1,234 | 2 | - | 1 |" in table
     sizes = [row[1] for row in tables.summary(grouped(folders)).rows if row[0] == "VP"]
     assert sizes == ["8", "16"]  # as numbers

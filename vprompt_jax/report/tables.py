@@ -135,20 +135,18 @@ def summary(groups: Groups) -> Table:
         results = [r.result for r in by_seed.values()]
         on = np.array([r["regions_on"] for r in results if r["regions_on"] is not None])
         rates = [r["images_per_second"] for r in results if r["images_per_second"]]
-        best = np.array([
-            r["test_accuracy_best_val"] for r in results if r["test_accuracy_best_val"] is not None
-        ])  # fmt: skip
+        val = np.array([v for r in results if (v := r["val_accuracy_best"]) is not None])
         rows.append([
             *_cells(setting, keys),
             spread(accuracies(by_seed)),
-            spread(best) if len(best) else "-",
+            spread(val) if len(val) else "-",
             spread(on) if len(on) else "-",
             f"{results[0]['trainable_parameters']:,}",
             f"{np.mean([r['seconds'] for r in results]):.0f}",
             f"{np.mean(rates):.0f}" if rates else "-",
             str(len(by_seed)),
         ])  # fmt: skip
-    header = [*map(label, keys), "test accuracy (%)", "best on val (%)",
+    header = [*map(label, keys), "test accuracy (%)", "val, best (%)",
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows)
 
