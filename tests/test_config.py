@@ -1,6 +1,8 @@
 """Configs: all build, every key is read, and wrong values are named."""
 
+import dataclasses
 import importlib.util
+import json
 import re
 
 import jax
@@ -11,11 +13,13 @@ import pytest
 from tests.conftest import ROOT, abstract_variables
 from vprompt_jax import config as config_lib
 from vprompt_jax import sweep
+from vprompt_jax.benchmark.rows import random_weights
 from vprompt_jax.build import build
 from vprompt_jax.clip import CLIP
 from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
 from vprompt_jax.errors import UserError
-from vprompt_jax.zoo.pretrain import TOWERS
+from vprompt_jax.train import assemble, fit
+from vprompt_jax.zoo.recipe import TOWERS
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))  # those of sweeps/: test_sweep.py
 # The architectures of checkpoints that configs name otherwise.
@@ -48,6 +52,39 @@ def test_every_shipped_config_builds(path):
         tower = tower_of(config.model.checkpoint)
         model = build(resolved, CLIP(tower), abstract_variables(tower), 10)
         jax.eval_shape(model.init_trained, jax.random.key(0))
+
+
+def narrowed(tower):
+    """As deep as a public tower, with few channels and pixels."""
+    less = dict(image_resolution=32, vision_width=16, embed_dim=16, classes=tower.classes and 20)
+    if tower.is_vit:
+        less |= dict(vision_heads=2, vision_patch_size=16)
+    else:
+        less |= dict(vision_width=8, vision_heads=tower.vision_heads and 4)
+        less["embed_dim"] = 8 * 32 if tower.supervised else 16
+    if tower.has_text:
+        less |= dict(text_width=16, text_heads=1, text_layers=1)
+    return dataclasses.replace(tower, **less)
+
+
+@pytest.mark.slow  # towers of up to 33 blocks to compile
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("ap_*.py")), ids=lambda p: p.stem)
+def test_configs_of_activation_prompts_train_narrow_towers(path, tmp_path, monkeypatch):
+    config = load_config(path)
+    tower = tower_of(config.model.checkpoint)
+    monkeypatch.setitem(VARIANTS, "narrow", narrowed(tower))
+    monkeypatch.setattr(
+        assemble, "load_clip", lambda config: random_weights("narrow", np.dtype("float32"))
+    )
+    config.data.source, config.data.name = "digits", "digits"
+    config.data.few_shot = 4
+    config.optim.batch_size, config.optim.epochs, config.optim.warmup_steps = 8, 1, 1
+    result = fit(config, tmp_path)
+    assert result["steps"] == 5
+    assert result["ap_positions"] == list(config.ap.positions)
+    losses = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["train/loss"]) for line in losses if "train/loss" in line)
+    assert tower.depth == narrowed(tower).depth
 
 
 def test_the_papers_config_is_the_papers_setting():
