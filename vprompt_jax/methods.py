@@ -98,7 +98,7 @@ PART_DEFAULTS: dict[str, Any] = {
     "ap.shape": "full",
     "ap.learning_rate": 1.0,
     "ap.optimizer": "sgd",
-    "vpt.learning_rate": 1e-2,
+    "vpt.learning_rate": 3e-2,
     "vpt.optimizer": "adamw",
     "adapter.learning_rate": 3e-3,
     "adapter.optimizer": "adamw",

@@ -19,8 +19,8 @@ _RATES = {
     "adapter": ("adapter", _ADAMW),
     "ssf": ("ssf", _ADAMW),
     "lora": ("lora", _ADAMW),
-    "vpt_shallow": ("vpt", (*_ADAMW, 3e-2)),
-    "vpt_deep": ("vpt", (*_ADAMW, 3e-2)),
+    "vpt_shallow": ("vpt", (3e-3, 1e-2, 3e-2)),
+    "vpt_deep": ("vpt", (3e-3, 1e-2, 3e-2)),
 }
 
 
