@@ -78,8 +78,11 @@ class MaskGenerator(nn.Module):
         # The channels between the convolutions are far larger than an image: made for a few rows
         # at a time, and again for the gradient, they never leave the cache.
         at_once = self.at_once or max(1, _working_set() // (4 * r * side * width))
-        at_once = min(at_once, len(strips))
-        x = jax.lax.map(jax.checkpoint(logits), strips, batch_size=at_once)
+        if isinstance(batch, int):
+            at_once = min(at_once, batch * grid)
+            x = jax.lax.map(jax.checkpoint(logits), strips, batch_size=at_once)
+        else:  # exported for any batch size
+            x = jax.vmap(logits)(strips)
         return x.reshape(batch, grid, grid, 2)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
