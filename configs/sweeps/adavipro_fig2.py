@@ -15,7 +15,6 @@ def get_config(variant="paper"):
         sizes = {"data.name": common.DATASETS, "prompt.size": (5, 30, 60, 90, 112)}
         c.sweep = grid(sizes | methods)
     else:
-        c.prompt.init = "normal"  # as published; the quickstart starts at zero
         sizes = {"prompt.size": (1, 4, 9, 13, 16)}
         c.sweep = grid(sizes | methods, common.SEEDS)
     return c

@@ -13,7 +13,7 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.sweep = grid({"method.name": ("vp", "adavipro")})
     else:
-        c.prompt.init = "normal"
-        c.prompt.size = 8
+        c.prompt.size = 16
+        c.prompt.learning_rate = c.mask.learning_rate = 3.0  # that leave some regions off
         c.sweep = grid({"method.name": ("vp", "adavipro")})
     return c

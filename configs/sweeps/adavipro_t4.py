@@ -15,5 +15,6 @@ def get_config(variant="paper"):
         edges = ("laplacian", "none")
         c.sweep = grid({"data.name": common.DATASETS, "mask.edge": edges})
     else:
+        c.prompt.size = 16  # the whole image: where to add it is a question everywhere
         c.sweep = grid({"mask.edge": ("laplacian", "sobel", "none")}, common.SEEDS)
     return c

@@ -7,14 +7,15 @@ python launch.py --config configs/sweeps/adavipro_t5.py:mini       (a laptop's)
 from configs.sweeps import common
 from vprompt_jax.sweep import grid
 
-DECAYS = (0.9, 0.94, 0.98, 0.99)
-
 
 def get_config(variant="paper"):
     c = common.base("adavipro_t5", variant)
     c.method.name = "adavipro"
     if variant == "paper":
-        c.sweep = grid({"data.name": common.DATASETS, "mask.temperature_decay": DECAYS})
+        decays = (0.9, 0.94, 0.98, 0.99)
+        c.sweep = grid({"data.name": common.DATASETS, "mask.temperature_decay": decays})
     else:
-        c.sweep = grid({"mask.temperature_decay": DECAYS}, common.SEEDS)
+        c.prompt.size = 16  # the whole image: where to add it is a question everywhere
+        decays = (0.3, 0.7, 0.98)  # faster, for so few epochs
+        c.sweep = grid({"mask.temperature_decay": decays}, common.SEEDS)
     return c

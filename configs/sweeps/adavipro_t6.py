@@ -14,5 +14,6 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.sweep = grid({"data.name": common.DATASETS, "mask.region": (8, 16, 32, 56)})
     else:
-        c.sweep = grid({"mask.region": (2, 4, 8, 16)}, common.SEEDS)
+        c.prompt.size = 16  # the whole image: where to add it is a question everywhere
+        c.sweep = grid({"mask.region": (4, 8, 16)}, common.SEEDS)
     return c

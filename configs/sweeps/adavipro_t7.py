@@ -14,5 +14,6 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.sweep = grid({"data.name": common.DATASETS, "mask.width": (8, 16, 32, 64)})
     else:
-        c.sweep = grid({"mask.width": (4, 8, 16, 32)}, common.SEEDS)
+        c.prompt.size = 16  # the whole image: where to add it is a question everywhere
+        c.sweep = grid({"mask.width": (4, 16, 64)}, common.SEEDS)
     return c

@@ -21,6 +21,5 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": datasets} | methods)
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
-        c.model.checkpoint = "mini-clip-vit"
         c.sweep = grid({"method.name": common.VIT_METHODS}, common.SEEDS)
     return c

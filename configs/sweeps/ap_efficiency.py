@@ -11,7 +11,5 @@ from vprompt_jax.sweep import grid
 def get_config(variant="paper"):
     c = common.base("ap_efficiency", variant)
     c.optim.epochs = 3
-    if variant == "mini":
-        c.model.checkpoint = "mini-clip-vit"
     c.sweep = grid({"method.name": common.VIT_METHODS})
     return c

@@ -68,6 +68,8 @@ _MEASURED = (
     ("method", "method", "s"),
     ("trained_parameters", "trained", ",d"),
     ("images_per_second", "images/s", ".1f"),
+    ("speed_over_vp", "x VP", ",.2f"),
+    ("speed_over_vp_by_flops", "by FLOPs", ",.2f"),
     ("gflop_per_image", "GFLOP/image", ".3f"),
     ("flops_over_floor", "x floor", ".3f"),
     ("share_of_matmul_rate", "of matmul rate", ".2f"),
@@ -114,6 +116,7 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             figures["images_per_second"] = batch / times[i + 1]
             figures["share_of_matmul_rate"] = row.cost.flops / times[i + 1] / rate
         result["rows"].append(figures)
+    _beside_vp(result["rows"])
     for name, taken in zip(names, times[len(made) + 1 :], strict=True):
         result["rows"].append({"method": name, "images_per_second": batch / taken})
     title = f"{tower.name}, {tower.dtype}, batch {batch}"
@@ -121,6 +124,16 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
         title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"
     print_table(title, _MEASURED, result["rows"])
     return result
+
+
+def _beside_vp(figures: list[dict[str, Any]]) -> None:
+    """Adds how many times as fast as VP each row is, and would be if FLOPs were all."""
+    vp = next((row for row in figures if row["method"] == "vp"), None)
+    for row in figures if vp else []:
+        if row["gflop_per_image"]:
+            row["speed_over_vp_by_flops"] = vp["gflop_per_image"] / row["gflop_per_image"]
+        if "images_per_second" in row:
+            row["speed_over_vp"] = row["images_per_second"] / vp["images_per_second"]
 
 
 _PREDICTED = (
