@@ -62,6 +62,32 @@ def test_policy_logits(edge):
     np.testing.assert_allclose(generator.apply(params, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [None, 1, 5, 100])
+def test_logits_and_gradients_are_those_of_convolutions(at_once):
+    """However many of the 27 regions are computed at a time."""
+    x = RNG.normal(size=(3, 12, 12, 3)).astype(np.float32)
+    weights = RNG.normal(size=(3, 3, 3, 2)).astype(np.float32)
+    generator = adavipro.MaskGenerator(4, 6, "none", at_once)
+    params = generator.init(jax.random.key(0), x)["params"]
+
+    def plain(p):
+        layout = ("NHWC", "HWIO", "NHWC")
+        convolve = jax.lax.conv_general_dilated
+        hidden = convolve(x, p["convergence_kernel"], (1, 1), "SAME", dimension_numbers=layout)
+        hidden = jax.nn.relu(hidden + p["convergence_bias"])
+        made = convolve(hidden, p["policy_kernel"], (4, 4), "VALID", dimension_numbers=layout)
+        return jnp.sum((made + p["policy_bias"]) * weights)
+
+    def ours(p):
+        return jnp.sum(generator.apply({"params": p}, x) * weights)
+
+    expected, expected_gradient = jax.value_and_grad(plain)(params)
+    value, gradient = jax.value_and_grad(ours)(params)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for name, leaf in expected_gradient.items():
+        np.testing.assert_allclose(gradient[name], leaf, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_marks_are_gumbel_max_and_exactly_0_or_1():
     logits = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
     noise = RNG.gumbel(size=logits.shape).astype(np.float32)

@@ -48,8 +48,8 @@ class MaskGenerator(nn.Module):
       region: side of a region in pixels; divides the resolution.
       width: channels between the convergence and the policy convolution.
       edge: a name of `edges.EDGES`.
-      at_once: rows of regions computed at a time; None for as many as suit the backend. A number
-        changes speed and memory alone.
+      at_once: the most regions computed at a time; None for as many as suit the backend. Changes
+        speed and memory alone.
     """
 
     region: int
@@ -65,24 +65,28 @@ class MaskGenerator(nn.Module):
         kernel, bias = self._convolution("convergence", (3, 3, channels, width))
         kernel = kernel.reshape(-1, width)
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2))
-        policy_kernel = policy_kernel.reshape(r, r * width, 2)
+        off, on = policy_kernel.reshape(-1, 2).T
 
-        def logits(strip: jax.Array) -> jax.Array:
+        def logits(regions: jax.Array) -> jax.Array:
             # Both convolutions as matrix products, whose weight gradients are products, too:
-            # several times faster on CPUs than gradients of convolutions.
-            x = nn.relu(_neighbourhoods(strip).reshape(r * side, -1) @ kernel + bias)
-            x = x.reshape(r, grid, r * width)
-            return jnp.einsum("ygk,ykc->gc", x, policy_kernel) + policy_bias
+            # several times faster on CPUs than gradients of convolutions. One vector at a time,
+            # as XLA's CPU backend takes twice as long for a matrix of two columns.
+            n = regions.shape[0]
+            x = _neighbourhoods(regions).reshape(n * r * r, -1)
+            x = nn.relu(x @ kernel + bias).reshape(n, -1)
+            return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias
 
-        strips = _strips(EDGES[self.edge](images.astype(jnp.float32)), r)
-        # The channels between the convolutions are far larger than an image: made for a few rows
-        # at a time, and again for the gradient, they never leave the cache.
-        at_once = self.at_once or max(1, _working_set() // (4 * r * side * width))
+        regions = _regions(EDGES[self.edge](images.astype(jnp.float32)), r)
         if isinstance(batch, int):
-            at_once = min(at_once, batch * grid)
-            x = jax.lax.map(jax.checkpoint(logits), strips, batch_size=at_once)
+            # The channels between the convolutions are far larger than an image: made for a few
+            # regions at a time, and again for the gradient, they never leave the cache.
+            count = batch * grid * grid
+            most = self.at_once or max(1, _working_set() // (4 * r * r * width))
+            at_once = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
+            groups = regions.reshape(-1, at_once, *regions.shape[1:])
+            x = jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups)
         else:  # exported for any batch size
-            x = jax.vmap(logits)(strips)
+            x = logits(regions)
         return x.reshape(batch, grid, grid, 2)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -95,24 +99,26 @@ class MaskGenerator(nn.Module):
 
 def _working_set() -> int:
     """Bytes of intermediate channels at a time: a core's cache, or what keeps a GPU busy."""
-    return 2**19 if jax.default_backend() == "cpu" else 2**28
+    return 2**20 if jax.default_backend() == "cpu" else 2**28
 
 
-def _strips(x: jax.Array, region: int) -> jax.Array:
-    """Rows of regions with one pixel around them, zeros beyond the border.
+def _regions(x: jax.Array, region: int) -> jax.Array:
+    """Regions with one pixel around them, zeros beyond the border.
 
-    [B, R, R, C] -> [B * R/region, region + 2, R + 2, C].
+    [B, R, R, C] -> [B * (R/region)^2, region + 2, region + 2, C].
     """
-    _, side, _, channels = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = [padded[:, top : top + region + 2] for top in range(0, side, region)]
-    return jnp.stack(rows, axis=1).reshape(-1, region + 2, side + 2, channels)
+    *_, side, channels = x.shape
+    starts, length = range(0, side, region), region + 2
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = jnp.stack([x[:, top : top + length] for top in starts], axis=1)
+    x = jnp.stack([x[:, :, :, left : left + length] for left in starts], axis=2)
+    return x.reshape(-1, length, length, channels)
 
 
 def _neighbourhoods(x: jax.Array) -> jax.Array:
-    """The 3x3 neighbourhood of each inner pixel: [h + 2, w + 2, C] -> [h, w, 9 C]."""
-    height, width = x.shape[0] - 2, x.shape[1] - 2
-    shifts = [x[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    """The 3x3 neighbourhood of each inner pixel: [n, h + 2, w + 2, C] -> [n, h, w, 9 C]."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    shifts = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifts, axis=-1)
 
 
