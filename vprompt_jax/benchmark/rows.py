@@ -52,8 +52,6 @@ class Row:
       batch_size: images a step.
       parameters: trained.
       cost: of the compiled step.
-      floor: FLOPs of the forward pass and of the gradient for the activation that training enters
-        the frozen tower with: no method that trains there can do with less. None without a tower.
       bytes_per_image: sent to the device.
       compilations: programs compiled in three steps; None if none was to be done.
     """
@@ -62,12 +60,22 @@ class Row:
     batch_size: int
     parameters: int
     cost: Cost
-    floor: float | None
     bytes_per_image: int
     compilations: int | None
     _step: Any
     _state: Any
     _rest: tuple
+    _model: PromptedCLIP
+
+    @functools.cached_property
+    def floor(self) -> float | None:
+        """FLOPs of the forward pass and of the gradient for the activation that training enters
+        the frozen tower with: no method that trains there can do with less. None without a tower
+        (a head on cached features). A compilation, when it is first asked for."""
+        if self._model.start == self._model.clip.config.depth:
+            return None
+        frozen, _, batch = self._rest
+        return floor_flops(self._model, frozen, batch["image"])
 
     @property
     def flops_per_image(self) -> float:
@@ -135,15 +143,12 @@ def make_row(
         batch_size=config.optim.batch_size,
         parameters=count,
         cost=cost,
-        # A head on cached features has no tower below it.
-        floor=None
-        if run.model.start == clip.config.depth
-        else floor_flops(run.model, run.frozen, placed["image"]),
         bytes_per_image=sum(v.nbytes for v in batch.values()) // config.optim.batch_size,
         compilations=compilations,
         _step=train_step,
         _state=state,
         _rest=rest,
+        _model=run.model,
     )
 
 
