@@ -8,7 +8,7 @@ import pytest
 from tests.adapters.conftest import random_variables
 from tests.conftest import TINY
 from vprompt_jax.benchmark import __main__ as command
-from vprompt_jax.benchmark import measure, predict, rows
+from vprompt_jax.benchmark import measure, predict, rows, tables
 from vprompt_jax.clip import CLIP
 from vprompt_jax.config import default_config
 from vprompt_jax.errors import UserError
@@ -103,6 +103,17 @@ def test_the_largest_batch_fits_and_the_next_does_not(memory, limit):
     assert memory(found) <= limit < memory(found + 1)
     assert len(set(tried)) < 24
     assert predict.largest_batch(memory_at, 10**6, limit) == 0
+
+
+def test_speed_is_set_beside_that_of_vp():
+    vp = {"method": "vp", "gflop_per_image": 8.0, "images_per_second": 3.0}
+    late = {"method": "ap at 9", "gflop_per_image": 2.0, "images_per_second": 9.0}
+    uncounted = {"method": "linear", "gflop_per_image": 0.0}
+    tables.beside_vp(made := [late, vp, uncounted])
+    assert [row.get("speed_over_vp_by_flops") for row in made] == [4.0, 1.0, None]
+    assert [row.get("speed_over_vp") for row in made] == [3.0, 1.0, None]
+    tables.beside_vp(alone := [dict(method="ap at 9", gflop_per_image=2.0)])
+    assert set(alone[0]) == {"method", "gflop_per_image"}
 
 
 def test_the_command_prints_counts_predictions_and_what_fits(capsys, tmp_path):

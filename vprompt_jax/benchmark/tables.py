@@ -116,7 +116,7 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             figures["images_per_second"] = batch / times[i + 1]
             figures["share_of_matmul_rate"] = row.cost.flops / times[i + 1] / rate
         result["rows"].append(figures)
-    _beside_vp(result["rows"])
+    beside_vp(result["rows"])
     for name, taken in zip(names, times[len(made) + 1 :], strict=True):
         result["rows"].append({"method": name, "images_per_second": batch / taken})
     title = f"{tower.name}, {tower.dtype}, batch {batch}"
@@ -126,7 +126,7 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
     return result
 
 
-def _beside_vp(figures: list[dict[str, Any]]) -> None:
+def beside_vp(figures: list[dict[str, Any]]) -> None:
     """Adds how many times as fast as VP each row is, and would be if FLOPs were all."""
     vp = next((row for row in figures if row["method"] == "vp"), None)
     for row in figures if vp else []:
