@@ -10,10 +10,8 @@ from tests.conftest import ROOT
 NAMES = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "quickstart.ipynb" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # the suite's virtual devices
     spec = importlib.util.spec_from_file_location("execute", ROOT / "notebooks" / "execute.py")

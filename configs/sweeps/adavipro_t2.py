@@ -17,6 +17,6 @@ def get_config(variant="paper"):
     else:
         c.prompt.init = "normal"  # as published, with rates that suit it here (docs/mini.md)
         c.prompt.learning_rate, c.mask.learning_rate = 2.0, 0.05
-        axes = {"prompt.size": (1, 9, 16)}  # the same shares of 32 pixels, but one
+        axes = {"prompt.size": (1, 16)}  # the same shares of 32 pixels, of the outermost
         c.sweep = grid(axes | methods, common.SEEDS)
     return c
