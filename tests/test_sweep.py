@@ -76,8 +76,8 @@ def test_print_commands_gives_a_command_per_run_that_launch_takes():
     done = launch(*arguments, "--print_commands")
     assert done.returncode == 0, done.stderr
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert len(commands) == 12
-    assert commands[0][2:] == [*arguments, "--run=region_2-s0"]
+    assert len(commands) == 9
+    assert commands[0][2:] == [*arguments, "--run=region_4-s0"]
     assert_one_message(launch(*arguments, "--run=region_3-s0"), "no run 'region_3-s0'")
     assert_one_message(
         launch("--config", "configs/sweeps/adavipro_t6.py:tiny"), "the variants are paper and mini"

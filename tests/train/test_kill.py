@@ -119,6 +119,7 @@ def _arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_start_up_in_a_save_and_by_sigterm_ends_the_same(tiny_path, tmp_path):
     driver = Driver(tmp_path, tiny_path, epochs=3, rng=random.Random(0))
     workdir = tmp_path / "killed"
