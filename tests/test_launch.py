@@ -1,6 +1,7 @@
 """launch.py from a shell: a user's mistakes end in one message and a non-zero exit status."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,22 @@ def assert_one_message(done, *parts):
     for part in parts:
         assert part in done.stderr, done.stderr
     assert len(message) < 12, done.stderr
+
+
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used():
+    """Neither help, nor a user's mistake, nor a prediction waits for TensorFlow."""
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "launch.py", "--help"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "--config" in shown.stdout
+    assert not re.search(r"\| +(jax|flax|tensorflow)$", shown.stderr, re.MULTILINE)
+    script = (
+        "import sys; from vprompt_jax import export, predict, sweep, train; "
+        "print({'tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_unknown_config_key():

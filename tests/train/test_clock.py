@@ -1,20 +1,31 @@
 """What the loop says of its time, and of masks that have collapsed."""
 
+import dataclasses
 import time
 
 from vprompt_jax.train import pictures
 from vprompt_jax.train.clock import Clock
 
 
+@dataclasses.dataclass
+class Step:
+    """A step's result, or what will become one."""
+
+    done: bool
+
+    def is_ready(self):
+        return self.done
+
+
 def test_waiting_counts_only_while_the_clock_runs():
-    clock = Clock()
-    with clock.waiting():
+    clock, done = Clock(), Step(True)
+    with clock.waiting(done):
         time.sleep(0.02)
     assert clock.waited == 0
     assert clock.images_per_second is None
     assert clock.share_waited is None
     clock.start()
-    with clock.waiting():
+    with clock.waiting(done):
         time.sleep(0.05)
     time.sleep(0.05)
     clock.images = 10
@@ -23,6 +34,17 @@ def test_waiting_counts_only_while_the_clock_runs():
     assert clock.images_per_second == 10 / clock.seconds
     assert clock.first_step > 0
     assert Clock(**clock.as_record()).waited == clock.waited
+
+
+def test_fetching_while_the_devices_work_is_no_waiting():
+    clock, step = Clock(), Step(False)
+    clock.start()
+    with clock.waiting(step):
+        time.sleep(0.01)
+    assert clock.waited == 0
+    with clock.waiting(step):  # it ends meanwhile
+        step.done = True
+    assert clock.waited > 0
 
 
 def test_a_collapsed_mask_is_named():

@@ -43,7 +43,9 @@ def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
     assert json.loads((tmp_path / "config.json").read_text())["method"]["name"] == method
 
 
-@pytest.mark.parametrize("template", ["fixed_patch", "random_patch"])
+@pytest.mark.parametrize(
+    "template", ["random_patch", pytest.param("fixed_patch", marks=pytest.mark.slow)]
+)
 def test_patches_compose_with_the_mask_and_a_linear_head(tiny_config, tmp_path, template):
     tiny_config.prompt.template = template
     tiny_config.prompt.size = 8

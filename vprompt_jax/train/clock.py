@@ -18,7 +18,7 @@ class Clock:
     Attributes:
       seconds: in steps.
       images: that went through them.
-      waited: seconds of these in which the loop waited for the next batch.
+      waited: seconds of these in which the next step could have begun, had its batch been there.
       first_step: seconds from the process's start to the end of its first step; None before.
       since: when the clock was started; None while it stands.
     """
@@ -40,11 +40,16 @@ class Clock:
         self.since = None
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The block's time is waiting for input, if the clock runs."""
+    def waiting(self, last_step: jax.Array) -> Iterator[None]:
+        """The block fetches a batch: waiting, if the clock runs and the devices are out of work.
+
+        Args:
+          last_step: a result of the step before. If the devices still work on it when the block
+            ends, no time was lost; if not, all of the block's counts, which may be too much.
+        """
         began = time.monotonic()
         yield
-        if self.since is not None:
+        if self.since is not None and last_step.is_ready():
             self.waited += time.monotonic() - began
 
     def as_record(self) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def train(run: Run, workdir: Path) -> Outcome:
             if label_map.is_due(run, step - 1):
                 at.state = label_map.assigned(count_step, run, at.state)
             trace.before(step)
-            with clock.waiting():
+            with clock.waiting(at.state.step):
                 batch = pipeline.to_devices(next(batches))
             at.state, sums = step_fn(at.state, run.frozen, run.root, batch)
             at.pending = sums if at.pending is None else jax.tree.map(jnp.add, at.pending, sums)

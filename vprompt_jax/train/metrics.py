@@ -4,13 +4,19 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
-from clu import metric_writers
+
+if TYPE_CHECKING:
+    from clu import metric_writers
 
 
-class JsonLinesWriter(metric_writers.MetricWriter):
-    """Appends a JSON object per call: the step and its scalars, null where one is not finite."""
+class JsonLinesWriter:
+    """Appends a JSON object per call: the step and its scalars, null where one is not finite.
+
+    What a run asks of CLU's `MetricWriter`, without being one: that class comes with TensorFlow.
+    """
 
     def __init__(self, path: Path, resume_step: int):
         """Continues a file, without what comes after `resume_step`: it will come again."""
@@ -24,9 +30,6 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         with self._path.open("a") as file:
             file.write(json.dumps({"step": int(step), **values}) + "\n")
 
-    def write_hparams(self, hparams):
-        pass  # config.json has them
-
     def flush(self):
         """Every line is written at once; this waits until the disk has them."""
         if self._path.exists():
@@ -38,12 +41,6 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
     def write_images(self, step: int, images):
         pass  # TensorBoard has them
-
-    def _unsupported(self, *args, **kwargs):
-        raise NotImplementedError("metrics.jsonl takes scalars")
-
-    write_summaries = write_videos = write_audios = _unsupported
-    write_texts = write_histograms = write_pointcloud = _unsupported
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
@@ -69,8 +66,10 @@ def replace(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def make_writer(workdir: Path, resume_step: int) -> metric_writers.MetricWriter:
+def make_writer(workdir: Path, resume_step: int) -> "metric_writers.MetricWriter":
     """A writer to `metrics.jsonl` and TensorBoard events in `workdir`; process 0 alone writes."""
+    from clu import metric_writers  # imports TensorFlow, which takes seconds
+
     if jax.process_index() != 0:
         return metric_writers.MultiWriter([])
     return metric_writers.MultiWriter(
