@@ -15,7 +15,7 @@ from vprompt_jax import config as config_lib
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.errors import UserError
 from vprompt_jax.report import __main__ as program
-from vprompt_jax.report import figures, results, tables
+from vprompt_jax.report import figures, gallery, results, tables
 
 
 def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **keys):
@@ -187,6 +187,25 @@ def test_curves_are_means_over_seeds(folders):
     lines = {line.get_label(): line.get_ydata() for line in val.lines}
     np.testing.assert_allclose(lines["VP, prompt size 16"], [20, 20, 20])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
+
+
+def test_a_faint_prompt_is_shown_magnified():
+    drawn = np.zeros((8, 8, 3), np.float32)
+    drawn[:2] = np.random.default_rng(0).choice([-0.3, 0.3], (2, 8, 3))
+    shown, factor = gallery.magnified(drawn)
+    assert factor == 3
+    np.testing.assert_array_equal(shown, 3 * drawn)
+    for visible in (4 * drawn, 0 * drawn):
+        assert gallery.magnified(visible)[1] == 1
+
+
+def test_settings_of_one_method_have_a_look_of_their_own():
+    """As many as one panel of curves shows for two methods, and for one."""
+    for methods in (("vp", "adavipro"), ("vp",)):
+        each = 12 // len(methods)
+        settings = [(("method.name", m), ("seed", i)) for m in methods for i in range(each)]
+        looks = figures.styles(settings).values()
+        assert len({(s["color"], s["linestyle"]) for s in looks}) == 12
 
 
 def test_the_report_of_a_folder_is_whole(folders, tmp_path, capsys):

@@ -16,7 +16,9 @@ from vprompt_jax.report.results import Groups, Record, Setting, accuracies, devi
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX"  # seven and eight: 56 different looks
-_DASHES = ("-", "--", ":", "-.")
+# As many as have to be told apart in one panel of curves (`_CROWDED`), for two methods.
+_DASHES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_CROWDED = 12  # settings in one panel; more are drawn by method alone
 
 # Keys that are numbers, in whose order accuracy is drawn, with the axis' label.
 AXES = {
@@ -43,22 +45,22 @@ def save(figure, path: Path) -> list[Path]:
     return [path, path.with_suffix(".svg")]
 
 
-def _styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
+def styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
     """A look per setting: colour and marker by method, dashes by what else differs."""
     methods = list(dict.fromkeys(dict(s)["method.name"] for s in settings))
-    styles, seen = {}, dict.fromkeys(methods, 0)
+    looks, seen = {}, dict.fromkeys(methods, 0)
     single = len(methods) == 1
     for setting in settings:
         method = dict(setting)["method.name"]
         number = seen[method]
         seen[method] += 1
         look = number if single else methods.index(method)
-        styles[setting] = dict(
+        looks[setting] = dict(
             color=COLOURS[look % len(COLOURS)],
             marker=MARKERS[look % len(MARKERS)],
             linestyle=_DASHES[number % len(_DASHES)],
         )
-    return styles
+    return looks
 
 
 def _legend(figure: Figure, handles: Sequence, texts: Sequence[str], *, columns: int) -> None:
@@ -97,7 +99,7 @@ def over(groups: Groups, key: str) -> Figure | None:
     if not lines or max(map(len, lines.values())) < 2:
         return None
     figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
-    styles = _styles([*lines, *levels])
+    looks = styles([*lines, *levels])
     low, high = 1.0, 0.0
     at = sorted({place for points in lines.values() for place in points})
     spread_out = at[0] > 0 and at[-1] / at[0] > 20
@@ -111,7 +113,7 @@ def over(groups: Groups, key: str) -> Figure | None:
         x = [p * (at[-1] / at[0]) ** aside if spread_out else p + (at[-1] - at[0]) * aside
              for p in places]  # fmt: skip
         axes.errorbar(x, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
-                      **styles[rest])  # fmt: skip
+                      **looks[rest])  # fmt: skip
     records = [r for g in groups.values() for r in g.values()]
     zero_shots = {r.result["zero_shot_accuracy"] for r in records} - {None}
     if len(zero_shots) == 1:
@@ -123,7 +125,7 @@ def over(groups: Groups, key: str) -> Figure | None:
         if dict(rest)["method.name"] == "tp" and len(zero_shots) == 1:
             continue
         if low - reach <= mean <= high + reach:
-            style = styles[rest] | {"marker": "none"}
+            style = looks[rest] | {"marker": "none"}
             axes.axhline(100 * mean, linewidth=1, label=name, **style)
         else:  # far away: a line would flatten all the others
             axes.plot([], [], " ", label=f"{name}: {100 * mean:.1f} %, not drawn")
@@ -201,14 +203,14 @@ def curves(groups: Groups) -> Figure | None:
         return None
     figure, [row] = subplots(1, len(panels), 4.2 * len(panels), 4.0)
     trained = list(dict.fromkeys(s for _, lines in panels for s in lines))
-    styles = _styles(trained)
+    looks = styles(trained)
     # Many settings: thin lines that show the methods alone.
-    crowded = len(trained) > 12
+    crowded = len(trained) > _CROWDED
     for axes, (label, lines) in zip(row, panels, strict=True):
         for setting, (steps, means) in lines.items():
             name = dict(setting)["method.name"]
             text = tables.method_name(name) if crowded else tables.describe(setting)
-            style = styles[setting] | ({"linestyle": "-"} if crowded else {})
+            style = looks[setting] | ({"linestyle": "-"} if crowded else {})
             style["marker"] = style["marker"] if len(steps) < 12 else "none"
             axes.plot(steps, means, linewidth=0.8 if crowded else 1.5, markersize=4, label=text,
                       alpha=0.6 if crowded else 1.0, **style)  # fmt: skip

@@ -25,10 +25,19 @@ def one_per_class(labels: np.ndarray) -> np.ndarray:
     return np.array([np.flatnonzero(labels == c)[0] for c in classes], np.int32)
 
 
+def magnified(prompt: np.ndarray) -> tuple[np.ndarray, int]:
+    """A prompt with the contrast of N(0, 1), if it has less, and the whole number that did it."""
+    drawn = prompt[prompt != 0]  # a template's pixels
+    factor = max(1, int(1 / np.sqrt(np.mean(drawn**2)))) if drawn.size else 1
+    return factor * prompt, factor
+
+
 def prompted(
     models: Sequence[tuple[str, Adapted]], images: np.ndarray, names: Sequence[str]
 ) -> Figure:
     """A row per image; its edges, and per model the prompt, the mask and the prompted image.
+
+    A faint prompt is shown with more contrast than it has; its heading says by what factor.
 
     Args:
       models: with a pixel prompt each, and what stands above their columns.
@@ -45,8 +54,10 @@ def prompted(
             masked = True
             if all(heading != "edges" for heading, _ in columns):
                 columns.insert(1, ("edges", shown["edges"]))
-        prompt = model.on_screen(model.prompt)
-        columns.append((f"{title}\nprompt", np.broadcast_to(prompt, shown["image"].shape)))
+        prompt, factor = magnified(model.prompt)
+        heading = f"{title}\nprompt" + (f" x {factor}" if factor > 1 else "")
+        prompt = np.broadcast_to(model.on_screen(prompt), shown["image"].shape)
+        columns.append((heading, prompt))
         if "marks" in shown:
             columns.append(("mask", shown["marks"]))
         columns.append(("prompted", shown["prompted"]))
