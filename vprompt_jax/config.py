@@ -35,7 +35,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.matmul_precision = "highest"  # default | high | highest; TF32 on GPUs is "default"
 
     # What the backward pass computes again to save memory: none | dots (all but matrix products) |
-    # blocks (all but the blocks' inputs).
+    # blocks (all but the blocks' inputs). On a CPU it takes a flag to save much: docs/benchmark.md.
     c.model.remat = "none"
 
     c.data = ml_collections.ConfigDict()

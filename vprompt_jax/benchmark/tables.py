@@ -186,22 +186,24 @@ _FITTING = (
 def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
     limit = int(args.fit * 2**30)
-    compiled: dict[int, list[rows.Row]] = {}
+    counts: dict[int, list[tuple[str, int, float]]] = {}
 
-    def at(size: int) -> list[rows.Row]:
-        if size not in compiled:
-            compiled[size] = _compiled(args, tower, size, run_steps=False)
-        return compiled[size]
+    def at(size: int) -> list[tuple[str, int, float]]:
+        """(name, bytes, FLOPs per image) of each row: the rows themselves hold the weights."""
+        if size not in counts:
+            made = _compiled(args, tower, size, run_steps=False)
+            counts[size] = [(r.name, r.cost.memory_bytes, r.flops_per_image) for r in made]
+        return counts[size]
 
     result = {"tower": tower.name, "dtype": tower.dtype, "gib": args.fit, "rows": []}
-    for i, row in enumerate(at(batch)):
-        size = predict.largest_batch(lambda n, i=i: at(n)[i].cost.memory_bytes, batch, limit)
-        found = at(size or batch)[i]
+    for i in range(len(at(batch))):
+        size = predict.largest_batch(lambda n, i=i: at(n)[i][1], batch, limit)
+        name, memory, flops = at(size or batch)[i]
         result["rows"].append({
-            "method": row.name,
+            "method": name,
             "largest_batch": size,
-            "memory_gib": found.cost.memory_bytes / 2**30,
-            "gflop_per_image": found.flops_per_image / 1e9,
+            "memory_gib": memory / 2**30,
+            "gflop_per_image": flops / 1e9,
         })  # fmt: skip
     print_table(f"{tower.name}, {tower.dtype}: in {args.fit:g} GiB", _FITTING, result["rows"])
     return result
