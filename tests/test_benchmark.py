@@ -1,6 +1,7 @@
 """The benchmark's counts: a step is near the least it can cost, and compiled once."""
 
 import json
+import time
 
 import jax
 import pytest
@@ -66,9 +67,21 @@ def test_a_probe_on_cached_features_has_no_tower(tmp_path):
 
 def test_seconds_are_medians_in_turns():
     calls = []
-    times = measure.seconds([lambda: calls.append("a"), lambda: calls.append("b")], 3)
-    assert calls == ["a", "b"] * 4
+    times = measure.seconds([lambda: calls.append("a"), lambda: calls.append("b")], 3, at_least=0)
+    assert calls == list("aabb" + "ab" * 3)
     assert all(t >= 0 for t in times)
+
+
+def test_a_short_program_is_run_several_times_before_it_is_waited_for():
+    calls = []
+
+    def short():
+        calls.append(0)
+        time.sleep(0.01)
+
+    (taken,) = measure.seconds([short], 2, at_least=0.05)
+    assert taken >= 0.01
+    assert len(calls) > 2 + 2 * 2
 
 
 def test_an_unknown_variant_is_refused():

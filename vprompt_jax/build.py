@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from vprompt_jax.adapters import lora, scale_shift, sites, tuning
 from vprompt_jax.adapters.activation import ActivationPrompt
 from vprompt_jax.adapters.bottleneck import LAYERS as ADAPTER_LAYERS
@@ -65,7 +67,8 @@ def _pixel_parts(config, side: int):
         if region is None:
             region = adavipro.default_region(side)
         adavipro.check_region(region, side)
-        mask = adavipro.MaskGenerator(region, config.mask.width, config.mask.edge)
+        dtype = jnp.dtype(config.model.dtype)
+        mask = adavipro.MaskGenerator(region, config.mask.width, config.mask.edge, dtype)
     return prompt, mask
 
 

@@ -1,11 +1,13 @@
 """Every formula of AdaViPro against a loop in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vprompt_jax.prompts import adavipro
+from vprompt_jax.prompts import adavipro, fused_policy
 from vprompt_jax.prompts.edges import EDGES, laplacian, sobel
 
 RNG = np.random.default_rng(0)
@@ -67,7 +69,7 @@ def test_logits_and_gradients_are_those_of_convolutions(at_once):
     """However many of the 27 regions are computed at a time."""
     x = RNG.normal(size=(3, 12, 12, 3)).astype(np.float32)
     weights = RNG.normal(size=(3, 3, 3, 2)).astype(np.float32)
-    generator = adavipro.MaskGenerator(4, 6, "none", at_once)
+    generator = adavipro.MaskGenerator(4, 6, "none", at_once=at_once)
     params = generator.init(jax.random.key(0), x)["params"]
 
     def plain(p):
@@ -86,6 +88,48 @@ def test_logits_and_gradients_are_those_of_convolutions(at_once):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for name, leaf in expected_gradient.items():
         np.testing.assert_allclose(gradient[name], leaf, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(
+    "batch, side, region, width", [(2, 32, 8, 16), (3, 12, 4, 5), (2, 14, 7, 20)]
+)
+def test_the_gpu_s_kernel_gives_the_same_logits_and_gradients(
+    monkeypatch, batch, side, region, width, dtype, tolerance
+):
+    """Interpreted here; with numbers of regions, pixels and channels that fill no tile."""
+    x = RNG.normal(size=(batch, side, side, 3)).astype(np.float32)
+    upstream = RNG.normal(size=(batch, side // region, side // region, 2)).astype(np.float32)
+    generator = adavipro.MaskGenerator(region, width, "laplacian", jnp.dtype(dtype))
+    params = generator.init(jax.random.key(0), x)
+
+    def loss(params):
+        logits = generator.apply(params, x)
+        return jnp.sum(logits * upstream), logits
+
+    expected_gradient, expected = jax.grad(loss, has_aux=True)(params)
+    kernel = functools.partial(fused_policy.logits, interpret=True)
+    monkeypatch.setattr(adavipro.backend, "has_tensor_cores", lambda: True)
+    monkeypatch.setattr(adavipro.fused_policy, "logits", kernel)
+    gradient, made = jax.grad(loss, has_aux=True)(params)
+    np.testing.assert_allclose(made, expected, atol=tolerance)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        other = functools.reduce(lambda tree, key: tree[key.key], path, expected_gradient)
+        error = np.linalg.norm(leaf - other) / np.linalg.norm(other)
+        assert error < tolerance, path
+
+
+def test_the_gpu_s_kernel_can_be_lowered_for_it():
+    """Short of running: no GPU is needed to write the program for one."""
+    regions = jax.ShapeDtypeStruct((98, 34, 34, 3), jnp.float32)
+    shapes = (3, 3, 3, 64), (64,), (32, 32, 64, 2)
+    weights = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+    def loss(weights, regions):
+        return fused_policy.logits(regions, *weights, jnp.bfloat16).sum()
+
+    lowered = jax.jit(jax.value_and_grad(loss)).trace(weights, regions)
+    assert "triton" in lowered.lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_marks_are_gumbel_max_and_exactly_0_or_1():

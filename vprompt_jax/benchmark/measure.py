@@ -21,14 +21,15 @@ class Cost:
     """What the compiler says of a program, per device.
 
     Attributes:
-      flops: floating-point operations.
+      flops: floating-point operations; None on a GPU, where most are done by libraries that its
+        compiler does not look into.
       bytes: read and written by all operations.
       temp_bytes: largest memory beside arguments and results.
       held_bytes: of arguments, and of results that do not take an argument's place.
       reduced_bytes: of the values that are summed over all devices.
     """
 
-    flops: float
+    flops: float | None
     bytes: float
     temp_bytes: int
     held_bytes: int
@@ -50,7 +51,7 @@ def cost_of(compiled: Any) -> Cost:
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes
         held -= memory.alias_size_in_bytes
     return Cost(
-        counts.get("flops", 0.0),
+        None if jax.default_backend() == "gpu" else counts.get("flops", 0.0),
         counts.get("bytes accessed", 0.0),
         temp,
         held,
@@ -68,27 +69,43 @@ def reduced_bytes(hlo: str) -> int:
     return total
 
 
-def matmul_program(dtype: str, side: int = 2048) -> tuple[Callable[[], Any], float]:
+def matmul_program(dtype: str) -> tuple[Callable[[], Any], float]:
     """A large matrix product to run, and its FLOPs: the rate that the machine has to offer."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
     a = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(jnp.matmul)
     return lambda: product(a, a), 2.0 * side**3
 
 
-def seconds(programs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+def seconds(
+    programs: Sequence[Callable[[], Any]], repeats: int, at_least: float = 0.1
+) -> list[float]:
     """Median seconds of each program, run in turns so that all meet the same machine.
 
-    Each is run once before, to compile and to warm up.
+    Args:
+      programs: each returns what can be waited for. They are run twice before, to compile and to
+        warm up.
+      repeats: turns.
+      at_least: seconds of a turn. A program that takes less is run several times before it is
+        waited for, as training does: an accelerator then never waits for the host.
     """
-    taken: list[list[float]] = [[] for _ in programs]
+    counts = []
     for program in programs:
         jax.block_until_ready(program())
+        counts.append(max(1, math.ceil(at_least / _seconds_of(program, 1))))
+    taken: list[list[float]] = [[] for _ in programs]
     for _ in range(repeats):
-        for program, times in zip(programs, taken, strict=True):
-            started = time.perf_counter()
-            jax.block_until_ready(program())
-            times.append(time.perf_counter() - started)
+        for program, count, times in zip(programs, counts, taken, strict=True):
+            times.append(_seconds_of(program, count) / count)
     return [statistics.median(times) for times in taken]
+
+
+def _seconds_of(program: Callable[[], Any], count: int) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        made = program()
+    jax.block_until_ready(made)
+    return time.perf_counter() - started
 
 
 @contextlib.contextmanager

@@ -71,15 +71,17 @@ class Row:
     def floor(self) -> float | None:
         """FLOPs of the forward pass and of the gradient for the activation that training enters
         the frozen tower with: no method that trains there can do with less. None without a tower
-        (a head on cached features). A compilation, when it is first asked for."""
-        if self._model.start == self._model.clip.config.depth:
+        (a head on cached features) or without counts. A compilation, when first asked for."""
+        if self.cost.flops is None or self._model.start == self._model.clip.config.depth:
             return None
         frozen, _, batch = self._rest
         return floor_flops(self._model, frozen, batch["image"])
 
     @property
-    def flops_per_image(self) -> float:
-        """FLOPs of all devices together, by image of the global batch."""
+    def flops_per_image(self) -> float | None:
+        """FLOPs of all devices together, by image of the global batch; None if not counted."""
+        if self.cost.flops is None:
+            return None
         return self.cost.flops * jax.device_count() / self.batch_size
 
     def run_step(self) -> Any:
@@ -131,7 +133,7 @@ def make_row(
                 state, _ = train_step(state, *rest)
         compilations = counted()
     cost = cost_of(train_step.lower(state, *rest).compile())
-    if run.model.mask is not None:
+    if run.model.mask is not None and cost.flops is not None:
         # The compiler counts a loop's body once, however often it runs: count without the loop
         # (and so without the generator's second forward pass, which saves memory).
         whole = run.model.clone(mask=run.model.mask.clone(at_once=sys.maxsize))
@@ -166,7 +168,7 @@ def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
     )  # fmt: skip
 
 
-def floor_flops(model: PromptedCLIP, frozen: Any, images: jax.Array) -> float:
+def floor_flops(model: PromptedCLIP, frozen: Any, images: jax.Array) -> float | None:
     """Per device: forward and input gradient of the bare tower from where training enters it."""
     start = model.start
     if start is None:

@@ -1,7 +1,11 @@
 """The benchmark's tables: measured, predicted for other machines, and what fits into a memory."""
 
 import dataclasses
+import functools
+import json
 import math
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +19,7 @@ from vprompt_jax.benchmark import measure, predict, rows, torch_side
 from vprompt_jax.clip import load
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import default_config
+from vprompt_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,7 @@ _MEASURED = (
 
 def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns what each method's step costs here. FLOPs and memory are per device."""
+    counts = counts_of_cpu(args, tower) if jax.default_backend() == "gpu" else None
     made = _compiled(args, tower, batch, run_steps=not args.no_timing)
     matmul, matmul_flops = measure.matmul_program(tower.dtype)
     times: list[float] = []
@@ -90,11 +96,10 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
     if not args.no_timing:
         programs = [matmul, *(row.run_step for row in made)]
         if args.torch:
-            for careful in (False, True):
-                programs.append(
-                    torch_side.make_step(tower.clip.config, batch, args.classes, careful)
-                )
-                names.append(f"torch, {'careful' if careful else 'public'}")
+            for way in torch_side.ways():
+                made_of = (tower.clip.config, batch, args.classes)
+                programs.append(torch_side.make_step(*made_of, way, tower.dtype, args.precision))
+                names.append(f"torch, {way}")
         times = measure.seconds(programs, args.repeats)
     result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     rate = matmul_flops / times[0] if times else None
@@ -104,7 +109,7 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
         figures = {
             "method": row.name,
             "trained_parameters": row.parameters,
-            "gflop_per_image": row.flops_per_image / 1e9,
+            "gflop_per_image": _in_billions(row.flops_per_image),
             "flops_over_floor": row.cost.flops / row.floor if row.floor else None,
             "temp_mib": row.cost.temp_bytes / 2**20,
             "gbyte_accessed": row.cost.bytes / 1e9,
@@ -112,9 +117,12 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             "all_reduced_bytes": row.cost.reduced_bytes,
             "compilations": row.compilations,
         }
+        if counts:
+            figures |= {key: counts[i][key] for key in ("gflop_per_image", "flops_over_floor")}
         if rate:
             figures["images_per_second"] = batch / times[i + 1]
-            figures["share_of_matmul_rate"] = row.cost.flops / times[i + 1] / rate
+            own = figures["images_per_second"] / jax.device_count()
+            figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
         result["rows"].append(figures)
     beside_vp(result["rows"])
     for name, taken in zip(names, times[len(made) + 1 :], strict=True):
@@ -124,6 +132,32 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
         title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"
     print_table(title, _MEASURED, result["rows"])
     return result
+
+
+def _in_billions(count: float | None) -> float | None:
+    return None if count is None else count / 1e9
+
+
+@functools.cache
+def _counted(command: tuple[str, ...]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "counts.json"
+        subprocess.run(
+            [sys.executable, "-m", "vprompt_jax.benchmark", *command, "--json", str(path)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return json.loads(path.read_text())["tables"][0]["rows"]
+
+
+def counts_of_cpu(args, tower: Tower) -> list[dict[str, Any]]:
+    """The rows of this table as a CPU's compiler counts them, in a process of its own.
+
+    FLOPs per image depend neither on the batch nor on the dtype, so one count serves them all.
+    """
+    command = ["--no_timing", "--tower", tower.name, "--batch", "16"]
+    command += ["--classes", str(args.classes), "--method", *args.method, "--remat", *args.remat]
+    command += ["--random"] * args.random + ["--positions"] * args.positions
+    return _counted(tuple(command))
 
 
 def beside_vp(figures: list[dict[str, Any]]) -> None:
@@ -149,7 +183,13 @@ _PREDICTED = (
 
 
 def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
-    """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`)."""
+    """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`).
+
+    Raises:
+      UserError: on a GPU, whose compiler does not count FLOPs.
+    """
+    if jax.default_backend() == "gpu":
+        raise UserError("--predict needs the counts of a CPU's compiler: set JAX_PLATFORMS=cpu")
     steps = math.ceil(args.predict / batch)
     result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     compiled = {}
@@ -186,9 +226,9 @@ _FITTING = (
 def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
     limit = int(args.fit * 2**30)
-    counts: dict[int, list[tuple[str, int, float]]] = {}
+    counts: dict[int, list[tuple[str, int, float | None]]] = {}
 
-    def at(size: int) -> list[tuple[str, int, float]]:
+    def at(size: int) -> list[tuple[str, int, float | None]]:
         """(name, bytes, FLOPs per image) of each row: the rows themselves hold the weights."""
         if size not in counts:
             made = _compiled(args, tower, size, run_steps=False)
@@ -203,7 +243,7 @@ def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
             "method": name,
             "largest_batch": size,
             "memory_gib": memory / 2**30,
-            "gflop_per_image": flops / 1e9,
+            "gflop_per_image": _in_billions(flops),
         })  # fmt: skip
     print_table(f"{tower.name}, {tower.dtype}: in {args.fit:g} GiB", _FITTING, result["rows"])
     return result

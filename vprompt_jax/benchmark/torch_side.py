@@ -1,23 +1,50 @@
 """The same work in torch (extra `parity`), as people do it now, for comparison in one run.
 
 "public": as VP's training code does it: CLIP's weights require gradients although only the prompt
-is updated, and the class texts are encoded at every step. "careful": frozen weights, texts once.
+is updated, and the class texts are encoded at every step; 16 bits by autocast. "careful": frozen
+weights, of 16 bits themselves, and texts once. "compiled": that, by `torch.compile`.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.errors import UserError
 
 
-def make_step(config: CLIPConfig, batch_size: int, classes: int, careful: bool) -> Callable:
-    """A step of VP (border of 30/224, SGD) on a CLIP of random weights.
+def ways() -> list[str]:
+    """How the step can be written here; on CPUs `torch.compile` wants a compiler of C++."""
+    return ["public", "careful"] + ["compiled"] * (jax.default_backend() == "gpu")
+
+
+class _Queued:
+    """What `jax.block_until_ready` waits for: all that torch has queued on the GPU."""
+
+    def block_until_ready(self) -> None:
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def make_step(
+    config: CLIPConfig, batch_size: int, classes: int, way: str, dtype: str, precision: str
+) -> Callable[[], Any]:
+    """A step of VP (border of 30/224, SGD) on a CLIP of random weights, on JAX's kind of device.
+
+    Args:
+      config: of the CLIP.
+      batch_size: images a step.
+      classes: texts.
+      way: of `ways()`.
+      dtype: of the tower.
+      precision: JAX's name for that of matrix products of float32.
 
     Raises:
-      UserError: if torch is not installed, or the tower is not a ViT.
+      UserError: if torch is not installed or does not see the GPU, or the tower is not a ViT.
     """
     try:
         import torch
@@ -26,6 +53,12 @@ def make_step(config: CLIPConfig, batch_size: int, classes: int, careful: bool) 
         raise UserError(f"--torch needs the extra 'parity' ({error})") from error
     if not config.is_vit:
         raise UserError("--torch compares vision transformers only")
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError("--torch: JAX runs on a GPU, but this torch has no CUDA")
+    device, kind = torch.device("cuda" if on_gpu else "cpu"), getattr(torch, dtype)
+    torch.set_float32_matmul_precision("highest" if precision == "highest" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     side = config.image_resolution
     model = transformers.CLIPModel(
         transformers.CLIPConfig(
@@ -40,34 +73,45 @@ def make_step(config: CLIPConfig, batch_size: int, classes: int, careful: bool) 
             ),
             projection_dim=config.embed_dim,
         )
-    ).eval()  # fmt: skip
+    ).eval().to(device, torch.float32 if way == "public" else kind)  # fmt: skip
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.normal(size=(batch_size, 3, side, side)).astype(np.float32))
-    labels = torch.from_numpy(rng.integers(0, classes, batch_size))
-    tokens = torch.from_numpy(rng.integers(1, 1000, (classes, config.context_length)))
+    images = rng.normal(size=(batch_size, 3, side, side)).astype(np.float32)
+    images = torch.from_numpy(images).to(device)
+    labels = torch.from_numpy(rng.integers(0, classes, batch_size)).to(device)
+    tokens = rng.integers(1, 1000, (classes, config.context_length))
+    tokens = torch.from_numpy(tokens).to(device)
     pad = round(30 / 224 * side)
-    mask = torch.ones(1, 3, side, side)
+    mask = torch.ones(1, 3, side, side, device=device)
     mask[..., pad : side - pad, pad : side - pad] = 0
-    prompt = torch.nn.Parameter(torch.randn(1, 3, side, side))
+    prompt = torch.nn.Parameter(torch.randn(1, 3, side, side, device=device))
     optimizer = torch.optim.SGD([prompt], 1e-3, momentum=0.9)
 
     def features(output: Any) -> Any:
-        made = getattr(output, "pooler_output", output)  # newer versions return an object
+        made = getattr(output, "pooler_output", output).float()  # newer versions return an object
         return made / made.norm(dim=-1, keepdim=True)
 
-    if careful:
+    encode = model.get_image_features
+    precise = contextlib.nullcontext()
+    if way == "public":
+        precise = torch.autocast(device.type, kind, enabled=dtype != "float32")
+    else:
         model.requires_grad_(False)
         with torch.no_grad():
             cached = features(model.get_text_features(tokens))
+    if way == "compiled":
+        encode = torch.compile(encode)
 
-    def step() -> None:
-        texts = cached if careful else features(model.get_text_features(tokens))
-        seen = features(model.get_image_features(images + prompt * mask))
-        logits = model.logit_scale.exp() * seen @ texts.T
-        loss = torch.nn.functional.cross_entropy(logits, labels)
+    def step() -> Any:
+        with precise:
+            texts = features(model.get_text_features(tokens)) if way == "public" else cached
+            prompted = images + prompt * mask
+            seen = features(encode(prompted if way == "public" else prompted.to(kind)))
+            logits = model.logit_scale.float().exp() * seen @ texts.T
+            loss = torch.nn.functional.cross_entropy(logits, labels)
         optimizer.zero_grad()
         model.zero_grad()
         loss.backward()
         optimizer.step()
+        return _Queued() if on_gpu else None
 
     return step

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vprompt_jax import backend
+
 BLOCK_INPUT = "block_input"
 
 # A tap sees every block input (by its position 0..L-1) and the final features (position L), and
@@ -37,6 +39,33 @@ def tanh_gelu(x: jax.Array) -> jax.Array:
 ACTIVATION_FUNCTIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu, "gelu_tanh": tanh_gelu}
 
 
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.Array:
+    """softmax(q k' / sqrt(d)) v for queries [B, M, heads, d], keys and values [B, N, heads, d].
+
+    cuDNN's kernel never stores the N x N weights; it wants 16 bits and, for its gradient, an even
+    N: a key more is added and left out of the sums. (ViT-L/14@336 has 577 tokens.)
+    """
+    batch, length, _, channels = k.shape
+    fits = k.dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
+    exported = not isinstance(batch, int)  # for any batch size, and for any backend
+    if exported or q.shape[1] != length or not fits or not backend.has_tensor_cores():
+        return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal)
+    lengths = None
+    if length % 2:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+        lengths = jnp.full(batch, length, jnp.int32)
+    y = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        is_causal=is_causal,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+    return y[:, :length]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused query-key-value projection.
 
@@ -58,7 +87,7 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="in_proj")(x)
         q, k, v = jnp.split(qkv.reshape(batch, length, 3 * self.heads, -1), 3, axis=2)
-        y = jax.nn.dot_product_attention(q[:, : self.outputs], k, v, is_causal=self.causal)
+        y = attend(q[:, : self.outputs], k, v, is_causal=self.causal)
         y = y.reshape(batch, -1, width)
         return nn.Dense(width, dtype=self.dtype, name="out_proj")(y)
 

@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax import backend
 from vprompt_jax.initializers import uniform_within
+from vprompt_jax.prompts import fused_policy
 from vprompt_jax.prompts.edges import EDGES
 
 
@@ -42,12 +44,13 @@ def temperature_at(epoch: jax.Array, initial: float, decay: float, minimum: floa
 
 
 class MaskGenerator(nn.Module):
-    """Two logits per region from the edges of an image.
+    """Two logits per region from the edges of an image; images are data, without a gradient.
 
     Attributes:
       region: side of a region in pixels; divides the resolution.
       width: channels between the convergence and the policy convolution.
       edge: a name of `edges.EDGES`.
+      dtype: of the factors of the first convolution; all else is float32.
       at_once: the most regions computed at a time; None for as many as suit the backend. Changes
         speed and memory alone.
     """
@@ -55,6 +58,7 @@ class MaskGenerator(nn.Module):
     region: int
     width: int = 64
     edge: str = "laplacian"
+    dtype: jnp.dtype = jnp.float32
     at_once: int | None = None
 
     @nn.compact
@@ -63,8 +67,14 @@ class MaskGenerator(nn.Module):
         batch, side, _, channels = images.shape
         r, width, grid = self.region, self.width, side // self.region
         kernel, bias = self._convolution("convergence", (3, 3, channels, width))
-        kernel = kernel.reshape(-1, width)
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2))
+        edges = jax.lax.stop_gradient(EDGES[self.edge](images.astype(jnp.float32)))
+        regions = _regions(edges, r)
+        exported = not isinstance(batch, int)  # for any batch size, and for any backend
+        if not exported and self.at_once is None and self._suits_tensor_cores():
+            x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
+            return (x + policy_bias).reshape(batch, grid, grid, 2)
+        kernel = kernel.reshape(-1, width).astype(self.dtype)
         off, on = policy_kernel.reshape(-1, 2).T
 
         def logits(regions: jax.Array) -> jax.Array:
@@ -72,22 +82,25 @@ class MaskGenerator(nn.Module):
             # several times faster on CPUs than gradients of convolutions. One vector at a time,
             # as XLA's CPU backend takes twice as long for a matrix of two columns.
             n = regions.shape[0]
-            x = _neighbourhoods(regions).reshape(n * r * r, -1)
-            x = nn.relu(x @ kernel + bias).reshape(n, -1)
+            x = _neighbourhoods(regions).reshape(n * r * r, -1).astype(self.dtype)
+            x = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+            x = nn.relu(x + bias).reshape(n, -1)
             return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias
 
-        regions = _regions(EDGES[self.edge](images.astype(jnp.float32)), r)
-        if isinstance(batch, int):
-            # The channels between the convolutions are far larger than an image: made for a few
-            # regions at a time, and again for the gradient, they never leave the cache.
-            count = batch * grid * grid
-            most = self.at_once or max(1, _working_set() // (4 * r * r * width))
-            at_once = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
-            groups = regions.reshape(-1, at_once, *regions.shape[1:])
-            x = jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups)
-        else:  # exported for any batch size
-            x = logits(regions)
+        if exported:
+            return logits(regions).reshape(batch, grid, grid, 2)
+        # The channels between the convolutions are far larger than an image: made for a few
+        # regions at a time, and again for the gradient, they never leave the cache.
+        count = batch * grid * grid
+        most = self.at_once or max(1, _working_set() // (4 * r * r * width))
+        at_once = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
+        groups = regions.reshape(-1, at_once, *regions.shape[1:])
+        x = jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups)
         return x.reshape(batch, grid, grid, 2)
+
+    def _suits_tensor_cores(self) -> bool:
+        rounds = jax.config.jax_default_matmul_precision != "highest"  # float32 to TF32
+        return backend.has_tensor_cores() and (rounds or self.dtype != jnp.float32)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's

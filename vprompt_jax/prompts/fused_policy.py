@@ -1,0 +1,187 @@
+"""The mask generator's two convolutions as one GPU kernel, whose channels never leave the chip.
+
+Between the convolutions there are 64 channels for every pixel. XLA writes them to memory and reads
+them back, which takes longer than the whole of VP's step in bfloat16. Here a tile of them is
+computed, used and dropped, in the forward pass and again in the gradient.
+
+Regions come as rows of numbers: a region of side r, with a pixel around it and two more to its
+right, as r + 2 lines of r + 4 pixels of four channels, of which the fourth is 1 for the bias. The
+3x3 neighbourhood of a pixel is then 3 times 16 numbers in a row, with weights of 0 for the fourth
+pixel, which is what the tensor cores multiply at once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+_WINDOW = 16  # four pixels of four channels
+_LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
+# The fastest of those tried on an H100, at width 64 and regions of 32 pixels.
+_REGIONS, _PIXEL_GROUPS = 64, 8  # forward: regions of a tile; parts of the sum over pixels
+_PIXELS, _REGION_GROUPS = 32, 32  # gradient: pixels of a tile; parts of the sum over regions
+_WIDTHS = 16  # tensor cores take multiples of so many channels, and Triton powers of 2
+
+
+def logits(
+    regions: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    policy: jax.Array,
+    dtype: jnp.dtype,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """relu(regions * kernel + bias) . policy, with gradients for kernel, bias and policy alone.
+
+    Args:
+      regions: float32 [n, r + 2, r + 2, 3], with one pixel around each.
+      kernel: float32 [3, 3, 3, width].
+      bias: float32 [width].
+      policy: float32 [r, r, width, 2].
+      dtype: of the factors of the first convolution (float32 is rounded to TF32); sums, and the
+        second convolution, are float32.
+      interpret: run on any backend, slowly, to test it.
+
+    Returns:
+      float32 [n, 2].
+    """
+    side, width = policy.shape[0], policy.shape[2]
+    more = max(_WIDTHS, pl.next_power_of_2(width)) - width
+    ones = jnp.ones((*regions.shape[:-1], 1), regions.dtype)
+    rows = jnp.concatenate([regions, ones], -1).astype(dtype)
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, _LEFT_OVER), (0, 0)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, more)))
+    bias = jnp.pad(bias[None, None, None], ((1, 1), (1, 2), (3, 0), (0, more)))
+    windows = (kernel + bias).reshape(3, _WINDOW, -1)
+    policy = jnp.pad(policy, ((0, 0), (0, 0), (0, more), (0, 0)))
+    policy = jnp.moveaxis(policy.reshape(side**2, -1, 2), 2, 0)
+    return _logits(rows.reshape(len(regions), -1), windows, policy, side, interpret)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _logits(rows, windows, policy, side: int, interpret: bool) -> jax.Array:
+    """Rows [n, l], windows float32 [3, 16, width], policy float32 [2, side^2, width] -> [n, 2]."""
+    n, length = rows.shape
+    tiles, groups = pl.cdiv(n, _REGIONS), _PIXEL_GROUPS
+    rows = jnp.pad(rows, ((0, tiles * _REGIONS - n), (0, 0)))
+    parts = _call(
+        functools.partial(_forward, side),
+        (tiles, groups),
+        interpret,
+        in_specs=[
+            pl.BlockSpec((_REGIONS, length), lambda i, j: (i, 0)),
+            pl.BlockSpec(windows.shape, lambda i, j: (0, 0, 0)),
+            pl.BlockSpec(policy.shape, lambda i, j: (0, 0, 0)),
+        ],
+        out_specs=pl.BlockSpec((None, _REGIONS, 2), lambda i, j: (j, i, 0)),
+        out_shape=jax.ShapeDtypeStruct((groups, len(rows), 2), jnp.float32),
+    )(rows, windows.astype(rows.dtype), policy)
+    return parts.sum(0)[:n]
+
+
+def _remembered(rows, windows, policy, side, interpret):
+    return _logits(rows, windows, policy, side, interpret), (rows, windows, policy)
+
+
+def _gradients(side, interpret, kept, upstream):
+    rows, windows, policy = kept
+    (n, length), (_, pixels, width) = rows.shape, policy.shape
+    tiles, groups = pl.cdiv(pixels, _PIXELS), _REGION_GROUPS
+    policy = jnp.pad(policy, ((0, 0), (0, tiles * _PIXELS - pixels), (0, 0)))
+    of_windows, of_policy = _call(
+        functools.partial(_backward, side, n),
+        (tiles, groups),
+        interpret,
+        in_specs=[
+            pl.BlockSpec((n, length), lambda i, j: (0, 0)),
+            pl.BlockSpec(windows.shape, lambda i, j: (0, 0, 0)),
+            pl.BlockSpec((2, _PIXELS, width), lambda i, j: (0, i, 0)),
+            pl.BlockSpec((n, 2), lambda i, j: (0, 0)),
+        ],
+        out_specs=[
+            pl.BlockSpec((None, None, *windows.shape), lambda i, j: (i, j, 0, 0, 0)),
+            pl.BlockSpec((None, 2, _PIXELS, width), lambda i, j: (j, 0, i, 0)),
+        ],
+        out_shape=[
+            jax.ShapeDtypeStruct((tiles, groups, *windows.shape), jnp.float32),
+            jax.ShapeDtypeStruct((groups, *policy.shape), jnp.float32),
+        ],
+    )(rows, windows.astype(rows.dtype), policy, upstream)
+    return None, of_windows.sum((0, 1)), of_policy.sum(0)[:, :pixels]
+
+
+_logits.defvjp(_remembered, _gradients)
+
+
+def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
+    params = None if interpret else triton.CompilerParams(num_warps=2, num_stages=2)
+    return pl.pallas_call(kernel, grid=grid, interpret=interpret, compiler_params=params, **specs)
+
+
+def _line(side: int) -> int:
+    """Numbers of one line of a region."""
+    return (side + 2 + _LEFT_OVER) * 4
+
+
+def _channels(x, windows):
+    """Three factors [n, 16] of lines above each other -> relu of the convolution [n, width]."""
+    return jnp.maximum(sum(map(_product, x, windows)), 0.0)
+
+
+def _product(a, b):
+    """On tensor cores also in float32 (as TF32); without them the gradient takes seven times as
+    long as XLA's."""
+    precision = jax.lax.Precision.HIGH if a.dtype == jnp.float32 else None
+    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+
+
+def _forward(side: int, rows, windows, policy, out):
+    """A tile of regions and a part of their pixels: sums over these, one at a time."""
+    weights = [windows[i] for i in range(3)]
+    each = pl.cdiv(side * side, _PIXEL_GROUPS)
+    first = pl.program_id(1) * each
+
+    def add(pixel, sums):
+        start = pixel // side * _line(side) + pixel % side * 4
+        x = [rows[:, pl.ds(start + i * _line(side), _WINDOW)] for i in range(3)]
+        channels = _channels(x, weights)
+        return sums[0] + channels * policy[0, pixel], sums[1] + channels * policy[1, pixel]
+
+    zero = jnp.zeros((_REGIONS, policy.shape[2]), jnp.float32)
+    last = jnp.minimum(first + each, side * side)
+    off, on = jax.lax.fori_loop(first, last, add, (zero, zero))
+    out[:, 0] = jnp.sum(off, 1)
+    out[:, 1] = jnp.sum(on, 1)
+
+
+def _backward(side: int, n: int, rows, windows, policy, upstream, of_windows, of_policy):
+    """A tile of a region's pixels: gradients summed over a part of the regions."""
+    weights = [windows[i] for i in range(3)]
+    off, on = policy[0], policy[1]
+    each = pl.cdiv(n, _REGION_GROUPS)
+    first = pl.program_id(1) * each
+    # Beyond the last pixel the policy is 0, and what is summed for it is cut off.
+    pixel = jnp.minimum(pl.program_id(0) * _PIXELS + jnp.arange(_PIXELS), side * side - 1)
+    start = (pixel // side * _line(side) + pixel % side * 4)[:, None] + jnp.arange(_WINDOW)
+
+    def add(region, sums):
+        weight_sums, off_sum, on_sum = sums
+        x = [rows[region, start + i * _line(side)] for i in range(3)]
+        channels = _channels(x, weights)
+        for_off, for_on = upstream[region, 0], upstream[region, 1]
+        passed = jnp.where(channels > 0, for_off * off + for_on * on, 0.0).astype(rows.dtype)
+        weight_sums = tuple(s + _product(a.T, passed) for s, a in zip(weight_sums, x, strict=True))
+        return weight_sums, off_sum + for_off * channels, on_sum + for_on * channels
+
+    zeros = jnp.zeros(weights[0].shape, jnp.float32), jnp.zeros(off.shape, jnp.float32)
+    last = jnp.minimum(first + each, n)
+    start_sums = ((zeros[0],) * 3, zeros[1], zeros[1])
+    weight_sums, off_sum, on_sum = jax.lax.fori_loop(first, last, add, start_sums)
+    for i in range(3):
+        of_windows[i] = weight_sums[i]
+    of_policy[0] = off_sum
+    of_policy[1] = on_sum
