@@ -88,6 +88,7 @@ def test_missing_weights(tmp_path):
         "--config", QUICKSTART, "--config.model.checkpoint=gone.pt", f"--workdir={tmp_path / 'w'}"
     )
     assert_one_message(done, "gone.pt", "give the path")
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_another_tokenizer(tmp_path):

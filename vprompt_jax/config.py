@@ -31,7 +31,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.model = ml_collections.ConfigDict()
     c.model.checkpoint = "mini-clip-rn"  # file, or embedded model
     c.model.activation = placeholder(str)  # quick_gelu | gelu, over what the checkpoint says
-    c.model.dtype = "float32"  # of the frozen towers: float32 | bfloat16
+    # Of the frozen towers, and of the mask generator's first convolution: float32 | bfloat16 (for
+    # accelerators: docs/benchmark.md).
+    c.model.dtype = "float32"
     c.model.matmul_precision = "highest"  # default | high | highest; TF32 on GPUs is "default"
 
     # What the backward pass computes again to save memory: none | dots (all but matrix products) |

@@ -197,11 +197,13 @@ def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
         own = math.ceil(batch / machine.devices)
         if own not in compiled:
             # Each device here gets as many images as one of the machine's.
-            compiled[own] = _compiled(args, tower, own * jax.device_count(), run_steps=False)
-        for row in compiled[own]:
-            made = predict.predict(row.cost, machine, tower.dtype, 4 * row.parameters)
+            rows_of = _compiled(args, tower, own * jax.device_count(), run_steps=False)
+            # The rows themselves hold the weights.
+            compiled[own] = [(row.name, row.cost, row.parameters) for row in rows_of]
+        for name, cost, parameters in compiled[own]:
+            made = predict.predict(cost, machine, tower.dtype, 4 * parameters)
             result["rows"].append({
-                "method": row.name,
+                "method": name,
                 "machine": machine.name,
                 "images_per_device": own,
                 "arithmetic_ms": 1e3 * made.arithmetic,

@@ -174,9 +174,10 @@ def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
     """Writes arrays to a `.safetensors` file."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, path, metadata)
+    # The library's `save_file` would make a file that nobody but its owner can read.
+    path.write_bytes(save({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata))
 
 
 def read_json(path: Path) -> dict:

@@ -1,5 +1,6 @@
 """`fit`: one run from a config to `result.json`."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -68,8 +69,13 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
-        run = assemble(config, dataset)
-        cluster.agree("weights and data", run.identity)
+        try:
+            run = assemble(config, dataset)
+            cluster.agree("weights and data", run.identity)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a run that could not start leaves no trace
+                workdir.rmdir()  # only if empty
+            raise
         run = cache.with_prefix(run, workdir)
         params = run.initial_params()
         by_part = {
@@ -79,7 +85,7 @@ def fit(config, workdir: Path | str, dataset: Dataset | None = None) -> dict[str
         if params and jax.process_index() == 0:
             overview = parameter_overview.get_parameter_overview(params, include_stats=False)
             print(overview, file=sys.stderr)
-        if jax.process_index() == 0:  # only now: a run that could not start leaves no trace
+        if jax.process_index() == 0:
             replace(workdir / "config.json", config_lib.as_json(config))
         outcome = train(run, workdir)
 
