@@ -140,3 +140,17 @@ def test_the_command_prints_counts_predictions_and_what_fits(capsys, tmp_path):
     (fitting,) = json.loads((tmp_path / "f.json").read_text())["tables"]
     assert fitting["rows"][0]["largest_batch"] == 0  # the head alone is larger
     assert fitting["rows"][0]["memory_gib"] > 0.00001
+
+
+def test_on_a_gpu_a_cpu_counts_the_flops(capsys, monkeypatch, tmp_path):
+    """A GPU's compiler does not; a process of its own compiles for the CPU."""
+    arguments = ["--method", "vp", "--batch", "16", "--no_timing"]
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device in the other process
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    command.main([*arguments, "--json", str(tmp_path / "f.json")])
+    ((vp,),) = (t["rows"] for t in json.loads((tmp_path / "f.json").read_text())["tables"])
+    assert 0.04 < vp["gflop_per_image"] < 0.06
+    assert 1.0 <= vp["flops_over_floor"] < 1.05
+    with pytest.raises(SystemExit):
+        command.main([*arguments, "--predict", "100"])
+    assert "JAX_PLATFORMS=cpu" in capsys.readouterr().err

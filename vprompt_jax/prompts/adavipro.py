@@ -100,7 +100,8 @@ class MaskGenerator(nn.Module):
 
     def _suits_tensor_cores(self) -> bool:
         rounds = jax.config.jax_default_matmul_precision != "highest"  # float32 to TF32
-        return backend.has_tensor_cores() and (rounds or self.dtype != jnp.float32)
+        fits = self.width <= fused_policy.WIDEST and (rounds or self.dtype != jnp.float32)
+        return fits and backend.has_tensor_cores()
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's

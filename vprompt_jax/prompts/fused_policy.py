@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
 _WINDOW = 16  # four pixels of four channels
 _LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
 # The fastest of those tried on an H100, at width 64 and regions of 32 pixels.
 _REGIONS, _PIXEL_GROUPS = 64, 8  # forward: regions of a tile; parts of the sum over pixels
 _PIXELS, _REGION_GROUPS = 32, 32  # gradient: pixels of a tile; parts of the sum over regions
-_WIDTHS = 16  # tensor cores take multiples of so many channels, and Triton powers of 2
+_NARROWEST = 16  # channels that tensor cores multiply at once; Triton takes powers of 2
+WIDEST = 64  # channels: the sums of more of them do not fit into a tile's registers
 
 
 def logits(
@@ -39,7 +39,7 @@ def logits(
 
     Args:
       regions: float32 [n, r + 2, r + 2, 3], with one pixel around each.
-      kernel: float32 [3, 3, 3, width].
+      kernel: float32 [3, 3, 3, width]; width is at most `WIDEST`.
       bias: float32 [width].
       policy: float32 [r, r, width, 2].
       dtype: of the factors of the first convolution (float32 is rounded to TF32); sums, and the
@@ -50,7 +50,7 @@ def logits(
       float32 [n, 2].
     """
     side, width = policy.shape[0], policy.shape[2]
-    more = max(_WIDTHS, pl.next_power_of_2(width)) - width
+    more = max(_NARROWEST, pl.next_power_of_2(width)) - width
     ones = jnp.ones((*regions.shape[:-1], 1), regions.dtype)
     rows = jnp.concatenate([regions, ones], -1).astype(dtype)
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, _LEFT_OVER), (0, 0)))
@@ -118,7 +118,11 @@ _logits.defvjp(_remembered, _gradients)
 
 
 def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
-    params = None if interpret else triton.CompilerParams(num_warps=2, num_stages=2)
+    params = None
+    if not interpret:
+        from jax.experimental.pallas import triton  # not in every build of jaxlib
+
+        params = triton.CompilerParams(num_warps=2, num_stages=2)
     return pl.pallas_call(kernel, grid=grid, interpret=interpret, compiler_params=params, **specs)
 
 
@@ -133,8 +137,7 @@ def _channels(x, windows):
 
 
 def _product(a, b):
-    """On tensor cores also in float32 (as TF32); without them the gradient takes seven times as
-    long as XLA's."""
+    # Without tensor cores, in exact float32, the gradient would take seven times as long as XLA's.
     precision = jax.lax.Precision.HIGH if a.dtype == jnp.float32 else None
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
@@ -177,11 +180,10 @@ def _backward(side: int, n: int, rows, windows, policy, upstream, of_windows, of
         weight_sums = tuple(s + _product(a.T, passed) for s, a in zip(weight_sums, x, strict=True))
         return weight_sums, off_sum + for_off * channels, on_sum + for_on * channels
 
-    zeros = jnp.zeros(weights[0].shape, jnp.float32), jnp.zeros(off.shape, jnp.float32)
+    zeros = [jnp.zeros(like.shape, jnp.float32) for like in (*weights, off, on)]
     last = jnp.minimum(first + each, n)
-    start_sums = ((zeros[0],) * 3, zeros[1], zeros[1])
-    weight_sums, off_sum, on_sum = jax.lax.fori_loop(first, last, add, start_sums)
+    start_sums = tuple(zeros[:3]), zeros[3], zeros[4]
+    sums = jax.lax.fori_loop(first, last, add, start_sums)
     for i in range(3):
-        of_windows[i] = weight_sums[i]
-    of_policy[0] = off_sum
-    of_policy[1] = on_sum
+        of_windows[i] = sums[0][i]
+    of_policy[0], of_policy[1] = sums[1:]
