@@ -9,7 +9,7 @@ import pytest
 from tests.adapters.conftest import random_variables
 from tests.conftest import TINY
 from vprompt_jax.benchmark import __main__ as command
-from vprompt_jax.benchmark import measure, predict, rows, tables
+from vprompt_jax.benchmark import measure, predict, rows, tables, torch_side
 from vprompt_jax.clip import CLIP
 from vprompt_jax.config import default_config
 from vprompt_jax.errors import UserError
@@ -140,6 +140,17 @@ def test_the_command_prints_counts_predictions_and_what_fits(capsys, tmp_path):
     (fitting,) = json.loads((tmp_path / "f.json").read_text())["tables"]
     assert fitting["rows"][0]["largest_batch"] == 0  # the head alone is larger
     assert fitting["rows"][0]["memory_gib"] > 0.00001
+
+
+def test_torch_s_public_way_costs_more_flops_than_the_careful_one():
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    flops = {}
+    for way in torch_side.ways():
+        step = torch_side.make_step(TINY, 4, 3, way, "float32", "highest")
+        step()
+        flops[way] = torch_side.count_flops(step)
+    assert flops["public"] > 1.5 * flops["careful"] > 0
 
 
 def test_on_a_gpu_a_cpu_counts_the_flops(capsys, monkeypatch, tmp_path):

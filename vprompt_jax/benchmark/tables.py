@@ -92,14 +92,12 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
     made = _compiled(args, tower, batch, run_steps=not args.no_timing)
     matmul, matmul_flops = measure.matmul_program(tower.dtype)
     times: list[float] = []
-    names = []
+    in_torch = {}
     if not args.no_timing:
-        programs = [matmul, *(row.run_step for row in made)]
-        if args.torch:
-            for way in torch_side.ways():
-                made_of = (tower.clip.config, batch, args.classes)
-                programs.append(torch_side.make_step(*made_of, way, tower.dtype, args.precision))
-                names.append(f"torch, {way}")
+        for way in torch_side.ways() if args.torch else []:
+            made_of = (tower.clip.config, batch, args.classes)
+            in_torch[way] = torch_side.make_step(*made_of, way, tower.dtype, args.precision)
+        programs = [matmul, *(row.run_step for row in made), *in_torch.values()]
         times = measure.seconds(programs, args.repeats)
     result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     rate = matmul_flops / times[0] if times else None
@@ -124,9 +122,14 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             own = figures["images_per_second"] / jax.device_count()
             figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
         result["rows"].append(figures)
+    for (way, step), taken in zip(in_torch.items(), times[len(made) + 1 :], strict=True):
+        flops = torch_side.count_flops(step) if way != "compiled" else None
+        result["rows"].append({
+            "method": f"torch, {way}",
+            "images_per_second": batch / taken,
+            "gflop_per_image": flops and flops / batch / 1e9,
+        })  # fmt: skip
     beside_vp(result["rows"])
-    for name, taken in zip(names, times[len(made) + 1 :], strict=True):
-        result["rows"].append({"method": name, "images_per_second": batch / taken})
     title = f"{tower.name}, {tower.dtype}, batch {batch}"
     if rate:
         title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"

@@ -115,3 +115,13 @@ def make_step(
         return _Queued() if on_gpu else None
 
     return step
+
+
+def count_flops(step: Callable[[], Any]) -> int:
+    """FLOPs of a step as torch counts them: matrix products and convolutions, on a CPU without
+    those inside of attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
