@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax import backend
 from vprompt_jax.initializers import uniform_within
 from vprompt_jax.prompts import fused_policy
 from vprompt_jax.prompts.edges import EDGES
@@ -100,8 +99,7 @@ class MaskGenerator(nn.Module):
 
     def _suits_tensor_cores(self) -> bool:
         rounds = jax.config.jax_default_matmul_precision != "highest"  # float32 to TF32
-        fits = self.width <= fused_policy.WIDEST and (rounds or self.dtype != jnp.float32)
-        return fits and backend.has_tensor_cores()
+        return fused_policy.suits(self.width) and (rounds or self.dtype != jnp.float32)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's

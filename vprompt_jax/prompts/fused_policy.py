@@ -11,11 +11,14 @@ pixel, which is what the tensor cores multiply at once.
 """
 
 import functools
+import importlib.util
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+
+from vprompt_jax import backend
 
 _WINDOW = 16  # four pixels of four channels
 _LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
@@ -23,7 +26,16 @@ _LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends with
 _REGIONS, _PIXEL_GROUPS = 64, 8  # forward: regions of a tile; parts of the sum over pixels
 _PIXELS, _REGION_GROUPS = 32, 32  # gradient: pixels of a tile; parts of the sum over regions
 _NARROWEST = 16  # channels that tensor cores multiply at once; Triton takes powers of 2
-WIDEST = 64  # channels: the sums of more of them do not fit into a tile's registers
+_WIDEST = 64  # channels: the sums of more of them do not fit into a tile's registers
+
+
+def suits(width: int) -> bool:
+    """Whether the kernel can be written here, for so many channels.
+
+    JAX has announced that Pallas will do without Triton one day; XLA takes over then.
+    """
+    known = importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+    return known and width <= _WIDEST and backend.has_tensor_cores()
 
 
 def logits(
@@ -39,7 +51,7 @@ def logits(
 
     Args:
       regions: float32 [n, r + 2, r + 2, 3], with one pixel around each.
-      kernel: float32 [3, 3, 3, width]; width is at most `WIDEST`.
+      kernel: float32 [3, 3, 3, width]; see `suits`.
       bias: float32 [width].
       policy: float32 [r, r, width, 2].
       dtype: of the factors of the first convolution (float32 is rounded to TF32); sums, and the
@@ -120,7 +132,7 @@ _logits.defvjp(_remembered, _gradients)
 def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
     params = None
     if not interpret:
-        from jax.experimental.pallas import triton  # not in every build of jaxlib
+        from jax.experimental.pallas import triton  # see `suits`
 
         params = triton.CompilerParams(num_warps=2, num_stages=2)
     return pl.pallas_call(kernel, grid=grid, interpret=interpret, compiler_params=params, **specs)
