@@ -132,7 +132,9 @@ def test_the_gpu_s_kernel_can_be_lowered_for_it():
     try:
         lowered = traced.lower(lowering_platforms=("cuda",))
     except RuntimeError as error:
-        pytest.skip(f"this version of JAX wants to see the GPU: {error}")
+        if "No supported GPU devices found" not in str(error):
+            raise
+        pytest.skip("this version of JAX wants to see the GPU")
     assert "triton" in lowered.as_text()
 
 

@@ -123,11 +123,11 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
         result["rows"].append(figures)
     for (way, step), taken in zip(in_torch.items(), times[len(made) + 1 :], strict=True):
-        flops = torch_side.count_flops(step) if way != "compiled" else None
+        flops = torch_side.count_flops(step) / batch if way != "compiled" else None
         result["rows"].append({
             "method": f"torch, {way}",
             "images_per_second": batch / taken,
-            "gflop_per_image": flops and flops / batch / 1e9,
+            "gflop_per_image": _in_billions(flops),
         })  # fmt: skip
     beside_vp(result["rows"])
     title = f"{tower.name}, {tower.dtype}, batch {batch}"
