@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax import cluster, paths
+from vprompt_jax import cluster, memory, paths
 from vprompt_jax.errors import Interrupted, UserError
 
 
@@ -52,11 +52,13 @@ def user_errors() -> Iterator[None]:
 
 
 def set_up_process() -> None:
-    """Quiets TensorFlow and Orbax, and keeps compiled programs between processes.
+    """Quiets TensorFlow and Orbax, and keeps compiled programs, and a CPU's memory, for reuse.
 
-    The cache folder is $JAX_COMPILATION_CACHE_DIR, or jax/ in `paths.cache_folder`.
+    Programs are kept between processes, in $JAX_COMPILATION_CACHE_DIR or in jax/ in
+    `paths.cache_folder`; memory between steps (`memory.keep_freed`).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    memory.keep_freed()
     import jax
     from absl import logging
 
