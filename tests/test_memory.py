@@ -14,7 +14,7 @@ from vprompt_jax import memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
-# 200 MiB are taken, written to and given back by a thread that had a heap of its own before.
+# 200 MiB are taken, written to and given back by a thread, which would have a heap of its own.
 _PAGES_KEPT = """
 import concurrent.futures, ctypes
 from vprompt_jax import cli
@@ -36,7 +36,7 @@ with concurrent.futures.ThreadPoolExecutor(1) as pool:
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch):
-    """glibc's own variables, and what this process does with memory, are as they were."""
+    """No variable of glibc's own decides."""
     for name in [n for n in os.environ if n.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
         monkeypatch.delenv(name)
 

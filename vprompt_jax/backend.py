@@ -1,4 +1,4 @@
-"""What the devices at hand can do."""
+"""What a program may count on: the devices at hand, or none in particular."""
 
 import jax
 
@@ -9,3 +9,8 @@ def has_tensor_cores() -> bool:
     # "9.0" of an H100, "gfx942" of a GPU of AMD's.
     major = str(getattr(device, "compute_capability", "")).partition(".")[0]
     return device.platform == "gpu" and major.isdigit() and int(major) >= 8
+
+
+def is_exported(batch: int) -> bool:
+    """Whether a program with this batch size, as traced, is for any size, and for any backend."""
+    return not isinstance(batch, int)

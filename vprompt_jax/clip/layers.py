@@ -47,8 +47,8 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.
     """
     batch, length, _, channels = k.shape
     fits = k.dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
-    exported = not isinstance(batch, int)  # for any batch size, and for any backend
-    if exported or q.shape[1] != length or not fits or not backend.has_tensor_cores():
+    fits = fits and q.shape[1] == length
+    if backend.is_exported(batch) or not fits or not backend.has_tensor_cores():
         return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal)
     lengths = None
     if length % 2:

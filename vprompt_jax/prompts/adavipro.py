@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax import backend
 from vprompt_jax.initializers import uniform_within
 from vprompt_jax.prompts import fused_policy
 from vprompt_jax.prompts.edges import EDGES
@@ -69,7 +70,7 @@ class MaskGenerator(nn.Module):
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2))
         edges = jax.lax.stop_gradient(EDGES[self.edge](images.astype(jnp.float32)))
         regions = _regions(edges, r)
-        exported = not isinstance(batch, int)  # for any batch size, and for any backend
+        exported = backend.is_exported(batch)
         if not exported and self.at_once is None and self._suits_tensor_cores():
             x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
             return (x + policy_bias).reshape(batch, grid, grid, 2)
