@@ -44,12 +44,12 @@ def main(argv: list[str]) -> None:
         config.name  # noqa: B018 - a file that could not be loaded raises when it is used
     except Exception as error:  # a config is a program: whatever is wrong with it
         sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
-    from vprompt_jax import cli
+    from vprompt_jax.launching import launch as program
 
     if _PRINT.value:
-        cli.print_commands(config, sys.argv)
+        program.print_commands(config, sys.argv)
     else:
-        cli.launch(config, _WORKDIR.value, _RUN.value)
+        program.launch(config, _WORKDIR.value, _RUN.value)
 
 
 if __name__ == "__main__":

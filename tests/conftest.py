@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vprompt_jax.clip import CLIP, CLIPConfig, formats, openai
-from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.clip import CLIP, CLIPConfig
+from vprompt_jax.clip.checkpoints import formats, openai
+from vprompt_jax.clip.checkpoints.load import variable_shapes
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

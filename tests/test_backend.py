@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from vprompt_jax import backend
+from vprompt_jax.process import devices
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_tensor_cores_for_bfloat16_are_nvidia_s_since_ampere(
     if capability is not None:
         device.compute_capability = capability
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert backend.has_tensor_cores() is expected
+    assert devices.has_tensor_cores() is expected

@@ -9,10 +9,10 @@ import pytest
 from tests.adapters.conftest import random_variables
 from tests.conftest import TINY
 from vprompt_jax.benchmark import __main__ as command
-from vprompt_jax.benchmark import measure, predict, rows, tables, torch_side
+from vprompt_jax.benchmark import compiled, machines, measure, modes, torch_side
 from vprompt_jax.clip import CLIP
 from vprompt_jax.config import default_config
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def row(tmp_path, method, **keys):
@@ -21,7 +21,7 @@ def row(tmp_path, method, **keys):
     config.optim.batch_size = config.eval.batch_size = 8
     with config.unlocked():
         config.update_from_flattened_dict(keys)
-    return rows.make_row(config, method, CLIP(TINY), random_variables(TINY), 5, tmp_path)
+    return compiled.compile_step(config, method, CLIP(TINY), random_variables(TINY), 5, tmp_path)
 
 
 def test_no_gradient_of_frozen_weights_and_no_text_is_computed(tmp_path):
@@ -86,18 +86,18 @@ def test_a_short_program_is_run_several_times_before_it_is_waited_for():
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(UserError, match=r"no variant 'ViT-B/31'.*ViT-B/32"):
-        rows.random_weights("ViT-B/31", "float32")
+        compiled.random_weights("ViT-B/31", "float32")
 
 
 def test_a_prediction_is_the_longer_of_arithmetic_and_memory_and_then_the_exchange():
     cost = measure.Cost(flops=4e12, bytes=3e9, temp_bytes=0, held_bytes=0, reduced_bytes=0)
-    one = predict.Machine("one", 1, {"float32": 2e12}, bandwidth=1e9)
-    made = predict.predict(cost, one, "float32", 10**6)
+    one = machines.Machine("one", 1, {"float32": 2e12}, bandwidth=1e9)
+    made = machines.predict(cost, one, "float32", 10**6)
     assert (made.arithmetic, made.memory, made.exchange) == (2.0, 3.0, 0.0)
     assert made.step == 3.0
-    four = predict.Machine("four", 4, {"float32": 1e12}, bandwidth=1e9, link=1e6)
+    four = machines.Machine("four", 4, {"float32": 1e12}, bandwidth=1e9, link=1e6)
     # A ring of four sends three quarters of the million bytes twice.
-    assert predict.predict(cost, four, "float32", 10**6).step == 4.0 + 1.5
+    assert machines.predict(cost, four, "float32", 10**6).step == 4.0 + 1.5
 
 
 @pytest.mark.parametrize(
@@ -112,20 +112,20 @@ def test_the_largest_batch_fits_and_the_next_does_not(memory, limit):
         tried.append(size)
         return memory(size)
 
-    found = predict.largest_batch(memory_at, 1, limit)
+    found = machines.largest_batch(memory_at, 1, limit)
     assert memory(found) <= limit < memory(found + 1)
     assert len(set(tried)) < 24
-    assert predict.largest_batch(memory_at, 10**6, limit) == 0
+    assert machines.largest_batch(memory_at, 10**6, limit) == 0
 
 
 def test_speed_is_set_beside_that_of_vp():
     vp = {"method": "vp", "gflop_per_image": 8.0, "images_per_second": 3.0}
     late = {"method": "ap at 9", "gflop_per_image": 2.0, "images_per_second": 9.0}
     uncounted = {"method": "linear", "gflop_per_image": 0.0}
-    tables.beside_vp(made := [late, vp, uncounted])
+    modes.beside_vp(made := [late, vp, uncounted])
     assert [row.get("speed_over_vp_by_flops") for row in made] == [4.0, 1.0, None]
     assert [row.get("speed_over_vp") for row in made] == [3.0, 1.0, None]
-    tables.beside_vp(alone := [dict(method="ap at 9", gflop_per_image=2.0)])
+    modes.beside_vp(alone := [dict(method="ap at 9", gflop_per_image=2.0)])
     assert set(alone[0]) == {"method", "gflop_per_image"}
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_config import load_config
-from vprompt_jax import cluster, sweep
-from vprompt_jax.errors import UserError
+from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.process import cluster
+from vprompt_jax.process.errors import UserError
 
 BY_HAND = {"VPROMPT_COORDINATOR": "h:1", "VPROMPT_PROCESSES": "2", "VPROMPT_PROCESS": "0"}
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1"}
@@ -49,11 +50,11 @@ def test_a_contradiction_is_named(monkeypatch, environment, message):
 
 def test_one_run_of_a_sweep_by_name_or_number():
     config = load_config(ROOT / "configs" / "quickstart_compare.py")
-    names = list(sweep.expand(config))
+    names = list(sweeps.expand(config))
     for which in (names[1], "1"):
-        name, chosen = sweep.choose(config, which)
+        name, chosen = sweeps.choose(config, which)
         assert name == names[1]
         assert chosen.name == f"{config.name}-{name}"
     for which in ("nothing", str(len(names))):
         with pytest.raises(UserError, match=f"no run '{which}' in this config: 0 {names[0]}"):
-            sweep.choose(config, which)
+            sweeps.choose(config, which)

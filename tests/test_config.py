@@ -12,12 +12,12 @@ import pytest
 
 from tests.conftest import ROOT, abstract_variables
 from vprompt_jax import config as config_lib
-from vprompt_jax import sweep
-from vprompt_jax.benchmark.rows import random_weights
-from vprompt_jax.build import build
+from vprompt_jax.adaptation.build import build
+from vprompt_jax.benchmark.compiled import random_weights
 from vprompt_jax.clip import CLIP
 from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
-from vprompt_jax.errors import UserError
+from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import assemble, fit
 from vprompt_jax.zoo.recipe import TOWERS
 
@@ -47,7 +47,7 @@ def load_config(path):
 def test_every_shipped_config_builds(path):
     base = load_config(path)
     assert base.name == path.stem
-    for config in sweep.expand(base).values() if base.sweep else [base]:
+    for config in sweeps.expand(base).values() if base.sweep else [base]:
         resolved = config_lib.resolve(config)
         tower = tower_of(config.model.checkpoint)
         model = build(resolved, CLIP(tower), abstract_variables(tower), 10)

@@ -5,8 +5,8 @@ import pytest
 
 from tests.adapters.conftest import RESNET, random_variables
 from tests.conftest import TINY
-from vprompt_jax import depth
 from vprompt_jax.clip import CLIP
+from vprompt_jax.report import depth
 
 
 @pytest.fixture(scope="module")

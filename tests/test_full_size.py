@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, random_tensors
-from vprompt_jax.clip import formats
+from vprompt_jax.clip.checkpoints import formats
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.train import fit, loop
 

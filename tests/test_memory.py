@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from vprompt_jax import memory
+from vprompt_jax.process import memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
 # 200 MiB are taken, written to and given back by a thread, which would have a heap of its own.
 _PAGES_KEPT = """
 import concurrent.futures, ctypes
-from vprompt_jax import cli
+from vprompt_jax.process import program
 cli.set_up_process()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -13,9 +13,12 @@ from PIL import Image
 
 import vprompt_jax as vp
 from tests.conftest import leaves_by_path, small_config
-from vprompt_jax import export, predict
 from vprompt_jax.data import digits
-from vprompt_jax.errors import UserError
+from vprompt_jax.export import __main__ as export_command
+from vprompt_jax.export import files as export
+from vprompt_jax.predict import __main__ as predict
+from vprompt_jax.predict.overlay import overlay, overlay_path
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit, loop
 
 
@@ -117,7 +120,7 @@ def test_predict_from_a_list_as_a_table(workdir, files, capsys, monkeypatch):
 
 def test_overlays_of_one_name_are_kept_apart(tmp_path):
     taken = set()
-    names = [predict._overlay_path(tmp_path, tmp_path / d / "a.png", taken).name for d in "xyz"]
+    names = [overlay_path(tmp_path, tmp_path / d / "a.png", taken).name for d in "xyz"]
     assert names == ["a.png", "a-2.png", "a-3.png"]
 
 
@@ -125,7 +128,7 @@ def test_the_overlay_shows_image_edges_mask_and_prompted(adapted, images):
     shown = adapted.inspect(images)
     shown["marks"][0] = np.nan
     shown["marks"][0, 0, 0], shown["marks"][0, 0, 1] = 1, 0
-    tiles = np.split(np.asarray(predict.overlay(shown, 0), np.float32) / 255, 4, axis=1)
+    tiles = np.split(np.asarray(overlay(shown, 0), np.float32) / 255, 4, axis=1)
     np.testing.assert_allclose(tiles[0][::7, ::7], shown["image"][0], atol=2 / 255)
     np.testing.assert_allclose(tiles[1][::7, ::7, 1], shown["edges"][0], atol=2 / 255)
     over = (tiles[2][::7, ::7] - 0.4 * shown["image"][0]) / 0.6
@@ -256,7 +259,7 @@ def test_exports_that_cannot_be_used_are_one_message(exported, adapted, tmp_path
     with pytest.raises(UserError, match="holds other files"):
         export.write(adapted, newer.parent)
     assert_one_message(
-        capsys, export.main, ["--workdir", tmp_path / "x", "--out", tmp_path / "y"],
+        capsys, export_command.main, ["--workdir", tmp_path / "x", "--out", tmp_path / "y"],
         "holds no finished run",
     )  # fmt: skip
 

@@ -14,8 +14,8 @@ from tests.conftest import GOLDEN
 from tests.test_config import keys_of
 from vprompt_jax import clip, data
 from vprompt_jax import config as config_lib
-from vprompt_jax.clip import formats
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.process.errors import UserError
 
 KEYS = sorted(keys_of(config_lib.default_config()))
 VALUES = st.one_of(

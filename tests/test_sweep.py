@@ -8,15 +8,16 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_launch import assert_one_message, launch
 from vprompt_jax import config as config_lib
-from vprompt_jax import sweep
-from vprompt_jax.errors import UserError
+from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.launching import sweep
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 
 FILES = sorted(p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem != "common")
 
 
 def test_grid_names_every_combination():
-    runs = sweep.grid({"method.name": ("vp", "tp"), "prompt.size": (4, 8)}, seeds=(0, 3))
+    runs = sweeps.grid({"method.name": ("vp", "tp"), "prompt.size": (4, 8)}, seeds=(0, 3))
     assert len(runs) == 8
     assert runs[1] == ("vp-size_4-s3", (("method.name", "vp"), ("prompt.size", 4), ("seed", 3)))
     assert len({name for name, _ in runs}) == 8
@@ -26,7 +27,7 @@ def test_grid_names_every_combination():
 @pytest.mark.parametrize("name", FILES)
 def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
     config = importlib.import_module(f"configs.sweeps.{name}").get_config(variant)
-    runs = sweep.expand(config)
+    runs = sweeps.expand(config)
     assert len(runs) > 1
     resolved = [config_lib.resolve(one) for one in runs.values()]
     assert len({config_lib.fingerprint(c) for c in resolved}) == len(runs)
@@ -37,8 +38,8 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
 
 
 def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):
-    tiny_config.sweep = sweep.grid({"method.name": ("tp",)}, seeds=(0, 1))
-    name, one = sweep.choose(tiny_config, "1")
+    tiny_config.sweep = sweeps.grid({"method.name": ("tp",)}, seeds=(0, 1))
+    name, one = sweeps.choose(tiny_config, "1")
     assert name == "tp-s1"
     fit(one, tmp_path / name)
     monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [tmp_path / "report"])
@@ -48,13 +49,13 @@ def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, 
     sweep.run(tiny_config, tmp_path)
     assert "[2/2] tp-s1" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no run 'tp' in this config: 0 tp-s0, 1 tp-s1"):
-        sweep.choose(tiny_config, "tp")
+        sweeps.choose(tiny_config, "tp")
 
 
 @pytest.mark.slow
 def test_the_report_of_a_sweep_shows_its_prompts(tiny_config, tmp_path):
     tiny_config.optim.epochs = 1
-    tiny_config.sweep = sweep.grid({"method.name": ("vp", "adavipro", "tp")})
+    tiny_config.sweep = sweeps.grid({"method.name": ("vp", "adavipro", "tp")})
     sweep.run(tiny_config, tmp_path)
     for name in ("report.html", "table.md", "runs.csv", "parameters.png", "prompted_1.png"):
         assert (tmp_path / name).stat().st_size > 100
@@ -65,10 +66,10 @@ def test_the_report_of_a_sweep_shows_its_prompts(tiny_config, tmp_path):
 def test_a_sweep_with_a_mistake_is_refused_by_name(tiny_config):
     tiny_config.sweep = (("a", (("prompt.sise", 3),)),)
     with pytest.raises(UserError, match=r"sweep run 'a'.*sise"):
-        sweep.expand(tiny_config)
+        sweeps.expand(tiny_config)
     tiny_config.sweep = (("a", (("seed", 3),)), ("a", (("seed", 4),)))
     with pytest.raises(UserError, match="'a' is listed twice"):
-        sweep.expand(tiny_config)
+        sweeps.expand(tiny_config)
 
 
 def test_print_commands_gives_a_command_per_run_that_launch_takes():

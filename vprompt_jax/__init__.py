@@ -10,8 +10,8 @@ __all__ = ["clip", "data", "default_config", "fit", "load"]
 # Training imports TensorFlow (for TensorBoard), which takes seconds: only when it is asked for.
 _LAZY = {
     "default_config": "vprompt_jax.config",
-    "fit": "vprompt_jax.adapted",
-    "load": "vprompt_jax.adapted",
+    "fit": "vprompt_jax.inference.adapted",
+    "load": "vprompt_jax.inference.adapted",
 }
 
 

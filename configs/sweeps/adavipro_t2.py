@@ -5,7 +5,7 @@ python launch.py --config configs/sweeps/adavipro_t2.py:mini       (a laptop's)
 """
 
 from configs.sweeps import common
-from vprompt_jax.sweep import grid
+from vprompt_jax.config import grid
 
 
 def get_config(variant="paper"):

@@ -8,7 +8,7 @@ not say.
 """
 
 from configs.sweeps import common
-from vprompt_jax.sweep import grid
+from vprompt_jax.config import grid
 
 
 def get_config(variant="paper"):

@@ -7,7 +7,7 @@ The report puts mean attention distance and CKA with the last features beside th
 """
 
 from configs.sweeps import common
-from vprompt_jax.sweep import grid
+from vprompt_jax.config import grid
 
 
 def _positions(depth: int) -> dict:

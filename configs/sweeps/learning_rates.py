@@ -7,7 +7,7 @@ The choice is by accuracy on val (`val_accuracy_best` in runs.csv); test decides
 """
 
 from configs.sweeps import common
-from vprompt_jax.sweep import grid
+from vprompt_jax.config import grid
 
 _ADAMW = (3e-4, 1e-3, 3e-3, 1e-2)
 # By method: the part whose rate it is, and the rates.

@@ -8,12 +8,12 @@ import pytest
 
 from tests.conftest import TINY
 from vprompt_jax import clip as clip_lib
+from vprompt_jax.adaptation.build import build
+from vprompt_jax.adaptation.model import variables_of
 from vprompt_jax.adapters import tuning
-from vprompt_jax.build import build
 from vprompt_jax.clip import CLIP
-from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.config import default_config, resolve
-from vprompt_jax.model import variables_of
 
 RESNET = dataclasses.replace(
     TINY, vision_layers=(1, 2), vision_width=8, vision_heads=2, vision_patch_size=None

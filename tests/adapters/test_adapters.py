@@ -8,8 +8,8 @@ from flax import traverse_util
 
 from tests.adapters.conftest import Adapted
 from vprompt_jax.adapters import merge
-from vprompt_jax.adapters.sites import sites_of
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.sites import sites_of
+from vprompt_jax.process.errors import UserError
 
 D, N, L, E = 64, 17, 2, 16  # width, tokens, blocks and feature size of the tiny ViT
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import vprompt_jax as vp
 from tests.conftest import random_tensors
-from vprompt_jax.clip import cost, formats
+from vprompt_jax.clip.checkpoints import cost, formats
 from vprompt_jax.clip.variants import VIT_B_32
 
 
@@ -31,7 +31,9 @@ def test_peak_memory_is_below_1_3_of_the_variables(tmp_path, stored):
 
 def test_tensors_are_read_one_at_a_time(tiny_path, monkeypatch):
     """Each is cast before the next is read, so that no second copy of the model is held."""
-    module = importlib.import_module("vprompt_jax.clip.load")  # `clip.load` is the function
+    module = importlib.import_module(
+        "vprompt_jax.clip.checkpoints.load"
+    )  # `clip.load` is the function
     events = []
     read, original = formats.read_tensors, module.to_variables
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def relative_error(ours, theirs):

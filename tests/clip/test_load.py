@@ -13,8 +13,8 @@ from flax import traverse_util
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN, TINY, random_tensors
-from vprompt_jax.clip import formats, openai
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.checkpoints import formats, openai
+from vprompt_jax.process.errors import UserError
 
 
 def test_export_and_load_are_inverse(tmp_path):

@@ -15,8 +15,8 @@ import pytest
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
-from vprompt_jax.clip import download, locate
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.checkpoints import download, locate
+from vprompt_jax.process.errors import UserError
 
 DATA = (GOLDEN / "openai_vit_tiny.safetensors").read_bytes()
 DIGEST = hashlib.sha256(DATA).hexdigest()

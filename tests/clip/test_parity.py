@@ -9,7 +9,7 @@ import pytest
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN, TINY, random_tensors
-from vprompt_jax.clip import formats
+from vprompt_jax.clip.checkpoints import formats
 
 FILES = ("openai_vit_tiny.safetensors", "openai_rn_tiny.pt", "openai_vit_tiny_jit_fp16.pt")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import vprompt_jax as vp
-from vprompt_jax.adapters.sites import sites_of
-from vprompt_jax.clip import formats
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.clip.sites import sites_of
+from vprompt_jax.process.errors import UserError
 
 WIDTH, HEADS, LAYERS, PATCH, SIDE, CLASSES = 24, 3, 2, 8, 32, 5
 FIRST = "Transformer/encoderblock_0/"

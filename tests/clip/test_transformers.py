@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vprompt_jax as vp
-from vprompt_jax.clip import positions
+from vprompt_jax.clip.checkpoints import positions
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

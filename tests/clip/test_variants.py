@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from vprompt_jax.clip.load import variable_shapes
+from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.clip.variants import VARIANTS, VISION_HEADS, CLIPConfig, variant_name
 
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its

@@ -11,7 +11,7 @@ from vprompt_jax import data
 from vprompt_jax.data import digits, folder, pipeline
 from vprompt_jax.data.dataset import Dataset, Split, check, split_of_arrays
 from vprompt_jax.data.splits import with_validation
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def small_dataset(count=40, classes=4):

@@ -13,7 +13,7 @@ from PIL import Image
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
 from vprompt_jax.data import arrays, folder, huggingface, images, manifest
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 SPLITS = {"train": 4, "val": 2, "test": 3}  # images per class
 CLASSES = ("cat", "dog")

@@ -9,7 +9,7 @@ import pytest
 
 from vprompt_jax.data import splits
 from vprompt_jax.data.dataset import Dataset, Split, split_of_arrays
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def dataset(order=None, count=60, classes=3):

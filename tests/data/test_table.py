@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from vprompt_jax.data import derived, table
-from vprompt_jax.data.row import class_names, ensemble, readable, texts
-from vprompt_jax.errors import UserError
+from vprompt_jax.data import catalogue, derived
+from vprompt_jax.data.info import class_names, ensemble, readable, texts
+from vprompt_jax.process.errors import UserError
 
 NINE = {"cifar10", "cifar100", "dtd", "food101", "sun397"}
 NINE |= {"oxford_flowers102", "ucf101", "eurosat", "oxford_iiit_pet"}
@@ -15,15 +15,15 @@ SPELLINGS = {"McLaren", "TrailBlazer", "ActiveHybrid", "SuperCab", "xD", "iPod"}
 
 
 def test_the_table_has_every_dataset_of_both_papers():
-    assert set(table.ROWS) >= NINE
-    assert len([r for r in table.ROWS.values() if r.vtab]) == 19
+    assert set(catalogue.CATALOGUE) >= NINE
+    assert len([r for r in catalogue.CATALOGUE.values() if r.vtab]) == 19
     fgvc = {"caltech_birds2011", "nabirds", "oxford_flowers102", "stanford_dogs", "cars196"}
-    assert fgvc | {"svhn_cropped", "gtsrb", "resisc45", "imagenet2012"} <= set(table.ROWS)
+    assert fgvc | {"svhn_cropped", "gtsrb", "resisc45", "imagenet2012"} <= set(catalogue.CATALOGUE)
 
 
-@pytest.mark.parametrize("name", sorted(table.ROWS))
+@pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
 def test_a_row_is_complete(name):
-    row = table.ROWS[name]
+    row = catalogue.CATALOGUE[name]
     assert row.licence
     assert row.url.startswith("http")
     for template in (row.template, *ensemble(row)):
@@ -48,7 +48,7 @@ def assert_fit_for_a_prompt(names):
 
 def test_every_builder_resolves_and_agrees_with_its_row(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    for name, row in table.ROWS.items():
+    for name, row in catalogue.CATALOGUE.items():
         if row.tfds is None:
             continue
         features = tfds.builder(row.tfds, data_dir=tmp_path).info.features
@@ -65,7 +65,7 @@ def test_every_builder_resolves_and_agrees_with_its_row(tmp_path):
 
 
 def test_names_that_clip_s_authors_chose():
-    by = table.ROWS
+    by = catalogue.CATALOGUE
     raw = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture"]
     raw += ["PermanentCrop", "Residential", "River", "SeaLake"]
     names = class_names(by["eurosat"], raw)
@@ -94,11 +94,11 @@ def test_names_become_words(raw, words):
 def test_the_users_own_names_stay_and_a_wrong_number_of_classes_is_refused():
     assert class_names(None, ["my_class", "B"]) == ("my_class", "B")
     with pytest.raises(UserError, match="9 classes found, but there are 10"):
-        class_names(table.ROWS["cifar10"], list("012345678"))
+        class_names(catalogue.CATALOGUE["cifar10"], list("012345678"))
 
 
 def test_vtab_slices_are_1000_training_examples_apart_from_test():
-    for name, row in table.ROWS.items():
+    for name, row in catalogue.CATALOGUE.items():
         if not row.vtab:
             continue
         assert row.vtab["train"] == "train[:800]", name

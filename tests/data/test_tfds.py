@@ -7,9 +7,9 @@ import pytest
 
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
-from vprompt_jax.data import splits, table, tfds_source
-from vprompt_jax.data.row import Row
-from vprompt_jax.errors import UserError
+from vprompt_jax.data import catalogue, splits, tfds_source
+from vprompt_jax.data.info import DatasetInfo
+from vprompt_jax.process.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -117,7 +117,7 @@ def film_row(**fields):
     splits = {"train": "train[:4]", "test": "train[4:]"}
     vtab = {"train": "train[:3]", "val": "train[3:4]", "test": "train[4:]"}
     row = dict(texts="cifar", image="video", key="name", licence="none", url="http://")
-    return Row("films", 3, "films:1.*.*", splits, None, vtab=vtab, **{**row, **fields})
+    return DatasetInfo("films", 3, "films:1.*.*", splits, None, vtab=vtab, **{**row, **fields})
 
 
 def test_a_row_says_where_image_label_key_and_names_are(tmp_path):
@@ -155,7 +155,9 @@ def test_derived_labels_grey_levels_and_keys_by_content(tmp_path):
 
 def test_the_whole_way_from_a_config(tmp_path, monkeypatch):
     where = prepare(tmp_path, "array_record", Films)
-    monkeypatch.setitem(table.ROWS, "films", film_row(name_field="kind", template="{} film"))
+    monkeypatch.setitem(
+        catalogue.CATALOGUE, "films", film_row(name_field="kind", template="{} film")
+    )
     config = config_lib.default_config()
     config.data.source = "tfds"
     config.data.name = "films"

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vprompt_jax.clip import class_texts as text
 from vprompt_jax.clip import tokenize
-from vprompt_jax.errors import UserError
-from vprompt_jax.heads import text
+from vprompt_jax.process.errors import UserError
 
 
 def test_one_template_takes_names_as_vp_does_and_an_ensemble_as_they_are():

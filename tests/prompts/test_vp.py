@@ -79,7 +79,7 @@ def test_the_largest_size_covers_the_image_and_more_is_refused(template, largest
 
 def test_prompts_are_added_as_they_are(tiny):
     """x' = x + P * m: after normalisation, and not clamped."""
-    from vprompt_jax.model import PromptedCLIP
+    from vprompt_jax.adaptation.model import PromptedCLIP
 
     prompt = VisualPrompt("padding", 2, 32)
     model = PromptedCLIP(tiny[0], prompt)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vprompt_jax import config as config_lib
 from vprompt_jax.clip.variants import VIT_B_32
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import __main__ as program
 from vprompt_jax.report import figures, gallery, results, tables
 

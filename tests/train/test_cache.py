@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import leaves_by_path
 from vprompt_jax.config import resolve
-from vprompt_jax.errors import UserError
 from vprompt_jax.heads.mapping import frequency_map, random_map
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 from vprompt_jax.train.assemble import assemble
 from vprompt_jax.train.cache import with_prefix

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train.checkpoint import Checkpoints
 
 IDENTITY = {"config": {"seed": 0, "optim": {"epochs": 2}}, "weights": "ab" * 32, "data": "cd" * 32}

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY, leaves_by_path, random_tensors
-from vprompt_jax.clip import formats
-from vprompt_jax.errors import UserError
+from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit, loop
 from vprompt_jax.train.run import load_run
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.trajectory import small_config
 from vprompt_jax.data import pipeline
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts import adavipro
 from vprompt_jax.train import fit, guard, step
 from vprompt_jax.train.assemble import assemble

@@ -12,10 +12,10 @@ import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from vprompt_jax import cluster
 from vprompt_jax import config as config_lib
+from vprompt_jax.adaptation.model import variables_of
 from vprompt_jax.data import pipeline
-from vprompt_jax.model import variables_of
+from vprompt_jax.process import cluster
 from vprompt_jax.train import step as step_lib
 from vprompt_jax.train.assemble import assemble
 from vprompt_jax.train.evaluate import evaluate

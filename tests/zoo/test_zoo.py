@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vprompt_jax as vp
-from vprompt_jax.clip.locate import ZOO
+from vprompt_jax.clip.checkpoints.locate import ZOO
 from vprompt_jax.zoo import glyphs, pretrain
 from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, plain
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.adapters.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Adapter, Site, Where
 
 SHAPES = ("full", "channel")
 

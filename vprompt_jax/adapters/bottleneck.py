@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from vprompt_jax.adapters.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Adapter, Site, Where
 
 # After attention and after the MLP, inside the residual branch (Houlsby, figure 2); for a ResNet
 # its counterpart, the residual branch's end, is ours.

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.adapters.sites import Adapter, Site, Where
-from vprompt_jax.initializers import uniform_within
+from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.parts.initializers import uniform_within
 
 # Dense layers that LoRA knows, with the share of a fused projection's columns.
 TARGETS = {

@@ -10,7 +10,7 @@ from vprompt_jax.adapters import tuning
 from vprompt_jax.adapters.activation import ActivationPrompt
 from vprompt_jax.adapters.lora import LoRA
 from vprompt_jax.adapters.scale_shift import ScaleShift
-from vprompt_jax.adapters.sites import Site
+from vprompt_jax.clip.sites import Site
 
 Flat = dict[tuple[str, ...], Any]
 

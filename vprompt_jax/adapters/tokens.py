@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.adapters.sites import Adapter, Site, Where
-from vprompt_jax.initializers import uniform_within
+from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.parts.initializers import uniform_within
 
 
 class PromptTokens(Adapter):

@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vprompt_jax import cli
+from vprompt_jax.process import program
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    from vprompt_jax.methods import METHODS
+    from vprompt_jax.methods.table import METHODS
 
     parser = argparse.ArgumentParser(prog="python -m vprompt_jax.benchmark", description=__doc__)
     trained = [m for m in METHODS if m not in ("tp", "ilm")]
@@ -43,19 +43,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
-    with cli.user_errors():
-        cli.set_up_process()
+    with program.user_errors():
+        program.set_up_process()
         import jax
 
-        from vprompt_jax.benchmark import tables
+        from vprompt_jax.benchmark import modes
 
         print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
               f"{os.cpu_count()} cores", flush=True)  # fmt: skip
-        make = tables.predicted if args.predict else tables.fitting if args.fit else tables.measured
+        make = modes.predicted if args.predict else modes.fitting if args.fit else modes.measured
         made = []
         with jax.default_matmul_precision(args.precision):
             for name, dtype in itertools.product(args.tower, args.dtype):
-                tower = tables.load_tower(args, name, dtype)
+                tower = modes.load_tower(args, name, dtype)
                 made += [make(args, tower, batch) for batch in args.batch]
         figures = {"tables": made}
         if args.start:
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 _FIRST_STEP = """
 import sys
-from vprompt_jax import cli; cli.set_up_process()
+from vprompt_jax.process import program; program.set_up_process()
 from vprompt_jax.config import default_config
 from vprompt_jax.train import fit
 config = default_config()

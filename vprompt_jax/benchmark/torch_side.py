@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from vprompt_jax.clip.variants import CLIPConfig
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def ways() -> list[str]:

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax import cli
-from vprompt_jax.errors import UserError
+from vprompt_jax.process import program
+from vprompt_jax.process.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +79,7 @@ def inspect(args) -> str:
     """What a checkpoint is, as lines of text."""
     import numpy as np
 
-    from vprompt_jax.clip.load import open_checkpoint, stored_dtype, variable_shapes
+    from vprompt_jax.clip.checkpoints.load import open_checkpoint, stored_dtype, variable_shapes
     from vprompt_jax.clip.variants import variant_name
 
     opened = open_checkpoint(args.checkpoint, **_chosen(args))
@@ -104,7 +104,7 @@ def convert(args) -> str:
     """Writes our own export of a checkpoint."""
     from flax import traverse_util
 
-    from vprompt_jax.clip import formats, load, openai
+    from vprompt_jax.clip.checkpoints import formats, load, openai
 
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the output's name must end in .safetensors")
@@ -129,8 +129,10 @@ def classify(args) -> str:
     import jax
     from PIL import Image
 
-    from vprompt_jax.clip import load, preprocess
-    from vprompt_jax.heads import text
+    from vprompt_jax.clip import preprocess
+    from vprompt_jax.clip.checkpoints import load
+    from vprompt_jax.clip.class_texts import class_texts, encode_classes
+    from vprompt_jax.clip.model import cosine_logits
 
     try:
         with Image.open(args.image) as file:
@@ -142,11 +144,11 @@ def classify(args) -> str:
     c = clip.config
     if not c.has_text:
         raise UserError(f"{args.checkpoint} has no text tower, so it cannot classify zero-shot")
-    texts = text.class_texts(args.classes, [args.template])
+    texts = class_texts(args.classes, [args.template])
     pixels = preprocess(image, c.image_resolution, c.mean, c.std)[None]
     features = jax.jit(lambda v, x: clip.apply(v, x, method="encode_image"))(variables, pixels)
-    logits = text.cosine_logits(
-        features, text.encode_classes(clip, variables, texts), variables["params"]["logit_scale"]
+    logits = cosine_logits(
+        features, encode_classes(clip, variables, texts), variables["params"]["logit_scale"]
     )[0]
     shares = jax.nn.softmax(logits)
     return "\n".join(f"{shares[i]:7.2%}  {args.classes[i]}" for i in (-logits).argsort())
@@ -154,7 +156,7 @@ def classify(args) -> str:
 
 def measure(args) -> str:
     """Figures of `cost.measure`, as lines of text."""
-    from vprompt_jax.clip import cost
+    from vprompt_jax.clip.checkpoints import cost
 
     figures = cost.measure(args.checkpoint, args.activation, _fields(args.fields))
     return "\n".join(f"{name:<52} {value:10,.2f}" for name, value in figures.items())
@@ -162,8 +164,8 @@ def measure(args) -> str:
 
 def main() -> None:
     args = _parser().parse_args()
-    with cli.user_errors():
-        cli.set_up_process()
+    with program.user_errors():
+        program.set_up_process()
         verbs = {"inspect": inspect, "convert": convert, "classify": classify, "measure": measure}
         print(verbs[args.verb](args))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from vprompt_jax import backend
+from vprompt_jax.process import devices
 
 BLOCK_INPUT = "block_input"
 
@@ -48,7 +48,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.
     batch, length, _, channels = k.shape
     fits = k.dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
     fits = fits and q.shape[1] == length
-    if backend.is_exported(batch) or not fits or not backend.has_tensor_cores():
+    if devices.is_exported(batch) or not fits or not devices.has_tensor_cores():
         return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal)
     lengths = None
     if length % 2:

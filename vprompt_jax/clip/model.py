@@ -9,13 +9,18 @@ from vprompt_jax.clip.resnet import ModifiedResNet
 from vprompt_jax.clip.text import TextTransformer
 from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.clip.vision import VisionTransformer
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def unit_norm(features: jax.Array) -> jax.Array:
     """Scales each vector of [..., E] to Euclidean length 1; a zero vector stays zero."""
     square = jnp.sum(jnp.square(features.astype(jnp.float32)), axis=-1, keepdims=True)
     return (features * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(features.dtype)
+
+
+def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array) -> jax.Array:
+    """exp(logit_scale) * cosine: features [B, E], unit texts [C, E] -> float32 [B, C]."""
+    return jnp.exp(logit_scale) * (unit_norm(features.astype(jnp.float32)) @ texts.T)
 
 
 class CLIP(nn.Module):

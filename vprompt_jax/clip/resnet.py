@@ -28,7 +28,7 @@ def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
     return nn.avg_pool(x, (stride, stride), (stride, stride)) if stride > 1 else x
 
 
-class Bottleneck(nn.Module):
+class ResNetBlock(nn.Module):
     """1x1, 3x3, 1x1 convolutions.
 
     A stride is an average pool before the last convolution and before the shortcut's (CLIP); if
@@ -120,7 +120,7 @@ class ModifiedResNet(nn.Module):
         blocks = []
         for stage, count in enumerate(c.vision_layers):
             layer = [
-                Bottleneck(
+                ResNetBlock(
                     planes=width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     project=i == 0,

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from vprompt_jax import cli
-from vprompt_jax.errors import UserError
+from vprompt_jax.process import program
+from vprompt_jax.process.errors import UserError
 
 
 def _arguments() -> argparse.Namespace:
@@ -48,17 +48,17 @@ def _config(args: argparse.Namespace, source: str):
 def main() -> None:
     """Prints the card; loads the data only if it is there, or `--download` says so."""
     args = _arguments()
-    with cli.user_errors():
-        cli.set_up_process()
+    with program.user_errors():
+        program.set_up_process()
         from vprompt_jax import data
-        from vprompt_jax.data import card, speed, table, tfds_source
+        from vprompt_jax.data import card, catalogue, speed, tfds_source
 
         if args.name is None:
-            for name, row in table.ROWS.items():
+            for name, row in catalogue.CATALOGUE.items():
                 print(f"{name:<22}{row.classes:>5} classes  {row.about}")
             return
         source = args.source or ("digits" if args.name == "digits" else "tfds")
-        row = table.find(args.name)
+        row = catalogue.find(args.name)
         if row is not None:
             print(card.of_row(args.name, row), end="\n\n")
         if source == "tfds" and not args.download:

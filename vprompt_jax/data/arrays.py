@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset, Split, split_of_arrays
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 _SPLITS = ("train", "val", "test")
 Labelled = tuple[np.ndarray, np.ndarray]

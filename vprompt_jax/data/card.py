@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.data.row import Row, ensemble, texts
+from vprompt_jax.data.info import DatasetInfo, ensemble, texts
 
 _WIDTH = 100
 _GRID = (6, 10)  # rows and columns of the sample picture
@@ -21,7 +21,7 @@ def _listed(values, most: int) -> str:
     return ", ".join(map(repr, values[:most])) + rest
 
 
-def of_row(name: str, row: Row) -> str:
+def of_row(name: str, row: DatasetInfo) -> str:
     """What is known of a dataset without having it."""
     renamed = tuple(texts()["rename"].get(row.texts, {}).values())
     names = texts()["classes"].get(row.names, renamed if len(renamed) == row.classes else ())

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from vprompt_jax.data.row import GENERAL_TEMPLATES, VP_TEMPLATE
-from vprompt_jax.errors import UserError
+from vprompt_jax.data.info import GENERAL_TEMPLATES, VP_TEMPLATE
+from vprompt_jax.process.errors import UserError
 
 # Indices [n] -> images uint8 [n, h, w, 3], all of one size.
 Fetch = Callable[[np.ndarray], np.ndarray]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vprompt_jax import paths
 from vprompt_jax.data import scenes
 from vprompt_jax.data.dataset import Dataset, split_of_arrays
+from vprompt_jax.process import paths
 
 # Share of the digits of each class, and scenes per digit.
 SPLITS = {"train": (0.6, 12), "val": (0.2, 4), "test": (0.2, 8)}

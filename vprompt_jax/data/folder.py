@@ -6,7 +6,7 @@ import numpy as np
 
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import SUFFIXES, Records, splits
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def _folders(root: Path) -> list[str]:

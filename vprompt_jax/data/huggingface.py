@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, Stored, splits
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from vprompt_jax.clip.preprocess import resize_and_crop
 from vprompt_jax.data.dataset import Split
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 # Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.

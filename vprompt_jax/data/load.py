@@ -5,18 +5,18 @@ from pathlib import Path
 
 from vprompt_jax.data import (
     arrays,
+    catalogue,
     digits,
     folder,
     huggingface,
     images,
     manifest,
     splits,
-    table,
     tfds_source,
 )
 from vprompt_jax.data.dataset import Dataset, check
-from vprompt_jax.data.row import Row, class_names, ensemble
-from vprompt_jax.errors import UserError
+from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
+from vprompt_jax.process.errors import UserError
 
 
 def load(config, resolution: int) -> Dataset:
@@ -35,7 +35,7 @@ def load(config, resolution: int) -> Dataset:
       UserError: if the data is missing, empty, damaged or does not fit its classes.
     """
     c = config.data
-    row = None if c.label else table.find(c.name)
+    row = None if c.label else catalogue.find(c.name)
     dataset = _source(c, row, resolution)
     if row is not None:
         dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
@@ -80,7 +80,7 @@ def templates(config, dataset: Dataset) -> tuple[str, ...]:
     return dataset.ensemble if config.data.templates == "ensemble" else (dataset.template,)
 
 
-def _source(c, row: Row | None, resolution: int) -> Dataset:
+def _source(c, row: DatasetInfo | None, resolution: int) -> Dataset:
     """What the source itself gives: its own splits and class names."""
     path = Path(c.dir).expanduser()
     reading = (resolution, c.workers)

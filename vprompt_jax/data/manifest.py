@@ -8,7 +8,7 @@ from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.folder import of_files
 from vprompt_jax.data.images import splits
 from vprompt_jax.data.splits import Entry
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 _SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 

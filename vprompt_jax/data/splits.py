@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset, Split
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 _VAL_SHOTS = 4  # at most, per class, beside few-shot training (CoOp, arXiv 2109.01134)
 

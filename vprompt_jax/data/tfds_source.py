@@ -13,8 +13,8 @@ from PIL import Image
 from vprompt_jax.data import derived
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, Stored, lazy_split
-from vprompt_jax.data.row import Row
-from vprompt_jax.errors import UserError
+from vprompt_jax.data.info import DatasetInfo
+from vprompt_jax.process.errors import UserError
 
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
@@ -46,7 +46,7 @@ def load(
     resolution: int,
     workers: int = 4,
     *,
-    row: Row | None = None,
+    row: DatasetInfo | None = None,
     label: str = "",
     vtab: bool = False,
 ) -> Dataset:
@@ -71,7 +71,7 @@ def load(
     """
     made = builder(row.tfds if row else name, data_dir)
     features = made.info.features or {}
-    fields = row or Row(name, 0, name, {}, None)
+    fields = row or DatasetInfo(name, 0, name, {}, None)
     of_label = label or fields.label
     derive = derived.LABELS.get(of_label)
     if fields.image not in features or (derive is None and of_label not in features):
@@ -151,7 +151,7 @@ def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> d
 
 
 def _records(
-    name: str, source, row: Row, label_of: Callable, workers: int
+    name: str, source, row: DatasetInfo, label_of: Callable, workers: int
 ) -> tuple[Records, dict[int, str]]:
     """Reads every example's label and key (one pass over the records, nothing is decoded).
 

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax import backend
-from vprompt_jax.initializers import uniform_within
+from vprompt_jax.parts.initializers import uniform_within
+from vprompt_jax.process import devices
 from vprompt_jax.prompts import fused_policy
 from vprompt_jax.prompts.edges import EDGES
 
@@ -51,7 +51,7 @@ class MaskGenerator(nn.Module):
       width: channels between the convergence and the policy convolution.
       edge: a name of `edges.EDGES`.
       dtype: of the factors of the first convolution; all else is float32.
-      at_once: the most regions computed at a time; None for as many as suit the backend. Changes
+      at_once: the most regions computed at a time; None for as many as suit the devices. Changes
         speed and memory alone.
     """
 
@@ -70,7 +70,7 @@ class MaskGenerator(nn.Module):
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2))
         edges = jax.lax.stop_gradient(EDGES[self.edge](images.astype(jnp.float32)))
         regions = _regions(edges, r)
-        exported = backend.is_exported(batch)
+        exported = devices.is_exported(batch)
         if not exported and self.at_once is None and self._suits_tensor_cores():
             x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
             return (x + policy_bias).reshape(batch, grid, grid, 2)

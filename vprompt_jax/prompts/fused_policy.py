@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from vprompt_jax import backend
+from vprompt_jax.process import devices
 
 _WINDOW = 16  # four pixels of four channels
 _LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
@@ -35,7 +35,7 @@ def suits(width: int) -> bool:
     JAX has announced that Pallas will do without Triton one day; XLA takes over then.
     """
     known = importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-    return known and width <= _WIDEST and backend.has_tensor_cores()
+    return known and width <= _WIDEST and devices.has_tensor_cores()
 
 
 def logits(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vprompt_jax import cli
+from vprompt_jax.process import program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="several datasets are meant: a column for each")  # fmt: skip
     parser.add_argument("--title", default="Report", help="of the page")
     args = parser.parse_args(arguments)
-    with cli.user_errors():
-        cli.set_up_process()
+    with program.user_errors():
+        program.set_up_process()
         from vprompt_jax import report
         from vprompt_jax.report import results
 

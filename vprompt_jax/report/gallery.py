@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vprompt_jax.adapted import Adapted
+from vprompt_jax.inference.adapted import Adapted
 from vprompt_jax.report.figures import subplots
 
 MOST_CLASSES = 10  # rows of a figure

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from vprompt_jax import adapted, data, depth
-from vprompt_jax.report import figures
+from vprompt_jax import data
+from vprompt_jax.inference import adapted
+from vprompt_jax.report import depth, figures
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
 

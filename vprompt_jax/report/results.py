@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train.run import read_result
 
 # A setting: the values, by config key, in which runs differ.

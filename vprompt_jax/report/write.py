@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vprompt_jax import adapted, data
-from vprompt_jax.errors import UserError
+from vprompt_jax import data
+from vprompt_jax.inference import adapted
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import figures, gallery, layers, page, results, tables
 from vprompt_jax.report.results import Groups, Record
 

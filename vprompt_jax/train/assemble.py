@@ -10,13 +10,14 @@ import numpy as np
 
 from vprompt_jax import clip as clip_lib
 from vprompt_jax import data
+from vprompt_jax.adaptation.build import build
+from vprompt_jax.adaptation.model import PromptedCLIP
 from vprompt_jax.adapters import tuning
-from vprompt_jax.build import build
+from vprompt_jax.clip import class_texts as text
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.heads import mapping, text
-from vprompt_jax.model import PromptedCLIP
+from vprompt_jax.heads import mapping
 from vprompt_jax.prompts import adavipro
 from vprompt_jax.train import identity, keys, optimizer
 from vprompt_jax.train.step import TrainState, trained

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
+from vprompt_jax.adaptation.model import PromptedCLIP
 from vprompt_jax.data.dataset import Split
-from vprompt_jax.errors import UserError
-from vprompt_jax.model import PromptedCLIP
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.evaluate import placed_batches
 from vprompt_jax.train.step import AXIS

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from vprompt_jax import config as config_lib
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import identity as identity_lib
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 
 
 def keep_finite(before, after, sums):

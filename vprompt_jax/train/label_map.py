@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vprompt_jax.adaptation.model import PromptedCLIP, variables_of
 from vprompt_jax.data import pipeline
 from vprompt_jax.heads import mapping
-from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.evaluate import placed_batches
 from vprompt_jax.train.step import AXIS, TrainState, evaluation_places

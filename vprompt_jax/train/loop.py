@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from vprompt_jax.data import pipeline
-from vprompt_jax.errors import Interrupted
+from vprompt_jax.process.errors import Interrupted
 from vprompt_jax.train import guard, label_map, metrics, pictures, probe
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.checkpoint import Checkpoints

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from vprompt_jax.process.files import replace
+
 if TYPE_CHECKING:
     from clu import metric_writers
 
@@ -54,16 +56,6 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
             break
         kept.append(line)
     return kept
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all, whenever the process or the machine stops."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def make_writer(workdir: Path, resume_step: int) -> "metric_writers.MetricWriter":

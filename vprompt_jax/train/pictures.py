@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vprompt_jax.adaptation.model import PromptedCLIP, variables_of
 from vprompt_jax.clip.preprocess import on_screen
-from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.prompts.adavipro import dilate
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.step import evaluation_places

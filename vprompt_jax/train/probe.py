@@ -8,7 +8,7 @@ import numpy as np
 from vprompt_jax.clip.model import unit_norm
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.train.assemble import Run
 from vprompt_jax.train.step import TrainState
 

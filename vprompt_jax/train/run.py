@@ -15,16 +15,18 @@ import jax
 import ml_collections
 from clu import parameter_overview
 
-from vprompt_jax import build, cluster, data
 from vprompt_jax import config as config_lib
+from vprompt_jax import data
+from vprompt_jax.adaptation import build
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.errors import UserError
+from vprompt_jax.process import cluster
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache
 from vprompt_jax.train.assemble import Run, assemble, assemble_for_inference
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import restore, train
-from vprompt_jax.train.metrics import replace
 from vprompt_jax.train.step import make_eval_step, trained
 
 _SPACE_NEEDED = 100 * 2**20  # bytes

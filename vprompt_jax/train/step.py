@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vprompt_jax.adaptation.model import PromptedCLIP, variables_of
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.data.augment import augment
-from vprompt_jax.model import PromptedCLIP, variables_of
 from vprompt_jax.train import guard, keys
 
 AXIS = "batch"

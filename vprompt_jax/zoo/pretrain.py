@@ -27,12 +27,12 @@ import numpy as np
 import optax
 from flax import serialization, traverse_util
 
-from vprompt_jax.clip import formats, load, openai
+from vprompt_jax.clip.checkpoints import formats, load, openai
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.preprocess import normalize
 from vprompt_jax.clip.tokenizer import tokenize
 from vprompt_jax.clip.variants import CLIPConfig
-from vprompt_jax.errors import UserError
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.zoo import glyphs
 from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, augment, plain
 

@@ -1,0 +1,267 @@
+"""The benchmark's tables: measured, predicted for other machines, and what fits into a memory."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.benchmark import compiled, machines, measure, torch_side
+from vprompt_jax.clip.checkpoints import load
+from vprompt_jax.clip.model import CLIP
+from vprompt_jax.config import default_config
+from vprompt_jax.process.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+    """A frozen CLIP to measure methods on."""
+
+    name: str
+    dtype: str
+    clip: CLIP
+    variables: dict
+
+
+def load_tower(args, name: str, dtype: str) -> Tower:
+    """Loads a checkpoint, or draws a variant's weights.
+
+    Raises:
+      UserError: if there is none of that name.
+    """
+    get = compiled.random_weights if args.random else load
+    return Tower(name, dtype, *get(name, dtype=jnp.dtype(dtype)))
+
+
+def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[compiled.CompiledStep]:
+    """A row for each method, rematerialisation and, if asked for, position."""
+    made = []
+    with tempfile.TemporaryDirectory() as workdir:
+        for method in args.method:
+            for remat in args.remat:
+                config = default_config()
+                config.method.name = method
+                config.model.dtype, config.model.remat = tower.dtype, remat
+                config.optim.batch_size = config.eval.batch_size = batch
+                every = args.positions and method == "ap"
+                for position in range(tower.clip.config.depth + 1) if every else [0]:
+                    name = method if remat == "none" else f"{method}, remat {remat}"
+                    if method == "ap":
+                        config.ap.positions = (position,)
+                        name = f"{name} at {position}"
+                    made.append(
+                        compiled.compile_step(
+                            config, name, tower.clip, tower.variables, args.classes,
+                            Path(workdir), run_steps=run_steps,
+                        )
+                    )  # fmt: skip
+                    print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    return made
+
+
+_MEASURED = (
+    ("method", "method", "s"),
+    ("trained_parameters", "trained", ",d"),
+    ("images_per_second", "images/s", ".1f"),
+    ("speed_over_vp", "x VP", ",.2f"),
+    ("speed_over_vp_by_flops", "by FLOPs", ",.2f"),
+    ("gflop_per_image", "GFLOP/image", ".3f"),
+    ("flops_over_floor", "x floor", ".3f"),
+    ("share_of_matmul_rate", "of matmul rate", ".2f"),
+    ("temp_mib", "temp MiB", ",.0f"),
+    ("gbyte_accessed", "GB accessed", ".2f"),
+    ("bytes_per_image", "bytes/image sent", ",d"),
+    ("all_reduced_bytes", "all-reduced", ",d"),
+    ("compilations", "compiled", "d"),
+)
+
+
+def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns what each method's step costs here. FLOPs and memory are per device."""
+    counts = counts_of_cpu(args, tower) if jax.default_backend() == "gpu" else None
+    made = _compiled(args, tower, batch, run_steps=not args.no_timing)
+    matmul, matmul_flops = measure.matmul_program(tower.dtype)
+    times: list[float] = []
+    in_torch = {}
+    if not args.no_timing:
+        for way in torch_side.ways() if args.torch else []:
+            made_of = (tower.clip.config, batch, args.classes)
+            in_torch[way] = torch_side.make_step(*made_of, way, tower.dtype, args.precision)
+        programs = [matmul, *(row.run_step for row in made), *in_torch.values()]
+        times = measure.seconds(programs, args.repeats)
+    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    rate = matmul_flops / times[0] if times else None
+    if rate:
+        result["matmul_gflops_per_second"] = rate / 1e9
+    for i, row in enumerate(made):
+        figures = {
+            "method": row.name,
+            "trained_parameters": row.parameters,
+            "gflop_per_image": _in_billions(row.flops_per_image),
+            "flops_over_floor": row.cost.flops / row.floor if row.floor else None,
+            "temp_mib": row.cost.temp_bytes / 2**20,
+            "gbyte_accessed": row.cost.bytes / 1e9,
+            "bytes_per_image": row.bytes_per_image,
+            "all_reduced_bytes": row.cost.reduced_bytes,
+            "compilations": row.compilations,
+        }
+        if counts:
+            figures |= {key: counts[i][key] for key in ("gflop_per_image", "flops_over_floor")}
+        if rate:
+            figures["images_per_second"] = batch / times[i + 1]
+            own = figures["images_per_second"] / jax.device_count()
+            figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
+        result["rows"].append(figures)
+    for (way, step), taken in zip(in_torch.items(), times[len(made) + 1 :], strict=True):
+        flops = torch_side.count_flops(step) / batch if way != "compiled" else None
+        result["rows"].append({
+            "method": f"torch, {way}",
+            "images_per_second": batch / taken,
+            "gflop_per_image": _in_billions(flops),
+        })  # fmt: skip
+    beside_vp(result["rows"])
+    title = f"{tower.name}, {tower.dtype}, batch {batch}"
+    if rate:
+        title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"
+    print_table(title, _MEASURED, result["rows"])
+    return result
+
+
+def _in_billions(count: float | None) -> float | None:
+    return None if count is None else count / 1e9
+
+
+@functools.cache
+def _counted(command: tuple[str, ...]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "counts.json"
+        subprocess.run(
+            [sys.executable, "-m", "vprompt_jax.benchmark", *command, "--json", str(path)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return json.loads(path.read_text())["tables"][0]["rows"]
+
+
+def counts_of_cpu(args, tower: Tower) -> list[dict[str, Any]]:
+    """The rows of this table as a CPU's compiler counts them, in a process of its own.
+
+    FLOPs per image depend neither on the batch nor on the dtype, so one count serves them all.
+    """
+    command = ["--no_timing", "--tower", tower.name, "--batch", "16"]
+    command += ["--classes", str(args.classes), "--method", *args.method, "--remat", *args.remat]
+    command += ["--random"] * args.random + ["--positions"] * args.positions
+    return _counted(tuple(command))
+
+
+def beside_vp(figures: list[dict[str, Any]]) -> None:
+    """Adds how many times as fast as VP each row is, and would be if FLOPs were all."""
+    vp = next((row for row in figures if row["method"] == "vp"), None)
+    for row in figures if vp else []:
+        if row["gflop_per_image"]:
+            row["speed_over_vp_by_flops"] = vp["gflop_per_image"] / row["gflop_per_image"]
+        if "images_per_second" in row:
+            row["speed_over_vp"] = row["images_per_second"] / vp["images_per_second"]
+
+
+_PREDICTED = (
+    ("method", "method", "s"),
+    ("machine", "machine", "s"),
+    ("images_per_device", "images/device", "d"),
+    ("arithmetic_ms", "arithmetic ms", ".2f"),
+    ("memory_ms", "memory ms", ".2f"),
+    ("exchange_ms", "exchange ms", ".3f"),
+    ("epoch_seconds_arithmetic", "epoch s, arithmetic alone", ".1f"),
+    ("epoch_seconds", "epoch s", ".1f"),
+)
+
+
+def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`).
+
+    Raises:
+      UserError: on a GPU, whose compiler does not count FLOPs.
+    """
+    if jax.default_backend() == "gpu":
+        raise UserError("--predict needs the counts of a CPU's compiler: set JAX_PLATFORMS=cpu")
+    steps = math.ceil(args.predict / batch)
+    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    compiled = {}
+    for machine in machines.MACHINES:
+        own = math.ceil(batch / machine.devices)
+        if own not in compiled:
+            # Each device here gets as many images as one of the machine's.
+            rows_of = _compiled(args, tower, own * jax.device_count(), run_steps=False)
+            # The rows themselves hold the weights.
+            compiled[own] = [(row.name, row.cost, row.parameters) for row in rows_of]
+        for name, cost, parameters in compiled[own]:
+            made = machines.predict(cost, machine, tower.dtype, 4 * parameters)
+            result["rows"].append({
+                "method": name,
+                "machine": machine.name,
+                "images_per_device": own,
+                "arithmetic_ms": 1e3 * made.arithmetic,
+                "memory_ms": 1e3 * made.memory,
+                "exchange_ms": 1e3 * made.exchange,
+                "epoch_seconds_arithmetic": steps * made.arithmetic,
+                "epoch_seconds": steps * made.step,
+            })  # fmt: skip
+    title = f"{tower.name}, {tower.dtype}: an epoch of {args.predict:,} images, batch {batch}"
+    print_table(title, _PREDICTED, result["rows"])
+    return result
+
+
+_FITTING = (
+    ("method", "method", "s"),
+    ("largest_batch", "largest batch", "d"),
+    ("memory_gib", "GiB", ".2f"),
+    ("gflop_per_image", "GFLOP/image", ".1f"),
+)
+
+
+def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
+    """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
+    limit = int(args.fit * 2**30)
+    counts: dict[int, list[tuple[str, int, float | None]]] = {}
+
+    def at(size: int) -> list[tuple[str, int, float | None]]:
+        """(name, bytes, FLOPs per image) of each row: the rows themselves hold the weights."""
+        if size not in counts:
+            made = _compiled(args, tower, size, run_steps=False)
+            counts[size] = [(r.name, r.cost.memory_bytes, r.flops_per_image) for r in made]
+        return counts[size]
+
+    result = {"tower": tower.name, "dtype": tower.dtype, "gib": args.fit, "rows": []}
+    for i in range(len(at(batch))):
+        size = machines.largest_batch(lambda n, i=i: at(n)[i][1], batch, limit)
+        name, memory, flops = at(size or batch)[i]
+        result["rows"].append({
+            "method": name,
+            "largest_batch": size,
+            "memory_gib": memory / 2**30,
+            "gflop_per_image": _in_billions(flops),
+        })  # fmt: skip
+    print_table(f"{tower.name}, {tower.dtype}: in {args.fit:g} GiB", _FITTING, result["rows"])
+    return result
+
+
+def print_table(title: str, columns: Sequence[tuple[str, str, str]], table: list[dict]) -> None:
+    """Prints rows in aligned columns of (key, heading, format); "-" where a row has no value."""
+    print(f"\n{title}")
+    lines = [[heading for _, heading, _ in columns]]
+    for row in table:
+        cells = [(row.get(key), form) for key, _, form in columns]
+        lines.append(["-" if v is None else format(v, form) for v, form in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *rest = (cell.rjust(w) for cell, w in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *rest]), flush=True)

@@ -1,0 +1,248 @@
+"""What a family of checkpoints is: how its names, layouts and shapes map to ours."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.variants import IMAGENET_MEAN, IMAGENET_STD, VISION_HEADS
+from vprompt_jax.process.errors import UserError
+
+Path = tuple[str, ...]
+Renames = Sequence[tuple[str, str]]
+Fields = dict[str, Any]
+
+# What torch calls a normalisation's statistics, and torchvision's ResNets (OpenAI's, too) a block.
+STATISTICS: Renames = ((r"\.mean$", r".running_mean"), (r"\.var$", r".running_var"))
+RESNET_BLOCKS: Renames = (
+    (r"layer(\d+)_(\d+)\.downsample_conv\.", r"layer\1.\2.downsample.0."),
+    (r"layer(\d+)_(\d+)\.downsample_bn\.", r"layer\1.\2.downsample.1."),
+    (r"layer(\d+)_(\d+)\.", r"layer\1.\2."),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """The JSON files beside the weights, by their usual names; {} where there is none.
+
+    Attributes:
+      hugging_face: `config.json`; timm's has the same name.
+      open_clip: `open_clip_config.json`.
+      preprocessor: `preprocessor_config.json`.
+    """
+
+    hugging_face: dict
+    open_clip: dict
+    preprocessor: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One layout of checkpoints.
+
+    Attributes:
+      title: for the reader.
+      markers: patterns that each match a name which only this layout has.
+      renames: our dotted name -> the file's: patterns and replacements, applied in order.
+      configure: (tensors, files beside) -> the fields of `CLIPConfig` that they tell.
+      to_ours: (our path, the file's array) -> the array as we lay it out.
+      split: the file's words for query, key and value where it keeps them apart, in place of
+        "{}" in the renamed path; () where they are one array.
+      prefix: pattern of what some files put before every name.
+      ignored: pattern of names that are no weights of the model.
+    """
+
+    title: str
+    markers: tuple[str, ...]
+    renames: Renames
+    configure: Callable[[Tensors, Beside], Fields]
+    to_ours: Callable[[Path, np.ndarray], np.ndarray]
+    split: tuple[str, ...] = ()
+    prefix: str = r"^$"
+    ignored: str = r"num_batches_tracked$"
+
+    def matches(self, tensors: Tensors) -> bool:
+        """Whether the names are of this layout."""
+        return all(any(re.search(m, name) for name in tensors) for m in self.markers)
+
+    def names(self, path: Path) -> list[str]:
+        """The file's names for one of our variables (its path without the collection)."""
+        name = rename(path, self.renames)
+        return [name.format(word) for word in self.split] if "{}" in name else [name]
+
+    def bare(self, tensors: Tensors) -> Tensors:
+        """The tensors without the prefix, and without what is no weight of the model."""
+        return {
+            re.sub(self.prefix, "", name): tensor
+            for name, tensor in tensors.items()
+            if not re.search(self.ignored, name)
+        }
+
+
+def rename(path: Path, renames: Renames) -> str:
+    """Our path as a dotted name in a file's words."""
+    name = ".".join(path)
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    """Kernels are [in, out] (1x1 convolutions, too) and [h, w, in, out] here, and [out, in] and
+    [out, in, h, w] in torch; everything else is the same."""
+    if path[-1] != "kernel":
+        return array
+    if array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
+
+
+def without_leading_ones(path: Path, array: np.ndarray) -> np.ndarray:
+    """The class token [1, 1, D] and the positions [1, N, D] of most ViTs without their ones."""
+    if path[-1] == "class_embedding":
+        return array[0, 0]
+    return array[0] if path[-1] == "positional_embedding" else array
+
+
+def plain_vit_from_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    """Both of the above: `to_ours` of a ViT whose token and positions have leading ones."""
+    return from_torch(path, without_leading_ones(path, array))
+
+
+def to_variables(
+    tensors: Tensors,
+    expected: dict[Path, tuple[int, ...]],
+    family: Family,
+    cast: Callable[[np.ndarray], np.ndarray],
+) -> dict[Path, np.ndarray]:
+    """Reads every expected array, one after the other.
+
+    Args:
+      tensors: the file's, bare.
+      expected: our path, collection first ("params", "visual", ...) -> shape.
+      family: the layout.
+      cast: gives each array the type it will have, before the next one is read.
+
+    Raises:
+      UserError: if names are missing or left over, or a shape differs; all are listed.
+    """
+    left = set(tensors)
+    result, problems = {}, []
+    for path, shape in expected.items():
+        names = family.names(path[1:])
+        if missing := [name for name in names if name not in tensors]:
+            problems += [f"- {name} is missing" for name in missing]
+            continue
+        left.difference_update(names)
+        try:
+            parts = [family.to_ours(path[1:], tensors[name].read()) for name in names]
+            array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        except (ValueError, IndexError):  # the layout cannot even be changed
+            array = np.empty(0)
+        if array.shape != shape:
+            stored = " + ".join(str(tensors[name].shape) for name in names)
+            wanted = "" if array.ndim == len(shape) == 1 else " after conversion"
+            problems.append(
+                f"! {', '.join(names)} has shape {stored}, the model needs {shape}{wanted}"
+            )
+        result[path] = cast(array)
+    problems += [f"+ {name} is not part of the model" for name in sorted(left)]
+    if problems:
+        listed = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise UserError(
+            f"the checkpoint, read as {family.title}, does not fit the model:\n  {listed}{more}"
+        )
+    return result
+
+
+# What `configure` reads off names and shapes.
+
+
+def shape_of(tensors: Tensors, name: str, rank: int) -> tuple[int, ...]:
+    """A tensor's shape.
+
+    Raises:
+      UserError: if it is missing or of another rank.
+    """
+    if name not in tensors or len(tensors[name].shape) != rank:
+        what = "is missing" if name not in tensors else f"has shape {tensors[name].shape}"
+        some = ", ".join(sorted(tensors)[:4])
+        raise UserError(
+            f"not a checkpoint this package knows: {name} {what} (it holds {some}, ...)"
+        )
+    return tensors[name].shape
+
+
+def count(tensors: Tensors, pattern: str) -> int:
+    """One more than the highest number that the pattern's group takes in the names."""
+    return max((int(m[1]) for name in tensors if (m := re.match(pattern, name))), default=-1) + 1
+
+
+def grid(positions: int, name: str) -> int:
+    """Side of the square grid that positions, the class token's aside, stand for.
+
+    Raises:
+      UserError: if they are no square.
+    """
+    side = round((positions - 1) ** 0.5)
+    if side**2 != positions - 1 or side < 1:
+        raise UserError(
+            f"{name} has {positions} positions, which are not one token and a square grid: towers "
+            "for images that are not square are not supported"
+        )
+    return side
+
+
+def vit_tower(width: int, layers: int, patch: int, positions: int, name: str, mlp: int) -> Fields:
+    """The fields of a ViT that shapes tell.
+
+    Args:
+      width: channels.
+      layers: blocks.
+      patch: side in pixels.
+      positions: number of them, the class token's included; `name` is their tensor's.
+      mlp: channels inside the perceptrons.
+
+    Raises:
+      UserError: if the positions are no square.
+    """
+    return dict(
+        image_resolution=grid(positions, name) * patch,
+        vision_layers=layers,
+        vision_width=width,
+        vision_patch_size=patch,
+        vision_mlp_width=None if mlp == 4 * width else mlp,
+    )
+
+
+def supervised_resnet(width: int, blocks: Sequence[int]) -> Fields:
+    """The fields of a ResNet trained on ImageNet, with `width` channels after the stem."""
+    return dict(
+        embed_dim=4 * width * 2 ** (len(blocks) - 1),
+        image_resolution=224,  # any will do; these were trained at 224
+        vision_layers=tuple(blocks),
+        vision_width=width,
+        vision_heads=0,
+        vision_patch_size=None,
+        activation="gelu",  # a ResNet has none of these
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        supervised=True,
+    )
+
+
+def vit_heads(width: int, layers: int, patch: int) -> Fields:
+    """Attention heads of a public ViT, else 64 channels each (OpenAI's rule); {} if neither."""
+    heads = VISION_HEADS.get((width, layers, patch), width // 64 if width % 64 == 0 else None)
+    return {} if heads is None else {"vision_heads": heads}
+
+
+def pixel_statistics(values: dict, mean: str, std: str) -> Fields:
+    """The fields `mean` and `std`, if a config has them."""
+    if not values.get(mean) or not values.get(std):
+        return {}
+    return {"mean": tuple(values[mean]), "std": tuple(values[std])}

@@ -1,0 +1,233 @@
+"""`load`: a checkpoint's file, folder or public name -> a model and its weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+
+from vprompt_jax.clip.checkpoints import formats, huggingface, locate, openai, positions, supervised
+from vprompt_jax.clip.checkpoints.family import Beside, Family, to_variables
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.model import CLIP
+from vprompt_jax.clip.variants import ACTIVATIONS, CLIPConfig
+from vprompt_jax.process.errors import UserError
+
+FAMILIES: tuple[Family, ...] = (
+    openai.FAMILY,
+    huggingface.CLIP_FAMILY,
+    huggingface.VIT_FAMILY,
+    huggingface.RESNET_FAMILY,
+    supervised.NPZ_FAMILY,
+    supervised.TIMM_FAMILY,
+    supervised.TORCHVISION_FAMILY,
+)
+# Fields that would have a default, but must come from the checkpoint or from the user: a wrong
+# one gives another function of the same weights.
+_MUST_BE_TOLD = ("vision_heads", "activation", "mean", "std")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A checkpoint whose weights have not been read yet.
+
+    Attributes:
+      path: of the weights, or of the index of their shards.
+      family: its layout.
+      tensors: by the file's names.
+      config: the architecture they are for.
+      notice: what was assumed, for the user to read; "" if nothing was.
+    """
+
+    path: Path
+    family: Family
+    tensors: Tensors
+    config: CLIPConfig
+    notice: str
+
+
+def variable_shapes(config: CLIPConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Shape of every variable of the model, by path; nothing is computed.
+
+    Tracing a large model takes seconds, so each kind of block is traced once (in a ResNet's stage
+    twice, for the first differs from the rest), and its shapes stand for those of its equals.
+    """
+    layers = config.vision_layers
+    few = dataclasses.replace(
+        config,
+        vision_layers=1 if config.is_vit else tuple(min(n, 2) for n in layers),
+        text_layers=min(config.text_layers, 1),
+    )
+    side = config.image_resolution
+    inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
+    if config.has_text:
+        inputs.append(jax.ShapeDtypeStruct((1, config.context_length), jnp.int32))
+    tree = jax.eval_shape(CLIP(few).init, jax.random.key(0), *inputs)
+    equals = [("text", "resblocks", 1, config.text_layers)]
+    if config.is_vit:
+        equals.append(("visual", "resblocks", 1, layers))
+    else:
+        stages = zip(few.vision_layers, layers, strict=True)
+        equals += [("visual", f"layer{s}", have, n) for s, (have, n) in enumerate(stages, 1)]
+    for collection in tree.values():
+        for tower, kind, have, wanted in equals:
+            blocks = collection.get(tower, {})
+            for i in range(have, wanted if f"{kind}_0" in blocks else 0):
+                blocks[f"{kind}_{i}"] = blocks[f"{kind}_{have - 1}"]
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
+
+
+def open_checkpoint(
+    path_or_name: str | Path,
+    *,
+    activation: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool | None = None,
+) -> Opened:
+    """Finds a checkpoint (downloads it if need be) and reads its architecture, not its weights.
+
+    Arguments and errors are those of `load`.
+    """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise UserError(f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+    given = dict(fields or {}) | ({"activation": activation} if activation else {})
+    known = {field.name for field in dataclasses.fields(CLIPConfig)}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"unknown fields {unknown}: choose from {', '.join(sorted(known))}")
+    path, told_by_name = locate.locate(path_or_name, cache_dir=cache_dir, offline=offline)
+    tensors = formats.read_tensors(path)
+    family = next((family for family in FAMILIES if family.matches(tensors)), None)
+    if family is None:
+        some = ", ".join(sorted(tensors)[:4]) or "no tensors"
+        titles = "; ".join(f.title for f in FAMILIES)
+        raise UserError(f"{path} holds {some}, which is in no layout known here ({titles})")
+    tensors = family.bare(tensors)
+    config, notice = _fitting(path, _configure, path, family, tensors, told_by_name, given)
+    return Opened(path, family, tensors, config, notice)
+
+
+def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, str]:
+    """The architecture, and a notice of what was assumed."""
+    own = path.with_suffix(".json")
+    if own != path and own.is_file():
+        try:
+            config = CLIPConfig.from_json(formats.read_json(own)["clip"])
+            return dataclasses.replace(config, **given), ""
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{own} does not describe a CLIP ({error!r})") from error
+
+    def beside(name):
+        file = path.parent / name
+        return formats.read_json(file) if file.is_file() else {}
+
+    files = Beside(
+        beside("config.json"), beside("open_clip_config.json"), beside("preprocessor_config.json")
+    )
+    told = family.configure(tensors, files) | told_by_name | given
+    notice = ""
+    if family is openai.FAMILY and "activation" not in told:
+        if implied := openai.activation_of(path.name):
+            told["activation"] = implied
+        else:
+            told["activation"] = "quick_gelu"
+            notice = (
+                f"{path.name} has OpenAI's names and no config beside it: loaded with QuickGELU "
+                "(pass activation='gelu' if it was trained with exact GELU)."
+            )
+    if missing := [field for field in _MUST_BE_TOLD if field not in told]:
+        raise UserError(
+            f"neither the weights nor a config beside them say {', '.join(missing)}: put the "
+            "config.json (and preprocessor_config.json) they were published with beside them, or "
+            f"pass fields={{{', '.join(f'{field!r}: ...' for field in missing)}}}"
+        )
+    try:
+        return CLIPConfig(**told), notice
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def _fitting(path: Path, convert: Callable, *args):
+    """Tensors of any names and shapes can come in: those that do not fit are the user's matter."""
+    try:
+        return convert(*args)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # of NumPy's, Flax's and Python's, according to what is wrong
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(f"the tensors in {path} do not make up a CLIP: {reason}") from error
+
+
+def load(
+    path_or_name: str | Path,
+    *,
+    activation: str | None = None,
+    dtype: jnp.dtype | None = jnp.float32,
+    image_resolution: int | None = None,
+    fields: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool | None = None,
+) -> tuple[CLIP, dict]:
+    """Loads a CLIP, or a supervised image tower.
+
+    Args:
+      path_or_name: a file or folder in one of the known layouts (docs/checkpoints.md); an embedded
+        model ("mini-clip-rn"); OpenAI's name ("ViT-B/32"); or a Hugging Face repository
+        ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", with or without "hf-hub:"). The variant is read
+        off the tensor shapes; JSON files beside the weights say what shapes do not.
+      activation: "quick_gelu", "gelu" or "gelu_tanh", over what the checkpoint says.
+      dtype: of the computation and of the weights; vectors (norms, biases) stay float32. None: as
+        stored.
+      image_resolution: side of the input; the positions are interpolated. None: the checkpoint's.
+      fields: other fields of `CLIPConfig`, over what the checkpoint says.
+      cache_dir: folder of downloads; else $VPROMPT_CACHE, else ~/.cache/vprompt_jax.
+      offline: use what was downloaded before and nothing else; else whether $VPROMPT_OFFLINE is 1.
+
+    Returns:
+      The module and its variables (NumPy arrays, nested as Flax does).
+
+    Raises:
+      UserError: if the checkpoint cannot be found, downloaded or read, does not fit, or leaves
+        open something that must be passed.
+    """
+    opened = open_checkpoint(
+        path_or_name, activation=activation, fields=fields, cache_dir=cache_dir, offline=offline
+    )
+    if opened.notice:
+        logging.warning("%s", opened.notice)
+    config = opened.config
+    if image_resolution is not None:
+        positions.check_resolution(config, image_resolution)
+    if dtype is None:
+        dtype = stored_dtype(opened.tensors)
+    flat = _fitting(
+        opened.path,
+        to_variables,
+        opened.tensors,
+        _fitting(opened.path, variable_shapes, config),
+        opened.family,
+        # Vectors are tiny, and normalisation wants full precision.
+        lambda array: np.asarray(array, np.float32 if array.ndim < 2 else dtype),
+    )
+    if image_resolution is not None and image_resolution != config.image_resolution:
+        side = image_resolution // config.downscale
+        for name, array in flat.items():
+            if name[1] == "visual" and name[-1] == "positional_embedding":
+                flat[name] = positions.interpolate(array, side)
+        config = dataclasses.replace(config, image_resolution=image_resolution)
+    return CLIP(config, dtype), traverse_util.unflatten_dict(flat)
+
+
+def stored_dtype(tensors: Tensors) -> np.dtype:
+    """The floating type of most of the numbers in a checkpoint; float32 for doubles."""
+    sizes: dict[np.dtype, int] = {}
+    for tensor in tensors.values():
+        if jnp.issubdtype(tensor.dtype, jnp.floating):
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + int(np.prod(tensor.shape))
+    most = max(sizes, key=sizes.get, default=np.dtype(np.float32))
+    return np.dtype(np.float32) if most == np.float64 else most

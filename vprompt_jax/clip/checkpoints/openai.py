@@ -1,0 +1,173 @@
+"""OpenAI's names and layouts, which OpenCLIP and our own export share."""
+
+import re
+
+import numpy as np
+
+from vprompt_jax.clip.checkpoints.family import (
+    RESNET_BLOCKS,
+    STATISTICS,
+    Beside,
+    Family,
+    Fields,
+    Path,
+    count,
+    from_torch,
+    grid,
+    pixel_statistics,
+    rename,
+    shape_of,
+    vit_heads,
+    vit_tower,
+)
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
+from vprompt_jax.process.errors import UserError
+
+_RENAMES = (
+    (r"^text\.resblocks_(\d+)", r"transformer.resblocks.\1"),
+    (r"^text\.", r""),
+    (r"^visual\.resblocks_(\d+)", r"visual.transformer.resblocks.\1"),
+    *RESNET_BLOCKS,
+    (r"\.in_proj\.kernel$", r".in_proj_weight"),
+    (r"\.in_proj\.bias$", r".in_proj_bias"),
+    *STATISTICS,
+    (r"\.(kernel|scale|embedding)$", r".weight"),
+)
+# What OpenCLIP's config may say beside what the shapes say, and the values under which the towers
+# are the ones here; any other value would be another function of the same weights.
+_KNOWN = {
+    "model_cfg": {"embed_dim": None, "quick_gelu": None, "vision_cfg": None, "text_cfg": None,
+                  "custom_text": False, "init_logit_scale": None, "init_logit_bias": None,
+                  "output_dict": None, "cast_dtype": None, "nonscalar_logit_scale": False},
+    "vision_cfg": {"layers": None, "width": None, "head_width": None, "mlp_ratio": None,
+                   "patch_size": None, "image_size": None, "ls_init_value": None,
+                   "patch_dropout": None, "attentional_pool": False, "attn_pooler_queries": None,
+                   "attn_pooler_heads": None, "no_ln_pre": False, "pos_embed_type": "learnable",
+                   "final_ln_after_pool": False, "pool_type": "tok", "output_tokens": None},
+    "text_cfg": {"context_length": None, "vocab_size": None, "width": None, "heads": None,
+                 "layers": None, "mlp_ratio": None, "ls_init_value": None, "embed_cls": False,
+                 "pad_id": None, "eos_id": None, "no_causal_mask": False,
+                 "final_ln_after_pool": False, "pool_type": "argmax", "proj_bias": False,
+                 "proj_type": "linear", "output_tokens": None},
+}  # fmt: skip
+
+
+def _open_clip_fields(config: dict, shapes: Fields) -> Fields:
+    """What `open_clip_config.json` adds to the shapes.
+
+    Raises:
+      UserError: if it describes another model than the shapes do, or one that is not known here.
+    """
+    model = config.get("model_cfg")
+    parts = {"model_cfg": model}
+    if isinstance(model, dict):
+        parts |= {key: model.get(key) for key in ("vision_cfg", "text_cfg")}
+    for title, part in parts.items():
+        if not isinstance(part, dict):
+            raise UserError(f"open_clip_config.json has no {title}")
+        for key, value in part.items():
+            allowed = _KNOWN[title].get(key, False)
+            if value is not None and allowed is not None and value != allowed:
+                raise UserError(
+                    f"open_clip_config.json asks for {title}.{key}={value!r}, which is not "
+                    "supported: choose a checkpoint with CLIP's own towers"
+                )
+    vision, text = parts["vision_cfg"], parts["text_cfg"]
+    layers = vision.get("layers", 12)
+    told = {
+        "embed_dim": model.get("embed_dim"),
+        "vision_layers": tuple(layers) if isinstance(layers, list) else layers,
+        "vision_width": vision.get("width", 768),
+        "text_width": text.get("width", 512),
+        "text_layers": text.get("layers", 12),
+    }
+    for key, value in told.items():
+        if value != shapes[key]:
+            raise UserError(
+                f"open_clip_config.json says {key} {value}, the weights have {shapes[key]}: it "
+                "belongs to another checkpoint"
+            )
+    fields = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    fields["text_heads"] = text.get("heads", 8)
+    if shapes["vision_patch_size"] is not None:
+        fields["vision_heads"] = told["vision_width"] // vision.get("head_width", 64)
+    return fields | pixel_statistics(config.get("preprocess_cfg") or {}, "mean", "std")
+
+
+def _configure(tensors: Tensors, beside: Beside) -> Fields:
+    """Reads the architecture off the tensor shapes, and the rest off OpenCLIP's config.
+
+    The activation stays open where there is no config: nothing in the weights tells it.
+    """
+    embed_dim = shape_of(tensors, "text_projection", 2)[1]
+    context_length, text_width = shape_of(tensors, "positional_embedding", 2)
+    text_mlp = shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
+    fields: Fields = dict(
+        embed_dim=embed_dim,
+        context_length=context_length,
+        vocab_size=shape_of(tensors, "token_embedding.weight", 2)[0],
+        text_width=text_width,
+        text_heads=max(text_width // 64, 1),
+        text_layers=count(tensors, r"transformer\.resblocks\.(\d+)\."),
+        text_mlp_width=None if text_mlp == 4 * text_width else text_mlp,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    )
+    if "visual.proj" in tensors:
+        width, _, _, patch = shape_of(tensors, "visual.conv1.weight", 4)
+        name = "visual.positional_embedding"
+        layers = count(tensors, r"visual\.transformer\.resblocks\.(\d+)\.")
+        mlp = shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
+        fields |= vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
+        fields |= vit_heads(width, layers, patch)
+    else:
+        stages = count(tensors, r"visual\.layer(\d+)\.") - 1
+        name = "visual.attnpool.positional_embedding"
+        fields |= dict(
+            vision_layers=tuple(
+                count(tensors, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)
+            ),
+            vision_width=shape_of(tensors, "visual.conv3.weight", 4)[0],
+            vision_patch_size=None,
+            image_resolution=grid(shape_of(tensors, name, 2)[0], name) * 2 ** (stages + 1),
+            vision_heads=shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
+        )
+    if beside.open_clip:
+        fields |= _open_clip_fields(beside.open_clip, fields)
+    return fields
+
+
+FAMILY = Family(
+    title="OpenAI's or OpenCLIP's layout",
+    markers=(r"^visual\.conv1\.weight$",),
+    renames=_RENAMES,
+    configure=_configure,
+    to_ours=from_torch,
+    ignored=r"num_batches_tracked$|^(input_resolution|context_length|vocab_size)$|attn_mask$",
+)
+
+# Public names that tell the activation where no config does: OpenCLIP puts "quickgelu" into the
+# names of files trained with it, and trained the rest of these sets with the exact GELU.
+_QUICK = re.compile(r"quickgelu", re.IGNORECASE)
+_EXACT = re.compile(r"laion|datacomp|commonpool", re.IGNORECASE)
+
+
+def activation_of(file_name: str) -> str | None:
+    """The activation that a public file name implies, or None."""
+    if _QUICK.search(file_name):
+        return "quick_gelu"
+    return "gelu" if _EXACT.search(file_name) else None
+
+
+def _to_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    if path[-1] != "kernel":
+        return array
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    return array.T[:, :, None, None] if "conv" in path[-2] else array.T
+
+
+def to_state_dict(variables: dict[Path, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our flat variables -> OpenAI's names and layouts, from which `load` reads them back."""
+    return {rename(p[1:], _RENAMES): _to_torch(p, np.asarray(a)) for p, a in variables.items()}

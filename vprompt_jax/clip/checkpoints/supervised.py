@@ -1,0 +1,166 @@
+"""Supervised towers in the layouts of the original ViT (.npz), of timm, and of torchvision."""
+
+import re
+
+import numpy as np
+
+from vprompt_jax.clip.checkpoints.family import (
+    RESNET_BLOCKS,
+    STATISTICS,
+    Beside,
+    Family,
+    Fields,
+    Path,
+    count,
+    from_torch,
+    pixel_statistics,
+    plain_vit_from_torch,
+    shape_of,
+    supervised_resnet,
+    vit_heads,
+    vit_tower,
+    without_leading_ones,
+)
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.variants import HALF
+from vprompt_jax.process.errors import UserError
+
+# timm's names of the towers that are the ones here; others can share names and shapes with them.
+_TIMM_VIT = re.compile(r"(vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+")
+_TIMM_RESNET = re.compile(r"(tv_)?resnet(50|101|152)")
+
+
+def _timm_fields(config: dict, known: re.Pattern) -> Fields:
+    """Pixel statistics of timm's config.json; its architecture must be one that is known here."""
+    architecture = config.get("architecture")
+    if not config:
+        return {}
+    if architecture is None or not known.fullmatch(architecture):
+        raise UserError(
+            f"config.json beside the weights is of architecture {architecture!r}, which is not "
+            f"supported (supported: {known.pattern})"
+        )
+    return pixel_statistics(config.get("pretrained_cfg", config), "mean", "std")
+
+
+def _configure_npz(tensors: Tensors, beside: Beside) -> Fields:
+    del beside
+    patch, _, _, width = shape_of(tensors, "embedding/kernel", 4)
+    name = "Transformer/posembed_input/pos_embedding"
+    first = "Transformer/encoderblock_0/"
+    mlp = shape_of(tensors, f"{first}MlpBlock_3/Dense_0/kernel", 2)[1]
+    query = f"{first}MultiHeadDotProductAttention_1/query/kernel"
+    layers = count(tensors, r"Transformer/encoderblock_(\d+)/")
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp) | dict(
+        embed_dim=width,
+        vision_heads=shape_of(tensors, query, 3)[1],
+        activation="gelu_tanh",
+        layer_norm_eps=1e-6,  # flax's default
+        mean=HALF,
+        std=HALF,
+        supervised=True,
+    )
+    if "head/kernel" in tensors:
+        fields["classes"] = shape_of(tensors, "head/kernel", 2)[1]
+    if "pre_logits/kernel" in tensors:
+        fields["pre_logits"] = shape_of(tensors, "pre_logits/kernel", 2)[1]
+    return fields
+
+
+def _npz_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
+    # Arrays lie as in flax, with heads as an axis of their own in attention.
+    if "in_proj" in path:
+        return array.reshape(*array.shape[:-2], -1)
+    if "out_proj" in path and path[-1] == "kernel":
+        return array.reshape(-1, array.shape[-1])
+    return without_leading_ones(path, array)
+
+
+NPZ_FAMILY = Family(
+    title="the original layout of ViT",
+    markers=(r"^embedding/kernel$", r"^Transformer/encoder_norm/scale$"),
+    renames=(
+        (r"^visual\.conv1\.", r"embedding/"),
+        (r"^visual\.class_embedding$", r"cls"),
+        (r"^visual\.positional_embedding$", r"Transformer/posembed_input/pos_embedding"),
+        (r"^visual\.ln_post\.", r"Transformer/encoder_norm/"),
+        (r"^visual\.resblocks_(\d+)\.", r"Transformer/encoderblock_\1/"),
+        (r"attn\.in_proj\.", r"MultiHeadDotProductAttention_1/{}/"),
+        (r"attn\.out_proj\.", r"MultiHeadDotProductAttention_1/out/"),
+        (r"ln_1\.", r"LayerNorm_0/"),
+        (r"ln_2\.", r"LayerNorm_2/"),
+        (r"mlp\.c_fc\.", r"MlpBlock_3/Dense_0/"),
+        (r"mlp\.c_proj\.", r"MlpBlock_3/Dense_1/"),
+        (r"^classifier\.", r"head/"),
+        (r"^pre_logits\.", r"pre_logits/"),
+    ),
+    split=("query", "key", "value"),
+    configure=_configure_npz,
+    to_ours=_npz_to_ours,
+)
+
+
+def _configure_timm(tensors: Tensors, beside: Beside) -> Fields:
+    width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
+    layers = count(tensors, r"blocks\.(\d+)\.")
+    mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
+    positions = shape_of(tensors, "pos_embed", 3)[1]
+    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp) | dict(
+        embed_dim=width,
+        activation="gelu",
+        layer_norm_eps=1e-6,
+        supervised=True,
+    )
+    if "head.weight" in tensors:
+        fields["classes"] = shape_of(tensors, "head.weight", 2)[0]
+    if "pre_logits.fc.weight" in tensors:
+        fields["pre_logits"] = shape_of(tensors, "pre_logits.fc.weight", 2)[0]
+    return fields | vit_heads(width, layers, patch) | _timm_fields(beside.hugging_face, _TIMM_VIT)
+
+
+TIMM_FAMILY = Family(
+    title="timm's layout of ViT",
+    markers=(r"^patch_embed\.proj\.weight$", r"^cls_token$"),
+    renames=(
+        (r"^visual\.resblocks_(\d+)\.", r"blocks.\1."),
+        (r"^visual\.conv1\.", r"patch_embed.proj."),
+        (r"^visual\.class_embedding$", r"cls_token"),
+        (r"^visual\.positional_embedding$", r"pos_embed"),
+        (r"^visual\.ln_post\.", r"norm."),
+        (r"\.attn\.in_proj\.", r".attn.qkv."),
+        (r"\.attn\.out_proj\.", r".attn.proj."),
+        (r"\.ln_(\d)\.", r".norm\1."),
+        (r"\.c_fc\.", r".fc1."),
+        (r"\.c_proj\.", r".fc2."),
+        (r"^classifier\.", r"head."),
+        (r"^pre_logits\.", r"pre_logits.fc."),
+        (r"\.(kernel|scale)$", r".weight"),
+    ),
+    configure=_configure_timm,
+    to_ours=plain_vit_from_torch,
+)
+
+
+def _configure_torchvision(tensors: Tensors, beside: Beside) -> Fields:
+    stages = count(tensors, r"layer(\d+)\.") - 1
+    width = shape_of(tensors, "conv1.weight", 4)[0]
+    blocks = [count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)]
+    fields = supervised_resnet(width, blocks)
+    if "fc.weight" in tensors:
+        fields["classes"] = shape_of(tensors, "fc.weight", 2)[0]
+    return fields | _timm_fields(beside.hugging_face, _TIMM_RESNET)
+
+
+TORCHVISION_FAMILY = Family(
+    title="torchvision's layout of ResNet",
+    markers=(r"^conv1\.weight$", r"^layer1\.0\.conv1\.weight$"),
+    renames=(
+        (r"^visual\.", r""),
+        *RESNET_BLOCKS,
+        (r"^classifier\.", r"fc."),
+        *STATISTICS,
+        (r"\.(kernel|scale)$", r".weight"),
+    ),
+    configure=_configure_torchvision,
+    to_ours=from_torch,
+)

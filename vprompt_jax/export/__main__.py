@@ -1,0 +1,34 @@
+"""Writes a finished run as files to hand on: python -m vprompt_jax.export --workdir DIR --out DIR"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vprompt_jax.export.files import write
+from vprompt_jax.inference.adapted import load as load_run
+from vprompt_jax.process import program
+from vprompt_jax.process.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vprompt_jax.export", description="Write a finished run as files to hand on."
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="a finished run")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--side", type=int,
+                        help="of the input images, in pixels; default: the tower's")  # fmt: skip
+    parser.add_argument("--best", action="store_true", help="the parameters best on val")
+    parser.add_argument("--bare", action="store_true", help="the adaptation alone")
+    args = parser.parse_args(arguments)
+    with program.user_errors():
+        program.set_up_process()
+        if args.side is not None and args.side < 1:
+            raise UserError("--side must be at least 1")
+        adapted = load_run(args.workdir, best=args.best)
+        for path in write(adapted, args.out, side=args.side, bare=args.bare):
+            print(f"{path.stat().st_size:>12,}  {path}")
+
+
+if __name__ == "__main__":
+    main()

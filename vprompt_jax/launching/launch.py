@@ -1,0 +1,69 @@
+"""Launches what a config describes: one run, or the runs of a sweep."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.process import cluster
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.program import set_up_process, user_errors
+
+
+def print_commands(config, argv: list[str]) -> None:
+    """Prints a command per run of a sweep, for a scheduler; `argv` is this process's command."""
+
+    with user_errors():
+        if not config.sweep:
+            raise UserError("--print_commands: this config is no sweep; it is one run as it is")
+        shared = [a for a in argv if a.lstrip("-").split("=")[0] != "print_commands"]
+        for name in sweeps.expand(config):
+            print(shlex.join(["python", *shared, f"--run={name}"]))
+
+
+def launch(config, workdir: str | None, which: str | None = None) -> None:
+    """Runs one config, or each run of a sweep, or `which` of them, and prints what came out."""
+    with user_errors():
+        set_up_process()
+        cluster.join()
+        from vprompt_jax.train import run as run_lib
+
+        where = Path(workdir) if workdir else None
+        if config.sweep or which is not None:
+            from vprompt_jax.launching import sweep
+
+            where = where or Path("runs") / config.name
+            if which is None:
+                sweep.run(config, where)
+                return
+            name, config = sweeps.choose(config, which)
+            where = where / name
+        where = where or run_lib.default_workdir(config)
+        finished = run_lib.read_result(where) is not None
+        result = run_lib.fit(config, where)
+        if not cluster.is_first():
+            return
+        if finished:
+            print(f"{where} holds this run, finished; not run again.")
+        print(_summary(result, where))
+
+
+def _summary(result: dict[str, Any], workdir: Path) -> str:
+    def percent(value):
+        return "-" if value is None else f"{value:.2%}"
+
+    rows = [
+        ("zero-shot accuracy (test)", percent(result["zero_shot_accuracy"])),
+        (f"{result['method']} accuracy (test, last step)", percent(result["test_accuracy"])),
+        (
+            f"{result['method']} accuracy (test, best on val)",
+            percent(result["test_accuracy_best_val"]),
+        ),
+        ("regions switched on", percent(result["regions_on"])),
+        ("trainable parameters", f"{result['trainable_parameters']:,}"),
+        ("steps", f"{result['steps']:,}"),
+        ("seconds", f"{result['seconds']:.0f}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value:>10}" for name, value in rows if value != "-"]
+    return "\n".join(["", *lines, "", f"results in {workdir}"])

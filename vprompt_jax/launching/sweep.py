@@ -1,0 +1,45 @@
+"""Runs the variations a config lists, one after another, then reports on them."""
+
+from pathlib import Path
+
+from vprompt_jax.config import resolve
+from vprompt_jax.config.sweep import expand
+from vprompt_jax.process.errors import UserError
+
+
+def run(config, workdir: Path) -> None:
+    """Runs what is not finished, each in a folder of its name, and writes the report.
+
+    Args:
+      config: with a `sweep`.
+      workdir: folder of the runs' folders and the report.
+
+    Raises:
+      UserError: as `train.fit`, the finished runs stay; or if there are several processes.
+    """
+    import jax
+
+    from vprompt_jax import report
+    from vprompt_jax.train.run import fit
+
+    runs = expand(config)
+    if jax.process_count() > 1:
+        raise UserError(
+            "a sweep runs on one machine, one run after another: on several, start each run by "
+            f"itself with --run=0 to --run={len(runs) - 1}"
+        )
+    for one in runs.values():
+        resolve(one)  # a mistake in the last run shows before the first one starts
+    results = []
+    for number, (name, one) in enumerate(runs.items(), 1):
+        result = fit(one, workdir / name)
+        results.append(result)
+        zero_shot = result["zero_shot_accuracy"]
+        beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
+        print(f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}", flush=True)
+    several = len({result["dataset"] for result in results}) > 1
+    written = report.write(
+        [workdir / name for name in runs], workdir, by_dataset=several, title=config.name
+    )
+    for path in written:
+        print(f"wrote {path}")

@@ -1,0 +1,91 @@
+"""Labels new images: python -m vprompt_jax.predict --workdir DIR IMAGE... | FOLDER | -"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vprompt_jax.predict.overlay import overlay, overlay_path
+from vprompt_jax.predict.pictures import batches, find_images
+from vprompt_jax.process import program
+from vprompt_jax.process.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vprompt_jax.predict", description="Label images with a finished run."
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE",
+                        help="files, folders, or - for paths on standard input")  # fmt: skip
+    parser.add_argument("--workdir", required=True, help="a finished run, or an export of one")
+    parser.add_argument("--top", type=int, default=3, help="labels per image (default: 3)")
+    parser.add_argument("--best", action="store_true",
+                        help="use the parameters best on val, not the last step's")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument("--overlay", type=Path, metavar="DIR",
+                        help="write a PNG per image: it, edges, mask, prompted")  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=64, help="(default: 64)")
+    return parser
+
+
+def _load(args: argparse.Namespace):
+    """The model of a workdir: an `Adapted`, or an `export.Exported`, which only gives logits."""
+    from vprompt_jax.export import files as export
+    from vprompt_jax.inference import adapted
+
+    workdir = Path(args.workdir)
+    if not export.is_export(workdir):
+        return adapted.load(workdir, best=args.best)
+    if args.best:
+        raise UserError(f"{workdir} is an export, which holds one set of parameters: omit --best")
+    model = export.load(workdir)
+    if args.overlay and not isinstance(model, adapted.Adapted):
+        raise UserError(f"{workdir} is an export, which gives labels only: omit --overlay")
+    return model
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints labels as `_parser` describes.
+
+    Raises:
+      UserError: if images or the run are at fault.
+    """
+    if args.batch_size < 1 or args.top < 1:
+        raise UserError("--batch_size and --top must be at least 1")
+    paths = find_images(args.images, sys.stdin)
+    model = _load(args)
+    if args.overlay:
+        try:
+            args.overlay.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--overlay: cannot write to {args.overlay}: {error}") from error
+    width = min(max(len(str(p)) for p in paths), 60)
+    taken: set[Path] = set()
+    for chunk, images in batches(paths, args.batch_size, model.resolution):
+        probabilities = model.probabilities(images)
+        shown = model.inspect(images) if args.overlay else {}
+        for i, path in enumerate(chunk):
+            order = np.argsort(-probabilities[i], kind="stable")[: args.top]
+            top = [(model.class_names[c], float(probabilities[i, c])) for c in order]
+            found = [{"label": name, "probability": round(p, 6)} for name, p in top]
+            record = {"image": str(path), "top": found}
+            if args.overlay:
+                picture = overlay_path(args.overlay, path, taken)
+                overlay(shown, i).save(picture)
+                record["overlay"] = str(picture)
+            labels = "   ".join(f"{name} {100 * p:5.1f} %" for name, p in top)
+            print(json.dumps(record) if args.json else f"{path!s:<{width}}   {labels}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    with program.user_errors():
+        program.set_up_process()
+        run(args)
+
+
+if __name__ == "__main__":
+    main()

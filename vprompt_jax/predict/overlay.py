@@ -1,0 +1,41 @@
+"""A picture of what a prompt does to an image."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_TILE = 224  # least side of a tile of an overlay, in pixels
+
+
+def overlay(shown: dict[str, np.ndarray], index: int) -> Image.Image:
+    """One picture of one image: as it is, its edges, the mask over it, and prompted.
+
+    Args:
+      shown: of `Adapted.inspect`.
+      index: of the image in it.
+    """
+    image = shown["image"][index]
+    tiles = [image]
+    if "marks" in shown:
+        tiles.append(np.repeat(shown["edges"][index][..., None], 3, -1))
+        marks = shown["marks"][index]
+        factor = len(image) // len(marks)
+        marks = marks.repeat(factor, 0).repeat(factor, 1)[..., None]
+        # Where the prompt is added: yellow; where the mask is off: blue; without prompt: grey.
+        colours = np.where(marks == 1, (1.0, 0.92, 0.27), (0.0, 0.14, 0.31))
+        colours = np.where(np.isnan(marks), 0.87, colours)
+        tiles.append(0.6 * colours + 0.4 * image)
+    tiles.append(shown["prompted"][index])
+    enlarged = -(-_TILE // len(image))
+    pixels = np.concatenate([t.repeat(enlarged, 0).repeat(enlarged, 1) for t in tiles], axis=1)
+    return Image.fromarray(np.round(pixels * 255).astype(np.uint8))
+
+
+def overlay_path(out: Path, path: Path, taken: set[Path]) -> Path:
+    """out/STEM.png, or out/STEM-2.png and so on where another image has the name."""
+    candidate, number = out / f"{path.stem}.png", 2
+    while candidate in taken:
+        candidate, number = out / f"{path.stem}-{number}.png", number + 1
+    taken.add(candidate)
+    return candidate
