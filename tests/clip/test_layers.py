@@ -29,7 +29,7 @@ def test_cudnn_s_attention_is_given_what_it_takes_and_the_added_key_counts_for_n
         return plain(q, *args, **keys)
 
     expected = outputs_and_gradients(plain)
-    monkeypatch.setattr(layers.backend, "has_tensor_cores", lambda: True)
+    monkeypatch.setattr(layers.devices, "has_tensor_cores", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
     for made, other in zip(outputs_and_gradients(layers.attend), expected, strict=True):
         np.testing.assert_allclose(*(np.float32(x) for x in (made, other)), atol=1e-2, rtol=1e-2)

@@ -109,7 +109,7 @@ def test_the_gpu_s_kernel_gives_the_same_logits_and_gradients(
 
     expected_gradient, expected = jax.grad(loss, has_aux=True)(params)
     kernel = functools.partial(fused_policy.logits, interpret=True)
-    monkeypatch.setattr(fused_policy.backend, "has_tensor_cores", lambda: True)
+    monkeypatch.setattr(fused_policy.devices, "has_tensor_cores", lambda: True)
     monkeypatch.setattr(adavipro.fused_policy, "logits", kernel)
     gradient, made = jax.grad(loss, has_aux=True)(params)
     np.testing.assert_allclose(made, expected, atol=tolerance)
