@@ -10,7 +10,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "The experiment: a file of configs/. Change a value by --config.section.key=value; "
-    "vprompt_jax/config.py says what each key means.",
+    "docs/config.md says what each key means.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of results; default: runs/<config name>-<hash of the config>."
@@ -44,12 +44,13 @@ def main(argv: list[str]) -> None:
         config.name  # noqa: B018 - a file that could not be loaded raises when it is used
     except Exception as error:  # a config is a program: whatever is wrong with it
         sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
-    from vprompt_jax.launching import launch as program
+    from vprompt_jax.launching import launch
 
     if _PRINT.value:
-        program.print_commands(config, sys.argv)
+        launch.print_commands(config, sys.argv)
     else:
-        program.launch(config, _WORKDIR.value, _RUN.value)
+        overridden = config_flags.get_override_values(flags.FLAGS["config"])
+        launch.launch(config, _WORKDIR.value, _RUN.value, list(overridden))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vprompt_jax.clip import __main__ as program
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the program in this process: (its output, its error message or None)."""
-    monkeypatch.setattr(program.cli, "set_up_process", lambda: None)
+    monkeypatch.setattr(program.program, "set_up_process", lambda: None)
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["vprompt_jax.clip", *map(str, args)])

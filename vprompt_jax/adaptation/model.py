@@ -1,6 +1,7 @@
-"""PromptedCLIP: the one path from images to class logits."""
+"""AdaptedCLIP: the one path from images to class logits."""
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,177 +9,175 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.adapters import tuning
-from vprompt_jax.clip import sites
-from vprompt_jax.clip.model import CLIP, cosine_logits
+from vprompt_jax.clip.class_texts import mean_embeddings
+from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.preprocess import preprocess_batch
-from vprompt_jax.heads.linear import LinearHead
-from vprompt_jax.heads.mapping import mapped_logits
-from vprompt_jax.prompts import adavipro
-from vprompt_jax.prompts.vp import VisualPrompt
+from vprompt_jax.clip.sites import PIXELS, Where
+from vprompt_jax.parts import Canvas, Context, HeadInputs, SelectedWeights, Side
+from vprompt_jax.parts.adapter import Adapter, acting
+from vprompt_jax.parts.context import at_inference
 
-HEADS = ("text", "linear", "mapping")
-_INSIDE = ("vpt", "ap", "adapter", "lora", "ssf")  # in the order in which they act at one site
+Outputs = dict[str, Any]
 
 
-class PromptedCLIP(nn.Module):
-    """A frozen CLIP with what is trained: a prompt (what), a mask (where), adapters and a head.
-
-    Its variables are those of its parts: "params" under the parts' names (trained) and under "clip"
-    (frozen; only the image tower, `logit_scale` and a supervised tower's classifier are needed),
-    "batch_stats" of a ResNet, and "constants": the classes' "text_features" [C, E] for the text
-    head, "label_map" int32 [C] for the mapping head.
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A part on its tower.
 
     Attributes:
-      clip: the CLIP whose weights stay as they are, but for those of the part "tune".
-      prompt: what is added to the normalised image, or None.
-      mask: decides per region where it is added, or None for everywhere.
-      vpt, ap, adapter, lora, ssf: what acts inside the tower, in this order; each may be None.
-      head: "text" for the cosine to the classes' texts, "mapping" for a supervised tower's own
-        classes, or a linear head.
+      name: of its parameters.
+      side: where it acts.
+      module: a Flax module, unbound.
+    """
+
+    name: str
+    side: Side
+    module: nn.Module
+
+
+class AdaptedCLIP(nn.Module):
+    """A frozen CLIP with the parts that adapt it.
+
+    Its variables are those of its parts: "params" under the parts' names (trained) and under "clip"
+    (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (the classes'
+    "text_features" [C, E], or their "text_tokens" [C, T, N] where a part acts on the text side) and
+    "assigned", by name.
+
+    Attributes:
+      clip: the CLIP whose weights stay as they are, but for those that `variables_of` replaces.
+      parts: what acts on the pixels, inside the towers and on the features, in this order; the last
+        one is the head.
       entry: the highest position (0..L) below which nothing is trained, or "pixels".
-      start: the position whose activations are given in place of images; None for images.
     """
 
     clip: CLIP
-    prompt: VisualPrompt | None = None
-    mask: adavipro.MaskGenerator | None = None
-    vpt: sites.Adapter | None = None
-    ap: sites.Adapter | None = None
-    adapter: sites.Adapter | None = None
-    lora: sites.Adapter | None = None
-    ssf: sites.Adapter | None = None
-    head: LinearHead | str = "text"
-    entry: int | str = sites.PIXELS
-    start: int | None = None
+    parts: tuple[Built, ...]
+    entry: Where = PIXELS
+
+    def setup(self) -> None:
+        # A submodule of each name, so that its parameters stand under that name.
+        for part in self.parts:
+            setattr(self, part.name, part.module)
+
+    def _on(self, side: Side) -> list[Any]:
+        """The parts of a side, bound, in the order in which they act."""
+        return [getattr(self, part.name) for part in self.parts if part.side == side]
+
+    def has(self, side: Side) -> bool:
+        """Whether there is a part on a side."""
+        return any(part.side == side for part in self.parts)
 
     @property
     def resolution(self) -> int:
+        """Side R of the tower's input, in pixels."""
         return self.clip.config.image_resolution
 
-    @property
-    def adapters(self) -> list[sites.Adapter]:
-        """The adapters there are, in the order in which they act at one site."""
-        every = (getattr(self, name) for name in _INSIDE)
-        return [adapter for adapter in every if adapter is not None]
-
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        place_keys: jax.Array,
-        noise_keys: jax.Array | None = None,
-        temperature: jax.Array | None = None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, images: jax.Array, context: Context) -> tuple[jax.Array, Outputs]:
         """Class logits of images.
 
         Args:
-          images: uint8 [B, h, w, 3], any size, resized and normalised here; or activations at
-            position `start`.
-          place_keys: keys [1] or [B] for a random patch's place.
-          noise_keys: keys [B] for the Gumbel noise of training; None for inference.
-          temperature: of the relaxation; needed with `noise_keys`.
+          images: uint8 [B, h, w, 3], any size, resized and normalised here.
+          context: of the batch.
 
         Returns:
-          Logits float32 [B, C] and what `prompted` says beside the pixels, with the source
-          classes "source" int32 [B] for the mapping head.
+          Logits float32 [B, C] and what the parts say beside them: "metrics", numbers per example
+          by name, and what a head gives out.
         """
-        x, out = images, {}
-        if self.start is None:
-            x, out = self.prompted(self.pixels(images), place_keys, noise_keys, temperature)
-        features = self.features(x, start=self.start)
-        if isinstance(self.head, LinearHead):
-            return self.head(features), out
-        if self.head == "mapping":
-            logits = self.clip.source_logits(features)
-            out = {**out, "source": jnp.argmax(logits, -1)}
-            return mapped_logits(logits, self.get_variable("constants", "label_map")), out
-        texts = self.get_variable("constants", "text_features")
-        return cosine_logits(features, texts, self.clip.logit_scale), out
+        canvas = self.prompted(self.pixels(images), context)
+        logits, out = self._logits(self.features(canvas.result))
+        return logits, {**out, "metrics": canvas.metrics}
+
+    def from_activation(self, activation: jax.Array) -> tuple[jax.Array, Outputs]:
+        """As `__call__`, from the frozen tower's activation at `entry`, as `activation` gives it."""
+        logits, out = self._logits(self.features(activation, start=self.entry))
+        return logits, {**out, "metrics": {}}
 
     def pixels(self, images: jax.Array) -> jax.Array:
         """uint8 [B, h, w, 3] of any size -> the tower's input, normalised float32 [B, R, R, 3]."""
         c = self.clip.config
         return preprocess_batch(images, c.image_resolution, c.mean, c.std)
 
-    def prompted(
-        self,
-        x: jax.Array,
-        place_keys: jax.Array,
-        noise_keys: jax.Array | None = None,
-        temperature: jax.Array | None = None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """x' = x + P * m (AdaViPro, eq. of section 3; m = 1 without a mask).
+    def prompted(self, x: jax.Array, context: Context) -> Canvas:
+        """Normalised pixels [B, R, R, 3] with what the parts on the pixel side do to them."""
+        canvas = Canvas(x)
+        for part in self._on("pixels"):
+            canvas = part.prompted(canvas, context)
+        return canvas
 
-        Returns:
-          Normalised, prompted pixels float32 [B, R, R, 3]; with a mask also `marks` [B, g, g] and
-          `active` bool [1 or B, g, g], the regions in which the prompt has parameters.
-        """
-        if self.prompt is None:
-            return x, {}
-        pixels, support = self.prompt(place_keys)
-        if self.mask is None:
-            return x + pixels, {}
-        logits = self.mask(x)
-        if noise_keys is None:
-            marks = adavipro.best_marks(logits)
-        else:
-            noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(noise_keys)
-            marks = adavipro.sampled_marks(logits, noise, temperature)
-        active = adavipro.regions_with(support, self.mask.region)
-        x = x + pixels * adavipro.dilate(marks, self.mask.region)
-        return x, {"marks": marks, "active": active}
-
-    def features(self, x: jax.Array, *, start: int | None = None) -> jax.Array:
+    def features(self, x: jax.Array, *, start: Where | None = None) -> jax.Array:
         """Image features [B, E] with the adapters acting.
 
         Args:
-          x: normalised pixels [B, R, R, 3], or the activation at `start`.
+          x: normalised pixels [B, R, R, 3], or the activation at position `start`.
+          start: None for pixels.
         """
-        tap, interceptor = sites.acting(self.adapters)
+        adapters: list[Adapter] = self._on("tower")
+        tap, interceptor = acting(adapters)
         if start is None:
-            x = tap(sites.PIXELS, x)
-        with nn.intercept_methods(interceptor) if self.adapters else contextlib.nullcontext():
+            x = tap(PIXELS, x)
+        with nn.intercept_methods(interceptor) if adapters else contextlib.nullcontext():
             return self.clip.encode_image(x, start=start, tap=tap)
 
-    def activation(self, images: jax.Array, position: int) -> jax.Array:
-        """The frozen tower's activation at a position, of uint8 images [B, h, w, 3]."""
-        return self.clip.encode_image(self.pixels(images), stop=position)
+    def activation(self, images: jax.Array) -> jax.Array:
+        """The frozen tower's activation at `entry`, of uint8 images [B, h, w, 3]."""
+        return self.clip.encode_image(self.pixels(images), stop=self.entry)
 
-    @property
-    def trained_parts(self) -> list[str]:
-        """Names of the parts beside the tower's own weights that gradients train."""
-        names = [n for n in ("prompt", "mask", *_INSIDE) if getattr(self, n) is not None]
-        return [*names, "head"] if isinstance(self.head, LinearHead) else names
+    def text_features(self) -> jax.Array:
+        """The classes' text embeddings, float32 [C, E] of unit length."""
+        parts = self._on("text")
+        if not parts:
+            return self.get_variable("constants", "text_features")
+        tokens = self.get_variable("constants", "text_tokens")
 
-    def _touch_trained(self):
-        """Creates the trained parts' parameters and nothing of the CLIP's."""
+        def tap(position: Where, x: jax.Array) -> jax.Array:
+            for part in parts:
+                x = part(position, x)
+            return x
+
+        features = self.clip.encode_text(tokens.reshape(-1, tokens.shape[-1]), tap=tap)
+        return mean_embeddings(features.reshape(*tokens.shape[:2], -1))
+
+    def _logits(self, features: jax.Array) -> tuple[jax.Array, Outputs]:
+        (head,) = self._on("head")
+        names = self.variables.get("assigned", {})
+        given = HeadInputs(
+            texts=self.text_features,
+            logit_scale=lambda: self.clip.logit_scale,
+            source_logits=self.clip.source_logits,
+            assigned={name: self.get_variable("assigned", name) for name in names},
+        )
+        return head(features, given)
+
+    def _touch_parts(self) -> None:
+        """Creates the parts' parameters and nothing of the CLIP's."""
         side = self.resolution
-        if self.prompt is not None:
-            self.prompt(jax.random.split(jax.random.key(0), 1))
-        if self.mask is not None:
-            self.mask(jnp.zeros((1, side, side, 3)))
-        for adapter in self.adapters:
-            adapter.create()
-        if isinstance(self.head, LinearHead):
-            self.head(jnp.zeros((1, self.clip.config.embed_dim)))
+        self.prompted(jnp.zeros((1, side, side, 3)), at_inference(0))
+        for part in [*self._on("tower"), *self._on("text")]:
+            part.create()
+        (head,) = self._on("head")
+        head.create(self.clip.config.embed_dim)
 
-    def init_trained(self, key: jax.Array) -> dict[str, Any]:
-        """Fresh parameters of the trained parts: {"prompt": ..., "mask": ..., "head": ...}."""
-        return self.init(key, method="_touch_trained").get("params", {})
+    def init_parts(self, key: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of the parts that have any, by name."""
+        return dict(self.init(key, method="_touch_parts").get("params", {}))
 
 
-def variables_of(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
-    """All variables of a `PromptedCLIP`: the trained ones beside, or in place of, the frozen ones.
+def variables_of(
+    params: Mapping[str, Any],
+    assigned: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+    weights: Mapping[str, SelectedWeights],
+) -> dict[str, Any]:
+    """All variables of an `AdaptedCLIP`: the trained ones beside, or in place of, the frozen ones.
 
     Args:
-      params: parameters by part; those of "tune" replace the tower's of the same names, "mapping"
-        holds the mapping head's assignment.
+      params: parameters by part.
+      assigned: assigned arrays by name.
       frozen: the frozen variables.
+      weights: how the parts on the weights' side replace the image tower's weights, by name.
     """
-    parts = dict(params)
     clip = frozen["params"]["clip"]
-    if tuned := parts.pop("tune", None):
-        clip = {**clip, "visual": tuning.replaced(clip["visual"], tuned)}
-    constants = {**frozen["constants"], **parts.pop("mapping", {})}
-    return {**frozen, "params": {"clip": clip, **parts}, "constants": constants}
+    for name, selected in weights.items():
+        clip = {**clip, "visual": selected.replaced(clip["visual"], params[name])}
+    parts = {name: tree for name, tree in params.items() if name not in weights}
+    return {**frozen, "params": {"clip": clip, **parts}, "assigned": dict(assigned)}

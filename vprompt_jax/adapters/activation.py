@@ -1,12 +1,16 @@
 """Activation prompts (AP, arXiv 2604.06440): one perturbation of an activation for all images."""
 
+import dataclasses
+from typing import Any, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.sites import Adapter, Site, Where
-
-SHAPES = ("full", "channel")
+from vprompt_jax.clip.sites import Site, Where
+from vprompt_jax.parts import Adapter, Part, Surroundings
+from vprompt_jax.parts.adapter import Flat
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
 class ActivationPrompt(Adapter):
@@ -30,3 +34,79 @@ class ActivationPrompt(Adapter):
         del x
         # The sum is rounded to the activation's dtype, the delta stays float32.
         return (y + self.deltas[str(where)]).astype(y.dtype)
+
+    def fold(self, site: Site, flat: Flat) -> None:
+        bias = (*str(site.where).split("/"), "bias")
+        if self.shape != "channel" or bias not in flat:
+            raise ValueError(
+                f"the activation prompt of shape {self.shape!r} at {site.where!r} cannot be "
+                "folded: only shape 'channel' at a layer with a bias can"
+            )
+        flat[bias] = flat[bias] + self.deltas[str(site.where)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActivationSection(TrainedSection):
+    """Activation prompts."""
+
+    positions: tuple[int | str, ...] = key(
+        (),
+        'any of 0..L-1 (input of a block), L (feature vector), "pixels", or a layer whose output '
+        'it is added to ("resblocks_3/ln_1", "layer1_0/bn2"); () for none',
+        label="AP position",
+        axis="position of the activation prompt (block)",
+    )
+    shape: Literal["full", "channel"] = key(
+        "full",
+        "a value per position and channel, or the same at every position",
+        source="ours",
+        label="AP shape",
+    )
+    learning_rate: float = learning_rate(1.0, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("sgd", "ours")
+
+
+class ActivationPart(Part[ActivationSection]):
+    """Perturbations of activations inside of the tower."""
+
+    name = "ap"
+    section = ActivationSection
+    switch = "positions"
+    side = "tower"
+    order = 20
+    sweepable = "positions"
+
+    def build(self, section: ActivationSection, around: Surroundings) -> ActivationPrompt:
+        inside = set(section.positions) != {around.depth}
+        if around.token_adder and section.shape == "full" and inside:
+            raise ValueError(
+                f"{around.token_adder} adds tokens, so ap.shape=full has no fixed shape: set "
+                "ap.shape=channel"
+            )
+        return ActivationPrompt(_chosen(section.positions, around), shape=section.shape)
+
+    def facts(
+        self, section: ActivationSection, built: ActivationPrompt, around: Surroundings
+    ) -> dict[str, Any]:
+        return {
+            "ap_positions": list(section.positions),
+            "ap_shape": section.shape,
+            "depth": around.depth,
+        }
+
+
+def _chosen(positions: tuple[Where, ...], around: Surroundings) -> tuple[Site, ...]:
+    sites = around.sites
+    if missing := [p for p in positions if p not in sites]:
+        names = [w for w in sites if isinstance(w, str) and w.split("/")[-1][:2] in ("ln", "bn")]
+        shown = ", ".join(names[:3])
+        raise ValueError(
+            f"ap.positions={positions}: no {', '.join(map(repr, missing))} in this tower; "
+            f'positions are 0..{around.depth}, "pixels", and layers such as {shown}'
+        )
+    if len(set(positions)) < len(positions):
+        raise ValueError(f"ap.positions={positions} names a position twice")
+    return tuple(sites[p] for p in positions)
+
+
+PART = ActivationPart()

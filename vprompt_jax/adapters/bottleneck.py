@@ -1,9 +1,13 @@
 """Bottleneck adapters (Houlsby et al., arXiv 1902.00751): small residual networks in the tower."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 
-from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Site, Where, matching
+from vprompt_jax.parts import Adapter, Part, Surroundings
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 # After attention and after the MLP, inside the residual branch (Houlsby, figure 2); for a ResNet
 # its counterpart, the residual branch's end, is ours.
@@ -37,3 +41,28 @@ class Bottleneck(Adapter):
         del x
         down, down_bias, up, up_bias = (p.astype(y.dtype) for p in self.projections[where])
         return y + nn.gelu(y @ down + down_bias) @ up + up_bias
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BottleneckSection(TrainedSection):
+    """Bottleneck adapters."""
+
+    width: int = key(0, "channels between the two projections; 0: none", low=0, high=2**16)
+    learning_rate: float = learning_rate(3e-3, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("adamw", "ours")
+
+
+class BottleneckPart(Part[BottleneckSection]):
+    """Small residual networks in the residual branches."""
+
+    name = "adapter"
+    section = BottleneckSection
+    switch = "width"
+    side = "tower"
+    order = 30
+
+    def build(self, section: BottleneckSection, around: Surroundings) -> Bottleneck:
+        return Bottleneck(matching(around.sites, LAYERS), section.width)
+
+
+PART = BottleneckPart()

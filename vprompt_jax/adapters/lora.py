@@ -1,11 +1,17 @@
 """LoRA (arXiv 2106.09685): low-rank additions to dense layers."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Site, Where, matching
+from vprompt_jax.parts import Adapter, Part, Surroundings
+from vprompt_jax.parts.adapter import Flat
 from vprompt_jax.parts.initializers import uniform_within
+from vprompt_jax.parts.part import needs_vit
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 # Dense layers that LoRA knows, with the share of a fused projection's columns.
 TARGETS = {
@@ -64,3 +70,52 @@ class LoRA(Adapter):
             added = a @ b * (self.alpha / self.rank)
             kernel = jnp.asarray(kernel).at[:, part * width : (part + 1) * width].add(added)
         return kernel
+
+    def fold(self, site: Site, flat: Flat) -> None:
+        kernel = (*str(site.where).split("/"), "kernel")
+        flat[kernel] = self.merged(site.where, flat[kernel])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRASection(TrainedSection):
+    """Low-rank additions."""
+
+    rank: int = key(0, "columns of the first factor; 0: none", low=0, high=2**16)
+    alpha: float = key(
+        4.0,
+        "the addition is scaled by alpha / rank",
+        low=1e-6,
+        high=1e30,
+        source="LoRA, section 4.2: equal to the rank",
+    )
+    targets: tuple[str, ...] = key(
+        ("q", "v"), "of q, k, v, out, fc, proj", source="LoRA, section 4.2"
+    )
+    learning_rate: float = learning_rate(1e-2, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("adamw", "LoRA, appendix D")
+
+
+class LoRAPart(Part[LoRASection]):
+    """Low-rank additions to dense layers of a ViT."""
+
+    name = "lora"
+    section = LoRASection
+    switch = "rank"
+    side = "tower"
+    order = 40
+
+    def build(self, section: LoRASection, around: Surroundings) -> LoRA:
+        vision = needs_vit(f"lora.rank={section.rank}", around)
+        unknown = [t for t in section.targets if t not in TARGETS]
+        if unknown or not section.targets:
+            raise ValueError(f"lora.targets={section.targets}: choose from {', '.join(TARGETS)}")
+        if section.rank > vision.vision_width:
+            raise ValueError(
+                f"lora.rank={section.rank} is over the tower's width {vision.vision_width}"
+            )
+        ends = "|".join(sorted({TARGETS[t][0] for t in section.targets}))
+        layers = matching(around.sites, rf"resblocks_\d+/({ends})")
+        return LoRA(layers, section.rank, section.alpha, section.targets)
+
+
+PART = LoRAPart()

@@ -1,10 +1,16 @@
 """Scale and shift (SSF, arXiv 2210.08823): a factor and an offset per channel after each layer."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Site, Where, matching
+from vprompt_jax.parts import Adapter, Part, Surroundings
+from vprompt_jax.parts.adapter import Flat
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 # Every layer with weights (SSF, figure 2).
 VIT_LAYERS = (
@@ -36,3 +42,43 @@ class ScaleShift(Adapter):
         del x
         scale, shift = self.factors[where]
         return (y * scale + shift).astype(y.dtype)
+
+    def fold(self, site: Site, flat: Flat) -> None:
+        scale, shift = self.factors[site.where]
+        path = tuple(str(site.where).split("/"))
+        weight, bias = (*path, "kernel"), (*path, "bias")
+        if weight not in flat:
+            weight = (*path, "scale")
+        flat[weight] = flat[weight] * scale
+        if bias in flat:
+            flat[bias] = flat[bias] * scale + shift
+        else:  # the patches' convolution; every patch's place takes the shift
+            places = ("positional_embedding",)  # the first is the class token's
+            flat[places] = jnp.asarray(flat[places]).at[1:].add(shift)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaleShiftSection(TrainedSection):
+    """Scale and shift."""
+
+    kind: Literal["none", "all"] = key("none", "all: after every layer with weights")
+    learning_rate: float = learning_rate(1e-2, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("adamw", "ours")
+
+
+class ScaleShiftPart(Part[ScaleShiftSection]):
+    """A factor and an offset per channel after each layer."""
+
+    name = "ssf"
+    section = ScaleShiftSection
+    switch = "kind"
+    side = "tower"
+    order = 50
+
+    def build(self, section: ScaleShiftSection, around: Surroundings) -> ScaleShift:
+        del section
+        layers = VIT_LAYERS if around.clip.config.is_vit else RESNET_LAYERS
+        return ScaleShift(matching(around.sites, layers))
+
+
+PART = ScaleShiftPart()

@@ -1,10 +1,16 @@
 """Visual prompt tuning (VPT, arXiv 2203.12119): learned tokens beside an image's patches."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.sites import Adapter, Site, Where
+from vprompt_jax.clip.sites import Site, Where
+from vprompt_jax.parts import Adapter, Part, Surroundings
 from vprompt_jax.parts.initializers import uniform_within
+from vprompt_jax.parts.part import needs_vit
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
 class PromptTokens(Adapter):
@@ -37,3 +43,41 @@ class PromptTokens(Adapter):
         tokens = jnp.broadcast_to(tokens, (y.shape[0], *tokens.shape))
         patches = y[:, 1:] if where == 0 else y[:, 1 + self.count :]
         return jnp.concatenate([y[:, :1], tokens, patches], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokensSection(TrainedSection):
+    """Learned tokens."""
+
+    kind: Literal["none", "shallow", "deep"] = key(
+        "none", "before the first block, or before every block"
+    )
+    tokens: int = key(
+        10,
+        "tokens per block",
+        low=1,
+        high=2**16,
+        source="ours; VPT's best count lies between 1 and 200 by dataset (appendix)",
+    )
+    learning_rate: float = learning_rate(3e-2, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("adamw", "ours")
+
+
+class TokensPart(Part[TokensSection]):
+    """Visual prompt tuning, shallow or deep."""
+
+    name = "vpt"
+    section = TokensSection
+    switch = "kind"
+    side = "tower"
+    order = 10
+    adds_tokens = True
+
+    def build(self, section: TokensSection, around: Surroundings) -> PromptTokens:
+        vision = needs_vit(f"vpt.kind={section.kind}", around)
+        where = range(around.depth) if section.kind == "deep" else (0,)
+        patch = 3 * vision.vision_patch_size**2
+        return PromptTokens(tuple(around.sites[i] for i in where), section.tokens, patch)
+
+
+PART = TokensPart()

@@ -1,9 +1,16 @@
 """Which of the tower's own weights train: all (full fine-tune), normalisations, or biases."""
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
 
+import jax
+import numpy as np
 from flax import traverse_util
+
+from vprompt_jax.parts import Part, Surroundings
+from vprompt_jax.parts.weights import Tree
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 Path = tuple[str, ...]
 
@@ -14,39 +21,71 @@ def _is_norm(path: Path) -> bool:
     return layer.startswith(("ln_", "bn")) or layer.endswith("_bn")
 
 
-_SELECT = {
+_SELECT: dict[str, Callable[[Path], bool]] = {
     "all": lambda path: True,
     "norm": _is_norm,  # LayerNorm in ViTs, the affine part of BatchNorm in CNNs
     "bias": lambda path: path[-1] == "bias",  # BitFit, arXiv 2106.10199
 }
-CHOICES = ("none", *_SELECT)
 
 
-def selected(tower: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The part of an image tower's parameters that trains.
+@dataclasses.dataclass(frozen=True)
+class TunedWeights:
+    """The weights of an image tower that train.
 
-    Args:
-      tower: nested parameters.
-      kind: one of `CHOICES`.
-
-    Raises:
-      ValueError: if the tower has none of them.
+    Attributes:
+      kind: "all", "norm" or "bias".
     """
-    if kind == "none":
-        return {}
-    flat = traverse_util.flatten_dict(tower)
-    chosen = {path: leaf for path, leaf in flat.items() if _SELECT[kind](path)}
-    if not chosen:
-        raise ValueError(f"tune.weights={kind}: this tower has no such weights")
-    return traverse_util.unflatten_dict(chosen)
+
+    kind: str
+
+    def selected(self, tower: Tree) -> dict[str, Any]:
+        """The part of an image tower's parameters that trains.
+
+        Raises:
+          ValueError: if the tower has none of them.
+        """
+        flat = traverse_util.flatten_dict(tower)
+        chosen = {path: leaf for path, leaf in flat.items() if _SELECT[self.kind](path)}
+        if not chosen:
+            raise ValueError(f"tune.weights={self.kind}: this tower has no such weights")
+        return traverse_util.unflatten_dict(chosen)
+
+    def initial(self, tower: Tree) -> dict[str, Any]:
+        """A float32 copy of the selected weights, on the host."""
+        selected = jax.device_get(self.selected(tower))
+        return jax.tree.map(lambda w: np.array(w, np.float32), selected)
+
+    def paths(self, tower: Tree) -> list[Path]:
+        """The paths of the selected weights."""
+        return list(traverse_util.flatten_dict(self.selected(tower)))
+
+    def replaced(self, tower: Tree, params: Tree) -> dict[str, Any]:
+        """The tower's parameters with the trained ones in their places."""
+        flat = traverse_util.flatten_dict(tower)
+        return traverse_util.unflatten_dict(flat | traverse_util.flatten_dict(params))
 
 
-def paths(tree: Mapping[str, Any]) -> list[Path]:
-    """The paths of a nested tree's leaves."""
-    return list(traverse_util.flatten_dict(tree))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneSection(TrainedSection):
+    """The tower's own weights."""
+
+    weights: Literal["none", "all", "norm", "bias"] = key("none", "which of them train")
+    learning_rate: float = learning_rate(1e-3, "ours, chosen on val: docs/methods.md")
+    optimizer: Optimizer = optimizer("adamw", "ours")
 
 
-def replaced(tower: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-    """The tower's parameters with the trained ones in their places."""
-    flat = traverse_util.flatten_dict(tower)
-    return traverse_util.unflatten_dict(flat | traverse_util.flatten_dict(trained))
+class TunePart(Part[TuneSection]):
+    """Fine-tuning of the image tower, or of some kinds of its weights."""
+
+    name = "tune"
+    section = TuneSection
+    switch = "weights"
+    side = "weights"
+
+    def build(self, section: TuneSection, around: Surroundings) -> TunedWeights:
+        weights = TunedWeights(section.weights)
+        weights.selected(around.variables["params"]["visual"])
+        return weights
+
+
+PART = TunePart()

@@ -13,12 +13,11 @@ from vprompt_jax.process import program
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    from vprompt_jax.methods.table import METHODS
+    from vprompt_jax.methods import METHODS
 
     parser = argparse.ArgumentParser(prog="python -m vprompt_jax.benchmark", description=__doc__)
-    trained = [m for m in METHODS if m not in ("tp", "ilm")]
-    parser.add_argument("--method", nargs="+", default=trained, choices=trained, metavar="METHOD",
-                        help=f"of {', '.join(trained)}; default all")  # fmt: skip
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), metavar="METHOD",
+                        help="default: all that train and fit the tower")  # fmt: skip
     parser.add_argument("--tower", nargs="+", default=["mini-clip-rn"], help="a checkpoint or its "
                         "name; with --random a variant such as ViT-B/32")  # fmt: skip
     parser.add_argument("--random", action="store_true", help="random weights of a variant")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,16 +12,18 @@ import numpy as np
 from flax import traverse_util
 
 from vprompt_jax import config as config_lib
-from vprompt_jax.adaptation.model import PromptedCLIP
+from vprompt_jax.adaptation import AdaptedCLIP, adapt
 from vprompt_jax.benchmark.measure import Cost, cost_of, counted_compilations
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.variants import VARIANTS
+from vprompt_jax.config import Config
 from vprompt_jax.data import from_arrays, pipeline
+from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import step as step_lib
-from vprompt_jax.train.assemble import Run, run_around
 from vprompt_jax.train.cache import with_prefix
+from vprompt_jax.train.training import Training, around, trained_counts
 
 
 def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict]:
@@ -65,17 +68,18 @@ class CompiledStep:
     _step: Any
     _state: Any
     _rest: tuple
-    _model: PromptedCLIP
+    _model: AdaptedCLIP
 
     @functools.cached_property
     def floor(self) -> float | None:
         """FLOPs of the forward pass and of the gradient for the activation that training enters
         the frozen tower with: no method that trains there can do with less. None without a tower
         (a head on cached features) or without counts. A compilation, when first asked for."""
-        if self.cost.flops is None or self._model.start == self._model.clip.config.depth:
-            return None
         frozen, _, batch = self._rest
-        return floor_flops(self._model, frozen, batch["image"])
+        on_features = "activation" in batch and self._model.entry == self._model.clip.config.depth
+        if self.cost.flops is None or on_features:
+            return None
+        return floor_flops(self._model, frozen, batch)
 
     @property
     def flops_per_image(self) -> float | None:
@@ -108,24 +112,25 @@ def compile_step(
       UserError: if the method does not fit the tower.
     """
     config = config_lib.resolve(config)
-    run = _run(config, clip, variables, classes)
-    run = with_prefix(run, workdir)
+    run = _training(config, clip, variables, classes)
+    dataset = with_prefix(run.adaptation, run.dataset, workdir)
     batch = next(
         pipeline.train_batches(
-            run.dataset.train, batch_size=config.optim.batch_size, epochs=1, seed=0, start=0,
-            workers=1,
+            dataset.train, batch_size=config.optim.batch_size, epochs=1, seed=0, start=0, workers=1
         )
-    )  # fmt: skip
-    placed = pipeline.to_devices(batch)
+    )
+    placed = parallel.to_devices(batch)
     step_of = functools.partial(
         step_lib.make_train_step,
         optimizer=run.optimizer(),
-        temperature=run.temperature if run.model.mask is not None else None,
+        values=run.values,
+        weights=run.adaptation.weights,
         remat=config.model.remat,
     )
-    train_step = step_of(run.model)
+    model = run.adaptation.model
+    train_step = step_of(model)
     state = run.initial_state()
-    rest = (run.frozen, run.root, placed)
+    rest = (run.adaptation.frozen, run.root, placed)
     compilations = None
     if run_steps:
         with counted_compilations() as counted:
@@ -133,28 +138,40 @@ def compile_step(
                 state, _ = train_step(state, *rest)
         compilations = counted()
     cost = cost_of(train_step.lower(state, *rest).compile())
-    if run.model.mask is not None and cost.flops is not None:
-        # The compiler counts a loop's body once, however often it runs: count without the loop
-        # (and so without the generator's second forward pass, which saves memory).
-        whole = run.model.clone(mask=run.model.mask.clone(at_once=sys.maxsize))
+    if (whole := _without_loops(model)) != model and cost.flops is not None:
         counts = cost_of(step_of(whole).lower(state, *rest).compile())
         cost = dataclasses.replace(cost, flops=counts.flops, bytes=counts.bytes)
-    count = sum(leaf.size for leaf in jax.tree.leaves(step_lib.trained(state.params)))
     return CompiledStep(
         name=name,
         batch_size=config.optim.batch_size,
-        parameters=count,
+        parameters=sum(trained_counts(state.params).values()),
         cost=cost,
         bytes_per_image=sum(v.nbytes for v in batch.values()) // config.optim.batch_size,
         compilations=compilations,
         _step=train_step,
         _state=state,
         _rest=rest,
-        _model=run.model,
+        _model=model,
     )
 
 
-def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
+def _without_loops(model: AdaptedCLIP) -> AdaptedCLIP:
+    """The same function without loops over regions.
+
+    The compiler counts a loop's body once, however often it runs: FLOPs are counted without the
+    loop (and so without the mask generator's second forward pass, which saves memory).
+    """
+    parts = tuple(
+        dataclasses.replace(part, module=part.module.clone(at_once=sys.maxsize))
+        if hasattr(part.module, "at_once")
+        else part
+        for part in model.parts
+    )
+    return model.clone(parts=parts)
+
+
+def _training(config: Config, clip: CLIP, variables: dict, classes: int) -> Training:
+    """A training of 1,000 steps on random images."""
     rng = np.random.default_rng(0)
     side = clip.config.image_resolution
     count = max(config.optim.batch_size, classes)
@@ -162,27 +179,26 @@ def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
     labels = np.arange(count) % classes
     names = [f"thing {i}" for i in range(classes)]
     dataset = from_arrays(images, labels, names, test=(images, labels))
-    return run_around(
-        config, clip, variables, dataset.class_names, ["This is a photo of a {}"],
-        dataset=dataset, steps=1000, steps_per_epoch=100,
-    )  # fmt: skip
+    adaptation = adapt(config, clip, variables, dataset.class_names, ["This is a photo of a {}"])
+    run = around(adaptation, dataset)
+    return dataclasses.replace(run, steps=1000 if run.steps else 0, steps_per_epoch=100)
 
 
-def floor_flops(model: PromptedCLIP, frozen: Any, images: jax.Array) -> float | None:
+def floor_flops(model: AdaptedCLIP, frozen: Any, batch: Mapping[str, jax.Array]) -> float | None:
     """Per device: forward and input gradient of the bare tower from where training enters it."""
-    start = model.start
-    if start is None:
-        side = model.resolution
-        shape, dtype = (images.shape[1], side, side, 3), jnp.float32
+    if "activation" in batch:
+        start, like = model.entry, batch["activation"]
+        shape, dtype = like.shape[1:], like.dtype
     else:
-        shape, dtype = images.shape[1:], images.dtype
+        start, side = None, model.resolution
+        shape, dtype = (batch["image"].shape[1], side, side, 3), jnp.float32
 
     def features(frozen, x):
         clip = {**frozen, "params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             clip["batch_stats"] = frozen["batch_stats"]["clip"]
-        made = model.clip.apply(clip, x, start=start, method="encode_image")
-        return jnp.square(made.astype(jnp.float32)).sum()
+        output = model.clip.apply(clip, x, start=start, method="encode_image")
+        return jnp.square(output.astype(jnp.float32)).sum()
 
     gradient = jax.jit(functools.partial(jax.value_and_grad, argnums=1)(features))
     x = jax.ShapeDtypeStruct(shape, dtype)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import jax.numpy as jnp
 from vprompt_jax.benchmark import compiled, machines, measure, torch_side
 from vprompt_jax.clip.checkpoints import load
 from vprompt_jax.clip.model import CLIP
-from vprompt_jax.config import default_config
+from vprompt_jax.config import default_config, resolve
+from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.process.errors import UserError
 
 
@@ -43,30 +45,56 @@ def load_tower(args, name: str, dtype: str) -> Tower:
 
 
 def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[compiled.CompiledStep]:
-    """A row for each method, rematerialisation and, if asked for, position."""
-    made = []
+    """A row for each method, rematerialisation and, if asked for, position.
+
+    Raises:
+      UserError: if a method that was asked for by name does not fit the tower.
+    """
+    rows = []
     with tempfile.TemporaryDirectory() as workdir:
-        for method in args.method:
-            for remat in args.remat:
-                config = default_config()
-                config.method.name = method
-                config.model.dtype, config.model.remat = tower.dtype, remat
-                config.optim.batch_size = config.eval.batch_size = batch
-                every = args.positions and method == "ap"
-                for position in range(tower.clip.config.depth + 1) if every else [0]:
-                    name = method if remat == "none" else f"{method}, remat {remat}"
-                    if method == "ap":
-                        config.ap.positions = (position,)
-                        name = f"{name} at {position}"
-                    made.append(
-                        compiled.compile_step(
-                            config, name, tower.clip, tower.variables, args.classes,
-                            Path(workdir), run_steps=run_steps,
-                        )
-                    )  # fmt: skip
-                    print(".", end="", flush=True, file=sys.stderr)
+        for name, config in _configs(args, tower, batch):
+            try:
+                rows.append(
+                    compiled.compile_step(
+                        config, name, tower.clip, tower.variables, args.classes, Path(workdir),
+                        run_steps=run_steps,
+                    )
+                )  # fmt: skip
+            except UserError as error:
+                if args.method:
+                    raise
+                print(f"left out: {name}: {error}", file=sys.stderr)
+            print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    return made
+    return rows
+
+
+def trained_methods() -> list[str]:
+    """The methods that train anything."""
+    config = default_config()
+    names = []
+    for name in METHODS:
+        config.method.name = name
+        if resolve(config).trained:
+            names.append(name)
+    return names
+
+
+def _configs(args, tower: Tower, batch: int) -> Iterator[tuple[str, Any]]:
+    """The configs to measure, with what a table calls each."""
+    key = registry.position_key()
+    for method, remat in itertools.product(args.method or trained_methods(), args.remat):
+        config = default_config()
+        config.method.name = method
+        config.model.dtype, config.model.remat = tower.dtype, remat
+        config.optim.batch_size = config.eval.batch_size = batch
+        name = method if remat == "none" else f"{method}, remat {remat}"
+        if key not in METHODS[method].parts:
+            yield name, config
+            continue
+        for position in range(tower.clip.config.depth + 1) if args.positions else [0]:
+            config.update_from_flattened_dict({key: (position,)})
+            yield f"{name} at {position}", config
 
 
 _MEASURED = (
@@ -158,7 +186,8 @@ def counts_of_cpu(args, tower: Tower) -> list[dict[str, Any]]:
     FLOPs per image depend neither on the batch nor on the dtype, so one count serves them all.
     """
     command = ["--no_timing", "--tower", tower.name, "--batch", "16"]
-    command += ["--classes", str(args.classes), "--method", *args.method, "--remat", *args.remat]
+    command += ["--classes", str(args.classes), "--remat", *args.remat]
+    command += ["--method", *args.method] if args.method else []
     command += ["--random"] * args.random + ["--positions"] * args.positions
     return _counted(tuple(command))
 

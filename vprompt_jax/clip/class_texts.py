@@ -39,17 +39,8 @@ def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> list[li
     return [[template.replace("{}", name) for template in templates] for name in class_names]
 
 
-def encode_classes(clip: CLIP, variables: dict, texts: Sequence[Sequence[str]]) -> jax.Array:
-    """Text embeddings of classes, computed once per run.
-
-    Args:
-      clip: with its text tower.
-      variables: its weights.
-      texts: C lists of T texts; a class's embedding is the mean of their unit embeddings, made
-        unit again (CLIP, section 3.1.4).
-
-    Returns:
-      float32 [C, E] of unit length.
+def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Token ids of C lists of T texts: int32 [C, T, N], N the checkpoint's context length.
 
     Raises:
       UserError: if a text is longer than the checkpoint's context, or the tower's vocabulary is
@@ -65,12 +56,42 @@ def encode_classes(clip: CLIP, variables: dict, texts: Sequence[Sequence[str]]) 
             f"the checkpoint knows {clip.config.vocab_size} tokens, CLIP's tokenizer needs "
             f"{largest + 1}: this text tower was trained with another tokenizer"
         )
+    return np.stack(tokens)
+
+
+def mean_embeddings(features: jax.Array) -> jax.Array:
+    """One embedding per class from those of its texts (CLIP, section 3.1.4).
+
+    Args:
+      features: text features [C, T, E], of any length.
+
+    Returns:
+      The means of the unit embeddings, made unit again: float32 [C, E].
+    """
+    return unit_norm(unit_norm(features.astype(jnp.float32)).mean(1))
+
+
+def encode_classes(clip: CLIP, variables: dict, texts: Sequence[Sequence[str]]) -> jax.Array:
+    """Text embeddings of classes, computed once per run.
+
+    Args:
+      clip: with its text tower.
+      variables: its weights.
+      texts: C lists of T texts, whose embeddings are averaged.
+
+    Returns:
+      float32 [C, E] of unit length.
+
+    Raises:
+      UserError: as `tokens_of`.
+    """
+    tokens = tokens_of(clip, texts)
 
     @jax.jit
     def encode(variables, tokens):
         return unit_norm(clip.apply(variables, tokens, method="encode_text").astype(jnp.float32))
 
-    flat = np.concatenate(tokens)
+    flat = tokens.reshape(-1, tokens.shape[-1])
     width = min(len(flat), _TEXTS_AT_A_TIME)
     padded = np.pad(flat, ((0, -len(flat) % width), (0, 0)), mode="edge")
     parts = [encode(variables, part) for part in padded.reshape(-1, width, flat.shape[1])]

@@ -1,9 +1,8 @@
-"""Where in a tower an adapter acts, and the walk that lets it act there.
+"""Where in an image tower a part can act: its sites.
 
 A site is a position (0..L-1: the input of a block, L: the feature vector before the head, "pixels":
 the normalised image) or the output of a named layer ("resblocks_3/ln_1", "layer1_0/bn2",
-"resblocks_0/attn/in_proj"). Layers are reached by Flax's method interception, so the towers know
-nothing of adapters.
+"resblocks_0/attn/in_proj").
 """
 
 import dataclasses
@@ -41,63 +40,12 @@ class Site:
         return str(self.where).replace("/", "_")
 
 
-class Adapter(nn.Module):
-    """What changes activations of a tower, at the outputs of its sites.
-
-    Attributes:
-      sites: where it acts.
-    """
-
-    sites: tuple[Site, ...]
-
-    def acts_at(self, where: Where | None) -> bool:
-        return any(site.where == where for site in self.sites)
-
-    def create(self) -> None:
-        """Creates the parameters (Flax does so when any method is called)."""
-
-    def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
-        """What the tower goes on with at one of the sites.
-
-        Args:
-          where: the site.
-          x: input of the layer; at a position the activation.
-          y: output of the layer; at a position the activation.
-        """
-        raise NotImplementedError
-
-
-def _layer_name(context) -> str | None:
+def layer_name(context) -> str | None:
     """ "resblocks_3/ln_1" for a call of an image tower's layer, None for any other."""
     path = list(context.module.path)
     if context.method_name != "__call__" or "visual" not in path[:-1]:
         return None
     return "/".join(path[path.index("visual") + 1 :])
-
-
-def acting(adapters: Sequence[Adapter]):
-    """How adapters act, in their order.
-
-    Returns:
-      A tap (position, x) -> x for the tower's positions, and an interceptor of its layers for
-      `nn.intercept_methods`.
-    """
-
-    def tap(position: Where, x: jax.Array) -> jax.Array:
-        for adapter in adapters:
-            if adapter.acts_at(position):
-                x = adapter(position, x, x)
-        return x
-
-    def interceptor(call, args, kwargs, context):
-        y = call(*args, **kwargs)
-        name = _layer_name(context)
-        for adapter in adapters:
-            if name is not None and adapter.acts_at(name):
-                y = adapter(name, args[0], y)
-        return y
-
-    return tap, interceptor
 
 
 def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
@@ -115,7 +63,7 @@ def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
 
     def interceptor(call, args, kwargs, context):
         y = call(*args, **kwargs)
-        if (name := _layer_name(context)) is not None:
+        if (name := layer_name(context)) is not None:
             shapes[name] = (args[0].shape[1:], y.shape[1:])
         return y
 

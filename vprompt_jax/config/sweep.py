@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vprompt_jax.config.resolve import unused_by_all
 from vprompt_jax.process.errors import UserError
 
 Runs = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
@@ -81,3 +82,17 @@ def choose(config, which: str) -> tuple[str, Any]:
         listed = ", ".join(f"{i} {name}" for i, name in enumerate(names)) or "it is no sweep"
         raise UserError(f"no run {which!r} in this config: {listed}")
     return name, runs[name]
+
+
+def check_overridden(runs: Mapping[str, Any], overridden: Iterable[str]) -> None:
+    """Refuses keys that the command line sets and that no run of a sweep reads.
+
+    Args:
+      runs: configs by name, as `expand` gives them.
+      overridden: dotted keys.
+
+    Raises:
+      UserError: naming such a key.
+    """
+    if reasons := unused_by_all(runs.values(), overridden):
+        raise UserError(f"no run of this sweep uses this key: {reasons[0]}")

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-AUGMENTATIONS = ("none", "flip", "flip_crop")
+from vprompt_jax.schema.sections import Augmentation
+
 # Of torchvision's RandomResizedCrop, except that CLIP's small objects ask for no crop below half.
 _AREA = (0.5, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 
 
-def augment(images: jax.Array, keys: jax.Array, kind: str) -> jax.Array:
+def augment(images: jax.Array, keys: jax.Array, kind: Augmentation) -> jax.Array:
     """Augments training images at the size at which they travel.
 
     Args:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -22,11 +23,13 @@ class Split:
       fetch: reads images by their index in this split.
       keys: a name per example that does not change between machines (the dataset's own, else the
         SHA-256 of the stored image): decides on which side of a cut the example falls.
+      content: what `fetch` gives: "image", or "activation" (float [n, ...]) of a cached prefix.
     """
 
     labels: np.ndarray
     fetch: Fetch
     keys: Sequence[str]
+    content: Literal["image", "activation"] = "image"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,6 +40,7 @@ class Split:
             self.labels[indices],
             lambda chosen: self.fetch(indices[chosen]),
             [self.keys[i] for i in indices],
+            self.content,
         )
 
     def joined(self, other: "Split") -> "Split":
@@ -99,6 +103,27 @@ class Dataset:
             )
             digest.update("\n".join([f"\n{name}", *rows]).encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the class names and of every split's keys and labels, in their order.
+
+        The pixels are not read: an image replaced under its old name goes unnoticed.
+        """
+        digest = hashlib.sha256()
+
+        def add(lines: Iterable[str]) -> None:
+            for line in lines:
+                digest.update(line.encode() + b"\n")
+
+        add(self.class_names)
+        for name in ("train", "val", "test"):
+            split = getattr(self, name)
+            add([f"{name} {0 if split is None else len(split)}"])
+            if split is not None:
+                add(split.keys)
+                digest.update(np.asarray(split.labels, np.int32))
+        return digest.hexdigest()
 
 
 def hash_keys(images: np.ndarray) -> list[str]:

@@ -17,13 +17,15 @@ from vprompt_jax.data import (
 from vprompt_jax.data.dataset import Dataset, check
 from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.schema.sections import DataSection, Protocol
 
 
-def load(config, resolution: int) -> Dataset:
-    """Loads the dataset a resolved config names.
+def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
+    """Loads the dataset that a config names.
 
     Args:
-      config: resolved by `config.resolve`.
+      section: `config.data`.
+      protocol: `config.protocol`.
       resolution: of the tower, for images that have to be resized on the host.
 
     Returns:
@@ -34,7 +36,7 @@ def load(config, resolution: int) -> Dataset:
     Raises:
       UserError: if the data is missing, empty, damaged or does not fit its classes.
     """
-    c = config.data
+    c = section
     row = None if c.label else catalogue.find(c.name)
     dataset = _source(c, row, resolution)
     if row is not None:
@@ -42,28 +44,34 @@ def load(config, resolution: int) -> Dataset:
     dataset = dataclasses.replace(
         dataset, class_names=class_names(row, dataset.class_names), ensemble=ensemble(row)
     )
-    return prepare(dataset, config, row.test_fraction if row else None)
+    return prepare(dataset, section, protocol, row.test_fraction if row else None)
 
 
-def prepare(dataset: Dataset, config, test_fraction: float | None = None) -> Dataset:
+def prepare(
+    dataset: Dataset,
+    section: DataSection,
+    protocol: Protocol,
+    test_fraction: float | None = None,
+) -> Dataset:
     """What `load` does to any source's dataset: cuts, checks, and small splits decoded once.
 
     Args:
       dataset: as its source gives it.
-      config: resolved.
+      section: `config.data`.
+      protocol: `config.protocol`.
       test_fraction: of train, where there is no test split; None for the config's, else 0.2.
 
     Raises:
       UserError: if a split is empty, damaged or does not fit the classes.
     """
-    c = config.data
+    c = section
     fraction = c.test_fraction or test_fraction or 0.2
     dataset = splits.with_test(dataset, fraction, c.split_seed)
-    if config.protocol == "val" or c.few_shot is not None:
+    if protocol == "val" or c.few_shot is not None:
         dataset = splits.with_validation(dataset, c.val_fraction, c.split_seed)
     if c.few_shot is not None:
         dataset = splits.few_shot(dataset, c.few_shot, c.split_seed)
-    if config.protocol == "paper":
+    if protocol == "paper":
         if c.split == "vtab":
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
         dataset = dataclasses.replace(dataset, val=None)
@@ -73,14 +81,14 @@ def prepare(dataset: Dataset, config, test_fraction: float | None = None) -> Dat
     return dataset
 
 
-def templates(config, dataset: Dataset) -> tuple[str, ...]:
-    """The prompt templates a resolved config asks for."""
-    if config.data.template is not None:
-        return (config.data.template,)
-    return dataset.ensemble if config.data.templates == "ensemble" else (dataset.template,)
+def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
+    """The text templates that a config asks for."""
+    if section.template is not None:
+        return (section.template,)
+    return dataset.ensemble if section.templates == "ensemble" else (dataset.template,)
 
 
-def _source(c, row: DatasetInfo | None, resolution: int) -> Dataset:
+def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset:
     """What the source itself gives: its own splits and class names."""
     path = Path(c.dir).expanduser()
     reading = (resolution, c.workers)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import grain
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vprompt_jax.data.dataset import Split
 
@@ -22,28 +21,13 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
-def device_sharding() -> NamedSharding:
-    """Splits the first axis over all devices of all processes, one row each."""
-    return NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
-
-
-def replicated_sharding() -> NamedSharding:
-    """A copy on every device."""
-    return NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec())
-
-
-def to_devices(batch: Batch) -> dict[str, jax.Array]:
-    """Sends this process's part of a batch to its devices: the step's only transfer."""
-    sharding = device_sharding()
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
-
-
 def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
     """This process's share of the examples at `indices`, padded to whole, equal shards.
 
     Returns:
-      image uint8 [d, b, h, w, 3], label int32 [d, b], index int32 [d, b] (in the split, -1 for
-      padding) and weight float32 [d, b] (0 for padding), for d local devices.
+      What the split holds, "image" uint8 [d, b, h, w, 3] or "activation" [d, b, ...], label int32
+      [d, b], index int32 [d, b] (in the split, -1 for padding) and weight float32 [d, b] (0 for
+      padding), for d local devices.
     """
     devices = jax.device_count()
     per_device = -(-batch_size // devices)
@@ -52,9 +36,9 @@ def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
     local = padded.reshape(jax.process_count(), -1)[jax.process_index()]
     read = np.where(local < 0, indices[0], local)
     shape = (jax.local_device_count(), per_device)
-    images = split.fetch(read)
+    inputs = split.fetch(read)
     return {
-        "image": images.reshape(*shape, *images.shape[1:]),
+        split.content: inputs.reshape(*shape, *inputs.shape[1:]),
         "label": split.labels[read].reshape(shape),
         "index": local.reshape(shape),
         "weight": (local >= 0).astype(np.float32).reshape(shape),

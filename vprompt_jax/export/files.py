@@ -11,17 +11,16 @@ from typing import Any
 
 import jax
 import jax.export
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
 import vprompt_jax
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.config import resolve
 from vprompt_jax.export import card
-from vprompt_jax.inference.adapted import Adapted, softmax
+from vprompt_jax.inference.adapted import Adapted, adapted_from, softmax
+from vprompt_jax.process import hashes
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train import identity
-from vprompt_jax.train.assemble import assemble_for_inference
 
 FORMAT = 1  # of the folder; raised when an older version could not read it any more
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -57,7 +56,7 @@ def _digest(frozen: Any) -> str:
 
     Text embeddings are left out: they are computed, to the last bit not alike everywhere.
     """
-    return identity.of_arrays({k: v for k, v in frozen.items() if k != "constants"})
+    return hashes.of_arrays({k: v for k, v in frozen.items() if k != "constants"})
 
 
 def stablehlo(adapted: Adapted, side: int) -> bytes:
@@ -98,7 +97,7 @@ def write(
     if out.exists() and any(out.iterdir()) and not is_export(out):
         raise UserError(f"{out} holds other files: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    config = json.loads(adapted.run.config.to_json_best_effort())
+    config = adapted.config.as_dict()
     config["model"]["checkpoint"] = Path(config["model"]["checkpoint"]).name  # no one's folders
     about = {
         "format": FORMAT,
@@ -108,14 +107,17 @@ def write(
         "input_side": side or adapted.resolution,
         "parameters": "best on val" if adapted.best else "of the last step",
         "platforms": list(PLATFORMS),
-        "frozen_sha256": _digest(adapted.run.frozen),
+        "frozen_sha256": _digest(adapted.adaptation.frozen),
         "result": adapted.result,
     }  # fmt: skip
     files: dict[str, bytes] = {}
     if not bare:
         files["model.stablehlo"] = stablehlo(adapted, about["input_side"])
         formats.write_safetensors(out / "weights.safetensors", _flat(adapted.variables), {})
-    formats.write_safetensors(out / "adaptation.safetensors", _flat(adapted.params), {})
+    learned = dict(adapted.params)
+    if adapted.assigned:
+        learned["assigned"] = adapted.assigned
+    formats.write_safetensors(out / "adaptation.safetensors", _flat(learned), {})
     files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     files["README.md"] = card.text(about, config, bare=bare).encode()
     files["export.json"] = (json.dumps(about, indent=2) + "\n").encode()
@@ -165,12 +167,14 @@ def load(folder: Path) -> Exported | Adapted:
 
 
 def _load_adaptation(folder: Path, about: dict[str, Any]) -> Adapted:
-    config = ml_collections.ConfigDict(formats.read_json(folder / "config.json"))
-    run = assemble_for_inference(config, about["class_names"], about["result"]["templates"], 0)
-    if _digest(run.frozen) != about["frozen_sha256"]:
+    config = resolve(formats.read_json(folder / "config.json"))
+    adaptation = adapted_from(config, about["class_names"], about["result"]["templates"])
+    if _digest(adaptation.frozen) != about["frozen_sha256"]:
         raise UserError(
             f"{folder} was trained on other weights than {config.model.checkpoint}: name the right "
             f"file as model.checkpoint in {folder / 'config.json'}"
         )
     flat = formats.read_arrays(folder / "adaptation.safetensors")
-    return Adapted(run, traverse_util.unflatten_dict(flat, sep="/"), about["result"])
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    assigned = params.pop("assigned", {})
+    return Adapted(adaptation, params, assigned, about["result"])

@@ -1,10 +1,15 @@
 """Label mapping for towers with a classifier of their own (ILM, arXiv 2211.11635)."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-KINDS = ("random", "frequency", "iterative")
+from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
+from vprompt_jax.schema import Section, key
 
 
 def mapped_logits(source_logits: jax.Array, label_map: jax.Array) -> jax.Array:
@@ -44,3 +49,87 @@ def frequency_map(counts: np.ndarray) -> np.ndarray:
         chosen[target] = source
         counts[target, :] = counts[:, source] = -1.0
     return chosen
+
+
+class MappingHead(Head):
+    """The logits of the source classes that are assigned to the target's."""
+
+    def __call__(
+        self, features: jax.Array, given: HeadInputs
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Features [B, E] -> float32 logits [B, C], and the most likely source class [B]."""
+        logits = given.source_logits(features)
+        source = jnp.argmax(logits, -1)
+        return mapped_logits(logits, given.assigned["label_map"]), {"source": source}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMap:
+    """Which source class stands for each target class.
+
+    Attributes:
+      mapping: "random", "frequency" (assigned once, before training) or "iterative" (assigned
+        anew before every epoch).
+      classes: target classes C.
+      sources: source classes K.
+    """
+
+    mapping: str
+    classes: int
+    sources: int
+
+    def initial(self, seed: int) -> dict[str, np.ndarray]:
+        """A random map."""
+        return {"label_map": random_map(seed, self.classes, self.sources)}
+
+    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+        if self.mapping == "iterative":
+            return step % steps_per_epoch == 0
+        return self.mapping == "frequency" and step == 0
+
+    def counts(self, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
+        """[C, K]: how many examples of a target class are taken for a source class."""
+        zeros = jnp.zeros((self.classes, self.sources))
+        return zeros.at[batch["label"], out["source"]].add(batch["weight"])
+
+    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"label_map": frequency_map(counts)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MappingHeadSection(Section):
+    """The label-mapping head."""
+
+    kind: str = key("text", "what turns image features into class logits")
+    mapping: Literal["random", "frequency", "iterative"] = key(
+        "iterative", "how source classes are assigned to the target's", source="ILM, section 3"
+    )
+
+
+class MappingHeadPart(Part[MappingHeadSection]):
+    """A supervised tower's own classes, mapped to the target's."""
+
+    name = "head"
+    section = MappingHeadSection
+    switch = "kind"
+    kind = "mapping"
+    side = "head"
+
+    def build(self, section: MappingHeadSection, around: Surroundings) -> MappingHead:
+        del section
+        source = around.variables["params"].get("classifier")
+        if source is None:
+            raise ValueError("head.kind=mapping needs a checkpoint with a classifier of its own")
+        if around.classes > source["bias"].shape[-1]:
+            raise ValueError(
+                f"head.kind=mapping: {around.classes} classes cannot be mapped one to one to the "
+                f"checkpoint's {source['bias'].shape[-1]}"
+            )
+        return MappingHead()
+
+    def assignment(self, section: MappingHeadSection, around: Surroundings) -> LabelMap:
+        sources = around.variables["params"]["classifier"]["bias"].shape[-1]
+        return LabelMap(section.mapping, around.classes, sources)
+
+
+PART = MappingHeadPart()

@@ -2,44 +2,65 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vprompt_jax.adaptation.model import variables_of
+from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
 from vprompt_jax.clip.preprocess import on_screen
+from vprompt_jax.config import Config, resolve
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.prompts.edges import EDGES
-from vprompt_jax.train import keys
+from vprompt_jax.parts import Canvas
+from vprompt_jax.parts.context import at_inference
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.train import result as result_lib
 from vprompt_jax.train import run as run_lib
-from vprompt_jax.train.assemble import Run
-from vprompt_jax.train.step import evaluation_places
+from vprompt_jax.train.checkpoint import Checkpoints
+from vprompt_jax.train.progress import latest_params
+from vprompt_jax.train.training import identity, initial_state
 
 
 class Adapted:
-    """A finished run's model, as inference applies it (marks by argmax, no noise).
+    """A finished run's model, as inference applies it (no noise).
 
-    Every image is treated alike, whatever else is in its batch: a random patch sits where
-    evaluation puts the first example's.
+    Every image is treated alike, whatever else is in its batch: what is placed at random sits where
+    evaluation puts a split's first example's.
 
     Attributes:
-      run: its parts; `run.config` is the resolved config. Its dataset may be None.
+      adaptation: the model without its parameters.
       params: trained parameters, by part.
+      assigned: assigned arrays, by name.
       result: the contents of `result.json`.
       best: whether the parameters are those best on val, not the last step's.
     """
 
-    def __init__(self, run: Run, params: Any, result: dict[str, Any], best: bool = False):
-        self.run, self.params, self.result, self.best = run, params, result, best
+    def __init__(
+        self,
+        adaptation: Adaptation,
+        params: Mapping[str, Any],
+        assigned: Mapping[str, Any],
+        result: dict[str, Any],
+        best: bool = False,
+    ):
+        self.adaptation, self.params, self.assigned = adaptation, params, assigned
+        self.result, self.best = result, best
         # One device is enough here, and leaves the others' memory alone.
-        host = jax.device_get(variables_of(params, run.frozen))
+        host = jax.device_get(adaptation.variables(params, assigned))
         self.variables = jax.device_put(host, jax.devices()[0])
         self._jitted = jax.jit(self.apply)
-        self._jitted_prompted = jax.jit(self._prompted)
+        self._jitted_canvas = jax.jit(self._canvas)
+
+    @property
+    def config(self) -> Config:
+        return self.adaptation.config
+
+    @property
+    def model(self) -> AdaptedCLIP:
+        return self.adaptation.model
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -48,29 +69,25 @@ class Adapted:
     @property
     def resolution(self) -> int:
         """Side R of the tower's input, in pixels."""
-        return self.run.model.resolution
+        return self.model.resolution
 
     @functools.cached_property
     def prompt(self) -> np.ndarray | None:
         """What is added to a normalised image, float32 [R, R, 3]; None without a pixel prompt."""
-        prompt = self.run.model.prompt
-        if prompt is None:
-            return None
-        pixels, _ = prompt.apply({"params": self.params["prompt"]}, self._place_keys())
-        return np.asarray(pixels[0])
+        side = self.resolution
+        canvas = self._jitted_canvas(self.variables, np.zeros((1, side, side, 3), np.uint8))
+        return np.asarray(canvas.shown["prompt"][0]) if "prompt" in canvas.shown else None
 
-    def _place_keys(self) -> jax.Array:
-        return evaluation_places(keys.root(self.run.config.seed), jnp.zeros(1, jnp.int32))
-
-    def apply(self, variables, images) -> jax.Array:
+    def apply(self, variables: Any, images: jax.Array) -> jax.Array:
         """Traceable: variables and uint8 [B, h, w, 3] -> float32 logits [B, C]."""
-        with jax.default_matmul_precision(self.run.config.model.matmul_precision):
-            return self.run.model.apply(variables, images, place_keys=self._place_keys())[0]
+        with jax.default_matmul_precision(self.config.model.matmul_precision):
+            return self.model.apply(variables, images, at_inference(self.config.seed))[0]
 
-    def _prompted(self, variables, images):
-        x = self.run.model.apply(variables, images, method="pixels")
-        with jax.default_matmul_precision(self.run.config.model.matmul_precision):
-            return x, *self.run.model.apply(variables, x, self._place_keys(), method="prompted")
+    def _canvas(self, variables: Any, images: jax.Array) -> Canvas:
+        with jax.default_matmul_precision(self.config.model.matmul_precision):
+            x = self.model.apply(variables, images, method="pixels")
+            context = at_inference(self.config.seed)
+            return self.model.apply(variables, x, context, method="prompted")
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32 [B, C] of images uint8 [B, h, w, 3] of any one size."""
@@ -86,7 +103,7 @@ class Adapted:
 
     def on_screen(self, x: np.ndarray) -> np.ndarray:
         """Normalised pixels as a screen shows them; a prompt's values are clipped to 0..1."""
-        c = self.run.model.clip.config
+        c = self.model.clip.config
         return on_screen(x, c.mean, c.std)
 
     def inspect(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,13 +114,16 @@ class Adapted:
           run with a mask "edges" [B, R, R] in 0..1 and "marks" [B, g, g], with NaN where the
           template has no parameters.
         """
-        x, after, out = self._jitted_prompted(self.variables, np.asarray(images, np.uint8))
-        shown = {"image": self.on_screen(x), "prompted": self.on_screen(after)}
-        if self.run.model.mask is not None:
-            edges = np.abs(np.asarray(EDGES[self.run.model.mask.edge](x))).mean(-1)
+        canvas = self._jitted_canvas(self.variables, np.asarray(images, np.uint8))
+        shown = {
+            "image": self.on_screen(canvas.image),
+            "prompted": self.on_screen(canvas.result),
+        }
+        if "marks" in canvas.shown:
+            edges = np.asarray(canvas.shown["edges"])
             shown["edges"] = edges / np.maximum(edges.max((1, 2), keepdims=True), 1e-12)
-            marks = np.asarray(out["marks"])
-            active = np.broadcast_to(out["active"], marks.shape)
+            marks = np.asarray(canvas.shown["marks"])
+            active = np.broadcast_to(canvas.shown["active"], marks.shape)
             shown["marks"] = np.where(active, marks, np.nan)
         return shown
 
@@ -124,11 +144,43 @@ def load(workdir: Path | str, *, best: bool = False) -> Adapted:
     Raises:
       UserError: if the run has not finished, its weights are gone, or it has nothing best on val.
     """
-    run, params = run_lib.load_run(Path(workdir), with_data=False, best=best)
-    return Adapted(run, params, run_lib.read_result(Path(workdir)), best)
+    workdir = Path(workdir)
+    result = result_lib.read(workdir)
+    if result is None:
+        raise UserError(f"{workdir} holds no finished run (no result.json)")
+    if best and result["test_accuracy_best_val"] is None:
+        raise UserError(f"{workdir}: nothing was selected on val under protocol=paper")
+    config = resolve(json.loads((workdir / "config.json").read_text()))
+    adaptation = adapted_from(config, result["class_names"], result["templates"])
+    params, assigned = adaptation.initial_params(), adaptation.initial_assigned()
+    if result["steps"]:
+        params, assigned = _restored(adaptation, workdir, result["steps"], best)
+    return Adapted(adaptation, params, assigned, result, best)
 
 
-def fit(config, dataset: Dataset, workdir: Path | str) -> Adapted:
+def adapted_from(config: Config, class_names: Sequence[str], texts: Sequence[str]) -> Adaptation:
+    """The model of a config on the checkpoint that the config names, without trained parameters.
+
+    Raises:
+      UserError: if the weights are missing or damaged, or a part does not fit the tower.
+    """
+    clip, variables = load_clip(config)
+    return adapt(config, clip, variables, class_names, texts)
+
+
+def _restored(
+    adaptation: Adaptation, workdir: Path, steps: int, best: bool
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Parameters and assigned arrays from a finished run's checkpoints."""
+    checkpoints = Checkpoints(workdir / "checkpoints", identity(adaptation))
+    if checkpoints.latest() is None:
+        raise UserError(f"{workdir} has no checkpoint of what was trained: run it again")
+    learned = latest_params(initial_state(adaptation, steps), checkpoints, best=best)
+    checkpoints.close()
+    return learned
+
+
+def fit(config: Any, dataset: Dataset, workdir: Path | str) -> Adapted:
     """Trains what a config describes on images that are already there.
 
     Args:

@@ -1,9 +1,13 @@
 """Launches what a config describes: one run, or the runs of a sweep."""
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from vprompt_jax.config import resolve
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
@@ -21,11 +25,24 @@ def print_commands(config, argv: list[str]) -> None:
             print(shlex.join(["python", *shared, f"--run={name}"]))
 
 
-def launch(config, workdir: str | None, which: str | None = None) -> None:
-    """Runs one config, or each run of a sweep, or `which` of them, and prints what came out."""
+def launch(
+    config: ConfigDict,
+    workdir: str | None,
+    which: str | None = None,
+    overridden: Collection[str] = (),
+) -> None:
+    """Runs one config, or each run of a sweep, or `which` of them, and prints what came out.
+
+    Args:
+      config: as the config file and the command line give it.
+      workdir: of the run, or of the sweep's folders; None for the default.
+      which: name or number of one run of the sweep.
+      overridden: dotted config keys that the command line sets.
+    """
     with user_errors():
         set_up_process()
         cluster.join()
+        from vprompt_jax.train import result as result_lib
         from vprompt_jax.train import run as run_lib
 
         where = Path(workdir) if workdir else None
@@ -33,14 +50,16 @@ def launch(config, workdir: str | None, which: str | None = None) -> None:
             from vprompt_jax.launching import sweep
 
             where = where or Path("runs") / config.name
+            sweeps.check_overridden(sweeps.expand(config), overridden)
             if which is None:
                 sweep.run(config, where)
                 return
             name, config = sweeps.choose(config, which)
-            where = where / name
-        where = where or run_lib.default_workdir(config)
-        finished = run_lib.read_result(where) is not None
-        result = run_lib.fit(config, where)
+            where, overridden = where / name, ()
+        resolved = resolve(config, overridden)
+        where = where or run_lib.default_workdir(resolved)
+        finished = result_lib.read(where) is not None
+        result = run_lib.fit(resolved, where)
         if not cluster.is_first():
             return
         if finished:

@@ -1,6 +1,6 @@
-"""The table of methods: each row says which parts a method has and their published defaults.
+"""The table of methods: each row says which parts a method has.
 
-A row is a mapping of config keys to values. It fills the keys that a config leaves at None, so a
+A row is a mapping of config keys to values. It fills the keys that a config leaves open, so a
 config or the command line can override any of them, and compose: `--config.method.name=adavipro
 --config.ap.positions="(3,)" --config.head.kind=linear` trains AdaViPro's prompt and mask, an
 activation prompt and a linear head together.
@@ -10,108 +10,87 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vprompt_jax.methods import registry
 from vprompt_jax.process.errors import UserError
-
-# What can be trained. Each part has a config section, a learning rate and an optimiser of its own.
-PARTS = ("prompt", "mask", "vpt", "ap", "adapter", "lora", "ssf", "tune", "head")
-OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row: a line for the reader, and defaults by config key."""
+    """One row.
+
+    Attributes:
+      summary: a line for the reader.
+      title: what tables and figures call it.
+      parts: config keys and values that differ from a method without parts.
+      baseline: the method that it is paired with in reports; "" for none.
+    """
 
     summary: str
-    defaults: Mapping[str, Any]
+    title: str
+    parts: Mapping[str, Any]
+    baseline: str = ""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Values of config keys, with the switches of the parts that the method lacks."""
+        return {**dict(registry.switches()), **self.parts}
 
 
-_NO_PARTS = {
-    "prompt.template": "none",
-    "mask.kind": "none",
-    "vpt.kind": "none",
-    "ap.positions": (),
-    "adapter.width": 0,
-    "lora.rank": 0,
-    "ssf.kind": "none",
-    "tune.weights": "none",
-    "head.kind": "text",
-}
-
-
-def row(summary: str, **parts: Any) -> Method:
+def row(summary: str, *, title: str = "", baseline: str = "", **parts: Any) -> Method:
     """A row from its differences to a method without parts, `__` standing for the dot."""
-    return Method(summary, _NO_PARTS | {k.replace("__", "."): v for k, v in parts.items()})
+    return Method(summary, title, {k.replace("__", "."): v for k, v in parts.items()}, baseline)
 
 
 METHODS: dict[str, Method] = {
-    "tp": row("text prompts: zero-shot CLIP, nothing is trained"),
-    "vp": row("visual prompt: pixels around (or on) every image", prompt__template="padding"),
+    "tp": row("text prompts: zero-shot CLIP, nothing is trained", title="TP (zero-shot)"),
+    "vp": row(
+        "visual prompt: pixels around (or on) every image",
+        title="VP",
+        prompt__template="padding",
+    ),
     "adavipro": row(
         "the visual prompt, added per region where the image allows",
+        title="AdaViPro",
+        baseline="vp",
         prompt__template="padding",
         mask__kind="adavipro",
     ),
-    "ap": row("activation prompt: one perturbation inside the tower", ap__positions=(0,)),
+    "ap": row(
+        "activation prompt: one perturbation inside the tower", title="AP", ap__positions=(0,)
+    ),
     "ilm": row(
         "visual prompt of a supervised tower, its classes mapped to the target's",
+        title="ILM-VP",
         prompt__template="padding",
         head__kind="mapping",
     ),
-    "linear": row("linear probe on frozen image features", head__kind="linear"),
-    "full": row("full fine-tune of the image tower", tune__weights="all"),
+    "linear": row(
+        "linear probe on frozen image features", title="linear probe", head__kind="linear"
+    ),
+    "full": row("full fine-tune of the image tower", title="full fine-tune", tune__weights="all"),
     "norm": row(
         "scales and biases of the tower's normalisations",
+        title="norm tuning",
         tune__weights="norm",
         tune__learning_rate=1e-2,
     ),
     "bitfit": row(
-        "all biases of the tower (BitFit)", tune__weights="bias", tune__learning_rate=1e-2
+        "all biases of the tower (BitFit)",
+        title="BitFit",
+        tune__weights="bias",
+        tune__learning_rate=1e-2,
     ),
-    "lora": row("low-rank additions to the tower's projections (LoRA)", lora__rank=4),
-    "adapter": row("bottleneck adapters in the tower's residual branches", adapter__width=64),
-    "ssf": row("a scale and a shift after every layer of the tower (SSF)", ssf__kind="all"),
-    "vpt_shallow": row("learned tokens before the first block (VPT)", vpt__kind="shallow"),
-    "vpt_deep": row("learned tokens before every block (VPT)", vpt__kind="deep"),
-}
-
-# Defaults of parts, whichever method uses them.
-PART_DEFAULTS: dict[str, Any] = {
-    # VP, section 4 and its code.
-    "prompt.init": "normal",
-    "prompt.learning_rate": 40.0,
-    "prompt.optimizer": "sgd",
-    # AdaViPro, section 4.1.
-    "mask.edge": "laplacian",
-    "mask.width": 64,
-    "mask.temperature": 5.0,
-    "mask.temperature_decay": 0.98,
-    "mask.temperature_min": 0.0,
-    "mask.learning_rate": 1.0,
-    "mask.optimizer": "sgd",
-    # LoRA, section 4.2: query and value; alpha equal to the rank, a factor of one.
-    "lora.alpha": 4.0,
-    "lora.targets": ("q", "v"),
-    # VPT's best count lies between 1 and 200 by dataset (appendix); ten is ours.
-    "vpt.tokens": 10,
-    # What follows is ours: learning rates were chosen on the validation split of the embedded
-    # digits, on both embedded towers (docs/methods.md).
-    "ap.shape": "full",
-    "ap.learning_rate": 1.0,
-    "ap.optimizer": "sgd",
-    "vpt.learning_rate": 3e-2,
-    "vpt.optimizer": "adamw",
-    "adapter.learning_rate": 3e-3,
-    "adapter.optimizer": "adamw",
-    "lora.learning_rate": 1e-2,
-    "lora.optimizer": "adamw",
-    "ssf.learning_rate": 1e-2,
-    "ssf.optimizer": "adamw",
-    "tune.learning_rate": 1e-3,
-    "tune.optimizer": "adamw",
-    "head.mapping": "iterative",
-    "head.solver": "sgd",
-    "head.learning_rate": 10.0,
-    "head.optimizer": "sgd",
+    "lora": row("low-rank additions to the tower's projections (LoRA)", title="LoRA", lora__rank=4),
+    "adapter": row(
+        "bottleneck adapters in the tower's residual branches", title="adapter", adapter__width=64
+    ),
+    "ssf": row(
+        "a scale and a shift after every layer of the tower (SSF)", title="SSF", ssf__kind="all"
+    ),
+    "vpt_shallow": row(
+        "learned tokens before the first block (VPT)", title="VPT shallow", vpt__kind="shallow"
+    ),
+    "vpt_deep": row("learned tokens before every block (VPT)", title="VPT deep", vpt__kind="deep"),
 }
 
 
@@ -125,3 +104,8 @@ def lookup(name: str) -> Method:
         rows = "\n".join(f"  {key}: {row.summary}" for key, row in METHODS.items())
         raise UserError(f"unknown method {name!r}; config.method.name is one of\n{rows}")
     return METHODS[name]
+
+
+def title_of(name: str) -> str:
+    """What tables and figures call a method."""
+    return METHODS[name].title or name if name in METHODS else name

@@ -1,1 +1,24 @@
-""" """
+"""What a part is: how it declares itself, and what it is given and gives back on each side."""
+
+from vprompt_jax.parts.adapter import Adapter
+from vprompt_jax.parts.canvas import Canvas
+from vprompt_jax.parts.context import Context
+from vprompt_jax.parts.head import Head, HeadInputs
+from vprompt_jax.parts.part import Assignment, Part, Schedule, Side, Surroundings
+from vprompt_jax.parts.text import TextPart
+from vprompt_jax.parts.weights import SelectedWeights
+
+__all__ = [
+    "Adapter",
+    "Assignment",
+    "Canvas",
+    "Context",
+    "Head",
+    "HeadInputs",
+    "Part",
+    "Schedule",
+    "SelectedWeights",
+    "Side",
+    "Surroundings",
+    "TextPart",
+]

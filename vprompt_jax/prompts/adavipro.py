@@ -5,14 +5,29 @@ the marks dilated to pixels. The generator's layers are our reading of the paper
 counts (0.13M at width 64 and region 32), which a 3x3 and a region-sized convolution meet.
 """
 
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax.parts import Canvas, Context, Part, Schedule, Surroundings
 from vprompt_jax.parts.initializers import uniform_within
 from vprompt_jax.process import devices
 from vprompt_jax.prompts import fused_policy
 from vprompt_jax.prompts.edges import EDGES
+from vprompt_jax.schema import (
+    LARGE,
+    Optimizer,
+    Section,
+    TrainedSection,
+    key,
+    learning_rate,
+    optimizer,
+)
 
 
 def default_region(resolution: int) -> int:
@@ -98,6 +113,26 @@ class MaskGenerator(nn.Module):
         x = jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups)
         return x.reshape(batch, grid, grid, 2)
 
+    def prompted(self, canvas: Canvas, context: Context) -> Canvas:
+        """The canvas with what is added kept in the regions that are marked, x' = x + P * m
+        (AdaViPro, section 3)."""
+        logits = self(canvas.image)
+        if context.is_training:
+            draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
+            noise = jax.vmap(draw)(context.example_keys("noise"))
+            marks = sampled_marks(logits, noise, context.values["temperature"])
+        else:
+            marks = best_marks(logits)
+        active = regions_with(canvas.support, self.region)
+        counted = jnp.broadcast_to(active, marks.shape).astype(jnp.float32)
+        on = jnp.sum(marks * counted, (1, 2)) / jnp.maximum(jnp.sum(counted, (1, 2)), 1.0)
+        edges = jnp.abs(EDGES[self.edge](canvas.image)).mean(-1)
+        return canvas.replace(
+            added=canvas.added * dilate(marks, self.region),
+            metrics={**canvas.metrics, "regions_on": jax.lax.stop_gradient(on)},
+            shown={**canvas.shown, "marks": marks, "active": active, "edges": edges},
+        )
+
     def _suits_tensor_cores(self) -> bool:
         rounds = jax.config.jax_default_matmul_precision != "highest"  # float32 to TF32
         return fused_policy.suits(self.width) and (rounds or self.dtype != jnp.float32)
@@ -171,3 +206,120 @@ def regions_with(support: jax.Array, region: int) -> jax.Array:
     n, side, _ = support.shape
     grid = side // region
     return support.reshape(n, grid, region, grid, region).any(axis=(2, 4))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskSection(TrainedSection):
+    """Where the prompt is added."""
+
+    kind: Literal["none", "adavipro"] = key("none", "what decides where the prompt is added")
+    edge: Literal["laplacian", "sobel", "none"] = key(
+        "laplacian",
+        "what the generator sees; none: the image itself",
+        source="AdaViPro, section 4.1",
+        label="edges",
+    )
+    region: int | None = key(
+        None,
+        "side of a region (pixels), divides the resolution; none: the divisor nearest to a seventh",
+        low=1,
+        high=2**16,
+        source="AdaViPro, section 4.1: 32 at 224",
+        label="region (px)",
+        axis="side of a region (pixels)",
+        fact="region",
+    )
+    width: int = key(
+        64,
+        "channels of the generator",
+        low=1,
+        high=2**16,
+        source="AdaViPro, section 4.1",
+        label="generator width",
+        axis="generator width (channels)",
+    )
+    temperature: float = key(
+        5.0,
+        "of the relaxation in the first epoch",
+        low=1e-30,
+        high=LARGE,
+        source="AdaViPro, section 4.1",
+        label="first temperature",
+        axis="temperature at the first epoch",
+    )
+    temperature_decay: float = key(
+        0.98,
+        "factor on the temperature per epoch",
+        low=1e-6,
+        high=1,
+        source="AdaViPro, section 4.1",
+        label="temperature decay per epoch",
+        axis="factor on the temperature per epoch",
+    )
+    temperature_min: float = key(
+        0.0,
+        "the temperature never falls below it; 0: no limit, as published",
+        low=0,
+        high=LARGE,
+        source="ours",
+        label="least temperature",
+    )
+    learning_rate: float = learning_rate(1.0, "AdaViPro, section 4.1")
+    optimizer: Optimizer = optimizer("sgd", "AdaViPro, section 4.1")
+
+
+class MaskPart(Part[MaskSection]):
+    """AdaViPro's mask over the visual prompt."""
+
+    name = "mask"
+    section = MaskSection
+    switch = "kind"
+    kind = "adavipro"
+    side = "pixels"
+    order = 30
+
+    def check(self, section: MaskSection, sections: Mapping[str, Section]) -> None:
+        if "prompt" not in sections:
+            raise ValueError(
+                f"config.mask.kind={section.kind} needs a prompt to place: set "
+                "config.prompt.template"
+            )
+
+    def build(self, section: MaskSection, around: Surroundings) -> MaskGenerator:
+        side = around.resolution
+        region = default_region(side) if section.region is None else section.region
+        check_region(region, side)
+        return MaskGenerator(region, section.width, section.edge, around.dtype)
+
+    def schedules(self, section: MaskSection) -> Mapping[str, Schedule]:
+        return {
+            "temperature": functools.partial(
+                temperature_at,
+                initial=section.temperature,
+                decay=section.temperature_decay,
+                minimum=section.temperature_min,
+            )
+        }
+
+    def facts(
+        self, section: MaskSection, built: MaskGenerator, around: Surroundings
+    ) -> dict[str, Any]:
+        return {"region": built.region}
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """Says so if the masks of a whole split are all on or all off."""
+        on = metrics["regions_on"]
+        if 0.001 < on < 0.999:
+            return None
+        if on < 0.5:
+            return (
+                "the mask has collapsed: (nearly) every region is off, so the prompt is not used "
+                "(lower config.mask.learning_rate, or raise config.prompt.learning_rate)"
+            )
+        return "the mask has collapsed: (nearly) every region is on, as in VP"
+
+    def remedies(self) -> Iterable[str]:
+        return ("raise config.mask.temperature_min",)
+
+
+PART = MaskPart()

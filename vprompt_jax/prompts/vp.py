@@ -1,12 +1,15 @@
 """Visual prompts (VP, Bahng et al., arXiv 2203.17274): a learned template added to every image."""
 
+import dataclasses
+from typing import Any, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-TEMPLATES = ("padding", "fixed_patch", "random_patch")
-STARTS = ("normal", "zeros")
+from vprompt_jax.parts import Canvas, Context, Part, Surroundings
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
 def largest_size(template: str, resolution: int) -> int:
@@ -48,16 +51,16 @@ class VisualPrompt(nn.Module):
     """A template of free pixel values, added after CLIP's normalisation and not clamped.
 
     Attributes:
-      template: one of `TEMPLATES`.
+      template: "padding", "fixed_patch" or "random_patch".
       size: width of the padding or side of the patch, in pixels.
       resolution: side R of the image.
-      start: "normal", N(0, 1) as published, or "zeros", which starts at the unprompted model.
+      init_from: "normal", N(0, 1) as published, or "zeros", which starts at the unprompted model.
     """
 
     template: str
     size: int
     resolution: int
-    start: str = "normal"
+    init_from: str = "normal"
 
     @nn.compact
     def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +76,7 @@ class VisualPrompt(nn.Module):
         """
         side = self.resolution
         mask = support(self.template, self.size, side)
-        init = nn.initializers.normal(1.0) if self.start == "normal" else nn.initializers.zeros
+        init = nn.initializers.normal(1.0) if self.init_from == "normal" else nn.initializers.zeros
         values = self.param("values", init, (int(mask.sum()), 3), jnp.float32)
         pixels = jnp.zeros((side * side, 3), jnp.float32)
         pixels = pixels.at[np.flatnonzero(mask)].set(values, unique_indices=True)
@@ -81,9 +84,78 @@ class VisualPrompt(nn.Module):
         if self.template != "random_patch":
             return pixels[None], jnp.asarray(mask)[None]
 
-        def place(key):
+        def place(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             shift = jax.random.randint(key, (2,), 0, side - self.size + 1)
             moved = jnp.roll(pixels, shift, axis=(0, 1))
             return moved, jnp.roll(jnp.asarray(mask), shift, axis=(0, 1))
 
         return jax.vmap(place)(place_keys)
+
+    def prompted(self, canvas: Canvas, context: Context) -> Canvas:
+        """The canvas with the prompt as what is added to its images."""
+        pixels, where = self(_place_keys(context))
+        shown = {**canvas.shown, "prompt": pixels}
+        return canvas.replace(added=pixels, support=where, shown=shown)
+
+
+def _place_keys(context: Context) -> jax.Array:
+    """Keys of a random patch's place: one per training step, as VP draws it for the whole batch;
+    one per example at evaluation, the same each time."""
+    if context.is_training:
+        return context.step_key("place")[None]
+    return context.example_keys("place at evaluation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptSection(TrainedSection):
+    """Pixels that are added after normalisation."""
+
+    template: Literal["none", "padding", "fixed_patch", "random_patch"] = key(
+        "none", "shape of the prompt", label="template"
+    )
+    size: int | None = key(
+        None,
+        "width of the padding or side of a patch (pixels); none: 30/224 of the image's side",
+        low=1,
+        high=2**16,
+        source="VP, section 4",
+        label="prompt size (px)",
+        axis="prompt size (pixels)",
+        fact="prompt_size",
+    )
+    init: Literal["normal", "zeros"] = key(
+        "normal", "values at the start: N(0, 1) or 0", source="VP's code", label="start"
+    )
+    learning_rate: float = learning_rate(40.0, "VP, section 4")
+    optimizer: Optimizer = optimizer("sgd", "VP, section 4")
+
+
+class PromptPart(Part[PromptSection]):
+    """The visual prompt."""
+
+    name = "prompt"
+    section = PromptSection
+    switch = "template"
+    side = "pixels"
+    order = 20
+
+    def build(self, section: PromptSection, around: Surroundings) -> VisualPrompt:
+        side, size = around.resolution, section.size
+        if size is None:
+            size = round(30 / 224 * side)  # the papers' 30 at 224 pixels
+        support(section.template, size, side)
+        return VisualPrompt(section.template, size, side, section.init)
+
+    def facts(
+        self, section: PromptSection, built: VisualPrompt, around: Surroundings
+    ) -> dict[str, Any]:
+        del section
+        covering = largest_size(built.template, around.resolution)
+        return {
+            "prompt_init": built.init_from,
+            "prompt_size": built.size,
+            "prompt_covers_image": built.size == covering,
+        }
+
+
+PART = PromptPart()

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from vprompt_jax.methods import registry
+from vprompt_jax.methods.table import title_of
 from vprompt_jax.report import tables
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
 
@@ -20,15 +22,10 @@ MARKERS = "osD^vPX"  # seven and eight: 56 different looks
 _DASHES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _CROWDED = 12  # settings in one panel; more are drawn by method alone
 
-# Keys that are numbers, in whose order accuracy is drawn, with the axis' label.
-AXES = {
-    "prompt.size": "prompt size (pixels)",
-    "mask.region": "side of a region (pixels)",
-    "mask.temperature": "temperature at the first epoch",
-    "mask.temperature_decay": "factor on the temperature per epoch",
-    "mask.width": "generator width (channels)",
-    "ap.positions": "position of the activation prompt (block)",
-}
+
+def axes() -> dict[str, str]:
+    """Keys that are numbers, in whose order accuracy is drawn, with the axis' label."""
+    return {name: field.key.axis for name, field in registry.all_fields().items() if field.key.axis}
 
 
 def subplots(rows: int, columns: int, width: float, height: float):
@@ -134,7 +131,7 @@ def over(groups: Groups, key: str) -> Figure | None:
     axes.xaxis.set_major_locator(FixedLocator(at))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel(AXES[key])
+    axes.set_xlabel(registry.all_fields()[key].key.axis)
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
     axes.grid(alpha=0.3)
     _legend(figure, *axes.get_legend_handles_labels(), columns=2)
@@ -152,7 +149,7 @@ def parameters(groups: Groups) -> Figure:
         bars = [100 * deviation(accuracies(g)) for g in members]
         axes.errorbar(counts, means, bars, linestyle="none", capsize=3, alpha=0.8,
                       marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
-                      label=tables.method_name(method))  # fmt: skip
+                      label=title_of(method))  # fmt: skip
     # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
     axes.set_xscale("symlog", linthresh=100)
     counts = [next(iter(g.values())).result["trainable_parameters"] for g in groups.values()]
@@ -209,7 +206,7 @@ def curves(groups: Groups) -> Figure | None:
     for axes, (label, lines) in zip(row, panels, strict=True):
         for setting, (steps, means) in lines.items():
             name = dict(setting)["method.name"]
-            text = tables.method_name(name) if crowded else tables.describe(setting)
+            text = title_of(name) if crowded else tables.describe(setting)
             style = looks[setting] | ({"linestyle": "-"} if crowded else {})
             style["marker"] = style["marker"] if len(steps) < 12 else "none"
             axes.plot(steps, means, linewidth=0.8 if crowded else 1.5, markersize=4, label=text,

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from vprompt_jax import data
 from vprompt_jax.inference import adapted
+from vprompt_jax.methods import registry
 from vprompt_jax.report import depth, figures
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
@@ -18,7 +19,7 @@ _IMAGES = 256  # of test, on which attention and features are measured
 
 
 def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """`depth.measure` of every tower that runs compare positions of AP on.
+    """`depth.measure` of every tower on which runs compare positions of activation prompts.
 
     Returns:
       Checkpoint -> a row per position; {} where no two positions are compared.
@@ -26,7 +27,7 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     first: dict[str, Record] = {}
     positions: dict[str, set] = {}
     for record in records:
-        if where := record.result.get("ap_positions"):
+        if where := record.config.get(registry.position_key() or ""):
             tower = record.config["model.checkpoint"]
             first.setdefault(tower, record)
             positions.setdefault(tower, set()).add(tuple(where))
@@ -35,13 +36,13 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
         if len(positions[tower]) < 2:
             continue
         model = adapted.load(record.workdir)
-        test = data.load(model.run.config, model.resolution).test
+        test = data.load(model.config.data, model.config.protocol, model.resolution).test
         images = test.fetch(np.linspace(0, len(test) - 1, min(_IMAGES, len(test))).astype(int))
-        clip, frozen = model.run.model.clip, jax.device_get(model.run.frozen)
+        clip, frozen = model.model.clip, jax.device_get(model.adaptation.frozen)
         variables = {"params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             variables["batch_stats"] = frozen["batch_stats"]["clip"]
-        pixels = model.run.model.apply(frozen, images, method="pixels")
+        pixels = model.model.apply(frozen, images, method="pixels")
         made[Path(tower).name] = depth.measure(clip, variables, pixels)
     return made
 
@@ -74,7 +75,7 @@ def figure(rows_by_tower: dict[str, list[dict[str, Any]]]) -> Figure:
             if points:
                 colour, marker = figures.COLOURS[number % 8], figures.MARKERS[number % 7]
                 cell.plot(*zip(*points, strict=True), color=colour, marker=marker, label=tower)
-        cell.set_xlabel(figures.AXES["ap.positions"].replace("of the activation prompt ", ""))
+        cell.set_xlabel("position (block)")
         cell.set_ylabel(label)
         cell.grid(alpha=0.3)
         cell.legend(fontsize=8)

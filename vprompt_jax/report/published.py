@@ -49,7 +49,8 @@ ACCURACIES = (
     Published("adavipro", "ucf101", {"mask.region": 56}, 70.9, "table 6"),
 )
 
-# Differences of accuracy in points, which belong to no single run.
+# Differences of accuracy in points, which belong to no single run, and the method they are of.
+DIFFERENCES_OF = ("adavipro",)
 DIFFERENCES = (
     ("AdaViPro - VP at prompt size 30, mean over nine datasets", 2.2, "section 4"),
     ("AdaViPro - VP over the other prompt sizes, mean", 9.0, "table 2"),

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from vprompt_jax.methods import registry
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train.run import read_result
+from vprompt_jax.train.result import read as read_result
 
 # A setting: the values, by config key, in which runs differ.
 Setting = tuple[tuple[str, Any], ...]
@@ -94,9 +95,9 @@ def read(workdir: Path) -> Record:
         k: tuple(v) if isinstance(v, list) else v
         for k, v in traverse_util.flatten_dict(stored, sep=".").items()
     }
-    for name, key in (("prompt_size", "prompt.size"), ("region", "mask.region")):
-        if name in result:
-            config[key] = result[name]
+    for key, field in registry.all_fields().items():
+        if field.key.fact in result:
+            config[key] = result[field.key.fact]
     return Record(workdir, result, config)
 
 

@@ -9,43 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from vprompt_jax.methods import METHODS, registry
+from vprompt_jax.methods.table import title_of
 from vprompt_jax.report import published
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, paired, spread
-
-METHOD_NAMES = {
-    "tp": "TP (zero-shot)",
-    "vp": "VP",
-    "adavipro": "AdaViPro",
-    "ap": "AP",
-    "ilm": "ILM-VP",
-    "linear": "linear probe",
-    "full": "full fine-tune",
-    "norm": "norm tuning",
-    "bitfit": "BitFit",
-    "lora": "LoRA",
-    "ssf": "SSF",
-    "vpt_shallow": "VPT shallow",
-    "vpt_deep": "VPT deep",
-}
-
-# What the keys that sweeps vary are called, with their units.
-LABELS = {
-    "method.name": "method",
-    "data.source": "data source",
-    "data.name": "dataset",
-    "model.checkpoint": "CLIP",
-    "prompt.init": "start",
-    "prompt.size": "prompt size (px)",
-    "mask.edge": "edges",
-    "mask.region": "region (px)",
-    "mask.width": "generator width",
-    "mask.temperature": "first temperature",
-    "mask.temperature_decay": "temperature decay per epoch",
-    "mask.temperature_min": "least temperature",
-    "ap.positions": "AP position",
-    "ap.shape": "AP shape",
-    "optim.epochs": "epochs",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +57,12 @@ def _escaped(text: str) -> str:
     return "".join(special.get(c, c) for c in text)
 
 
-def method_name(name: str) -> str:
-    """A method as a table shows it."""
-    return METHOD_NAMES.get(name, name)
-
-
 def label(key: str) -> str:
     """A config key as a table's heading shows it."""
-    return LABELS.get(key, key.replace(".learning_rate", " lr"))
+    field = registry.all_fields().get(key)
+    if field is not None and field.key.label:
+        return field.key.label
+    return key.replace(".learning_rate", " lr")
 
 
 def shown(value: Any) -> str:
@@ -110,7 +75,7 @@ def shown(value: Any) -> str:
 def describe(setting: Setting) -> str:
     """A setting in one line, for a legend."""
     values = dict(setting)
-    name = method_name(values.pop("method.name"))
+    name = title_of(values.pop("method.name"))
     rest = [f"{label(k).split(' (')[0]} {shown(v)}" for k, v in values.items()]
     return ", ".join([name, *rest])
 
@@ -123,7 +88,7 @@ def _keys(groups: Groups) -> list[str]:
 def _cells(setting: Setting, keys: Sequence[str]) -> list[str]:
     values = dict(setting)
     return [
-        method_name(values[k]) if k == "method.name" else shown(values.get(k)) for k in keys
+        title_of(values[k]) if k == "method.name" else shown(values.get(k)) for k in keys
     ]  # fmt: skip
 
 
@@ -152,32 +117,57 @@ def summary(groups: Groups) -> Table:
 
 
 def differences(groups: Groups) -> Table | None:
-    """AdaViPro against VP with the same prompt and seed, and against zero-shot."""
+    """Methods against their baselines (`Method.baseline`) with otherwise equal settings and the
+    same seed, and against zero-shot."""
     rows = []
-    keys = [k for k in _keys(groups) if k != "method.name" and not k.startswith("mask.")]
-    mask_keys = [k for k in _keys(groups) if k.startswith("mask.")]
-    plain = {_without_mask(s): g for s, g in groups.items() if dict(s)["method.name"] == "vp"}
+    own = _own_sections(groups)
+    keys = [k for k in _keys(groups) if k != "method.name"]
+    shared = [k for k in keys if k.partition(".")[0] not in own]
+    others = {
+        (dict(setting)["method.name"], _without(setting, own)): by_seed
+        for setting, by_seed in groups.items()
+    }
+    titles = set()
     for setting, ours in groups.items():
-        theirs = plain.get(_without_mask(setting), {})
+        method = dict(setting)["method.name"]
+        baseline = METHODS[method].baseline if method in METHODS else ""
+        theirs = others.get((baseline, _without(setting, own)), {})
         points = paired(ours, theirs)
-        if dict(setting)["method.name"] != "adavipro" or not len(points):
+        if not len(points) or any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
             continue
-        if any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
-            continue
+        titles.add((title_of(method), title_of(baseline)))
         zero_shot = np.array([r.accuracy - r.result["zero_shot_accuracy"] for r in ours.values()])
         rows.append([
-            *_cells(setting, keys + mask_keys),
+            *_cells(setting, shared + [k for k in keys if k not in shared]),
             spread(points),
             f"{(points > 0).sum()} of {len(points)}",
             spread(zero_shot),
         ])  # fmt: skip
-    header = [*map(label, keys + mask_keys), "AdaViPro - VP (points)",
-              "seeds above VP", "AdaViPro - zero-shot (points)"]  # fmt: skip
-    return Table("AdaViPro against VP, paired by seed", header, rows) if rows else None
+    if not rows:
+        return None
+    ((one, other),) = titles if len(titles) == 1 else (("method", "baseline"),)
+    header = [*map(label, shared + [k for k in keys if k not in shared]),
+              f"{one} - {other} (points)", f"seeds above {other}",
+              f"{one} - zero-shot (points)"]  # fmt: skip
+    return Table(f"{one} against {other}, paired by seed", header, rows)
 
 
-def _without_mask(setting: Setting) -> Setting:
-    return tuple((k, v) for k, v in setting if k != "method.name" and not k.startswith("mask."))
+def _own_sections(groups: Groups) -> set[str]:
+    """Sections of parts that a method of the groups has and its baseline lacks."""
+    sections = set()
+    for setting in groups:
+        method = METHODS.get(dict(setting)["method.name"])
+        if method is not None and method.baseline:
+            theirs = METHODS[method.baseline].parts
+            sections |= {key.partition(".")[0] for key in method.parts.keys() - theirs.keys()}
+    return sections
+
+
+def _without(setting: Setting, sections: set[str]) -> Setting:
+    """A setting without the method and the keys of some sections."""
+    return tuple(
+        (k, v) for k, v in setting if k != "method.name" and k.partition(".")[0] not in sections
+    )
 
 
 def datasets(groups: Groups) -> Table:
@@ -203,7 +193,7 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
     """Printed values beside ours, and a sentence about those that have none beside them."""
     rows = [
         [
-            f"{method_name(value.method)}, {value.dataset}"
+            f"{title_of(value.method)}, {value.dataset}"
             + "".join(f", {label(k)} {v}" for k, v in value.keys.items()),
             f"{value.percent:.1f}", value.where, ours, marks or "nothing",
         ]
@@ -213,7 +203,7 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
     table = Table(f"Beside the paper ({published.ADAVIPRO})", header, rows) if rows else None
     seen = [value for value, _, _ in published.beside(records)]
     left = [
-        f"{method_name(p.method)} {p.dataset} {p.percent}"
+        f"{title_of(p.method)} {p.dataset} {p.percent}"
         for p in published.ACCURACIES
         if p not in seen and any(r.method == p.method for r in records)
     ]
@@ -223,7 +213,7 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
             f"Not comparable with these runs, which are on other data or settings: the paper's "
             f"{'; '.join(left)} % ({published.ADAVIPRO})."
         )
-    if any(r.method == "adavipro" for r in records):
+    if any(r.method in published.DIFFERENCES_OF for r in records):
         printed = "; ".join(
             f"{what}: {points:+.1f} ({where})" for what, points, where in published.DIFFERENCES
         )

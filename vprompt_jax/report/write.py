@@ -44,7 +44,7 @@ def write(
 
     pictures: list[tuple[str, figures.Figure, str]] = []
     if not several:
-        for key, label in figures.AXES.items():
+        for key, label in figures.axes().items():
             if (figure := figures.over(groups, key)) is not None:
                 name = f"accuracy_over_{key.split('.')[-1]}"
                 pictures.append((name, figure, f"Test accuracy over {label}."))
@@ -109,7 +109,7 @@ def _galleries(groups: Groups) -> list[tuple[str, figures.Figure, str]]:
     models = [(name.replace(", ", "\n"), adapted.load(r.workdir)) for name, r in chosen]
     first = models[0][1]
     try:
-        dataset = data.load(first.run.config, first.resolution)
+        dataset = data.load(first.config.data, first.config.protocol, first.resolution)
     except UserError as error:  # moved since, or given in Python: the tables stand without it
         print(f"no pictures of prompted images: {error}")
         return []

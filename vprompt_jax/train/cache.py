@@ -8,80 +8,82 @@ and training and evaluation start from it.
 import dataclasses
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from vprompt_jax.adaptation.model import PromptedCLIP
-from vprompt_jax.data.dataset import Split
+from vprompt_jax.adaptation import Adaptation, AdaptedCLIP
+from vprompt_jax.data.dataset import Dataset, Split
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train.assemble import Run
+from vprompt_jax.process.parallel import AXIS, on_all_devices
 from vprompt_jax.train.evaluate import placed_batches
-from vprompt_jax.train.step import AXIS
 
 _SHARE = 0.5  # of the free memory or disk that a cache may take
 
 
-def with_prefix(run: Run, workdir: Path) -> Run:
-    """The run on cached activations, or the run itself where there is nothing to cache.
+def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Dataset:
+    """The dataset as cached activations, or as it is where there is nothing to cache.
 
     Args:
-      run: on images.
+      adaptation: the model, whose `entry` says where training enters the tower.
+      dataset: of images.
       workdir: where a cache on disk is kept; `remove` deletes it.
 
     Raises:
       UserError: under `cache.mode=on`, if something is trained at the pixels or it does not fit.
     """
-    mode = run.config.cache.mode
-    if mode == "off" or run.steps == 0:
-        return run
-    position = run.model.entry
-    if not isinstance(position, int) or run.config.data.augment != "none":
+    config, model = adaptation.config, adaptation.model
+    mode = config.cache.mode
+    if mode == "off":
+        return dataset
+    if not isinstance(model.entry, int) or config.data.augment != "none":
         if mode == "on":
             raise UserError(
                 "config.cache.mode=on: this method, or config.data.augment, changes the pixels or "
                 "the tower's first layers, so there is nothing to cache; set config.cache.mode=auto"
             )
-        return run
-    dtype = jnp.dtype(run.config.cache.dtype)
-    shape = _activation_shape(run, position)
-    count = sum(len(split) for _, split in run.dataset.splits())
+        return dataset
+    dtype = jnp.dtype(config.cache.dtype)
+    shape = _activation_shape(model, adaptation.frozen)
+    count = sum(len(split) for _, split in dataset.splits())
     size = count * int(np.prod(shape)) * dtype.itemsize
-    on_disk = run.config.cache.storage == "disk"
+    on_disk = config.cache.storage == "disk"
     free = shutil.disk_usage(workdir).free if on_disk else psutil.virtual_memory().available
-    said = (
-        f"activations at position {position} of {count:,} images: {size / 1e9:.2f} GB as {dtype} "
-        f"{'on disk' if on_disk else 'in memory'}"
+    summary = (
+        f"activations at position {model.entry} of {count:,} images: {size / 1e9:.2f} GB as "
+        f"{dtype} {'on disk' if on_disk else 'in memory'}"
     )
     if size > _SHARE * free:
-        reason = f"{said}, over {_SHARE:.0%} of the {free / 1e9:.1f} GB free"
+        reason = f"{summary}, over {_SHARE:.0%} of the {free / 1e9:.1f} GB free"
         if mode == "on":
             raise UserError(
                 f"config.cache.mode=on: {reason}; choose config.cache.dtype=bfloat16, "
                 "config.cache.storage=disk, a higher layer, or config.cache.mode=auto"
             )
         _say(f"not cached: {reason}")
-        return run
-    _say(said)
-    step = _make_activation_step(run.model, position)
-    made = {
-        name: _cached(run, step, split, _store(workdir, name, len(split), shape, dtype, on_disk))
-        for name, split in run.dataset.splits()
-    }
-    return dataclasses.replace(
-        run,
-        dataset=dataclasses.replace(run.dataset, **made),
-        model=run.model.clone(start=position),
-    )
+        return dataset
+    _say(summary)
+    step = _make_activation_step(model)
+    splits = {}
+    for name, split in dataset.splits():
+        store = _store(workdir, name, len(split), shape, dtype, on_disk)
+        batches = placed_batches(split, config.eval.batch_size, config.data.workers)
+        for batch in batches:
+            activation, index = jax.device_get(step(adaptation.frozen, batch))
+            store[index[index >= 0]] = activation[index >= 0]
+        splits[name] = _cached(split, store)
+    return dataclasses.replace(dataset, **splits)
 
 
 def remove(workdir: Path) -> None:
     """Deletes the caches that finished or interrupted runs left on disk."""
     for path in workdir.glob("activations-*.bin"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:
@@ -89,35 +91,30 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _activation_shape(run: Run, position: int) -> tuple[int, ...]:
-    side = run.model.resolution
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-    made = jax.eval_shape(
-        lambda v, x: run.model.apply(v, x, position, method="activation"), run.frozen, image
-    )
-    return made.shape[1:]
+def _activation_shape(model: AdaptedCLIP, frozen: Mapping[str, Any]) -> tuple[int, ...]:
+    image = jax.ShapeDtypeStruct((1, model.resolution, model.resolution, 3), jnp.uint8)
+    activation = jax.eval_shape(lambda v, x: model.apply(v, x, method="activation"), frozen, image)
+    return tuple(activation.shape[1:])
 
 
-def _store(workdir: Path, name: str, count: int, shape, dtype, on_disk: bool) -> np.ndarray:
+def _store(
+    workdir: Path, name: str, count: int, shape: tuple[int, ...], dtype: Any, on_disk: bool
+) -> np.ndarray:
     if not on_disk:
         return np.empty((count, *shape), dtype)
     path = workdir / f"activations-{name}-{jax.process_index()}.bin"
     return np.memmap(path, dtype, "w+", shape=(count, *shape))
 
 
-def _make_activation_step(model: PromptedCLIP, position: int):
+def _make_activation_step(model: AdaptedCLIP) -> Callable[..., Any]:
     """(frozen, batch) -> activations and indices of the whole batch, on every process."""
 
     def step(frozen, batch):
-        made = model.apply(frozen, batch["image"], position, method="activation")
-        return jax.lax.all_gather((made, batch["index"]), AXIS, tiled=True)
+        activation = model.apply(frozen, batch["image"], method="activation")
+        return jax.lax.all_gather((activation, batch["index"]), AXIS, tiled=True)
 
-    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None)
+    return on_all_devices(step, arguments=2)
 
 
-def _cached(run: Run, step, split: Split, store: np.ndarray) -> Split:
-    for batch in placed_batches(run, split):
-        made, index = jax.device_get(step(run.frozen, batch))
-        real = index >= 0
-        store[index[real]] = made[real]
-    return dataclasses.replace(split, fetch=lambda indices: store[indices])
+def _cached(split: Split, store: np.ndarray) -> Split:
+    return dataclasses.replace(split, fetch=lambda indices: store[indices], content="activation")

@@ -10,9 +10,9 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from vprompt_jax import config as config_lib
+from vprompt_jax.config import difference, resolve
+from vprompt_jax.process import hashes
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train import identity as identity_lib
 
 
 class Checkpoints:
@@ -53,7 +53,7 @@ class Checkpoints:
         record = {
             **record,
             "identity": self._identity,
-            "arrays": identity_lib.of_arrays(arrays),
+            "arrays": hashes.of_arrays(arrays),
         }
         record["checksum"] = _checksum(record)
         try:
@@ -66,11 +66,11 @@ class Checkpoints:
         except Exception as error:  # Orbax has no common base of its errors
             raise self._failed(error) from error
 
-    def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]]:
         """Restores the newest readable save.
 
         Args:
-          template: a tree of the same structure, shapes and dtypes.
+          like: a tree of the same structure, shapes and dtypes.
 
         Returns:
           The arrays, on the host, and the record.
@@ -78,7 +78,7 @@ class Checkpoints:
         Raises:
           UserError: if the save is of another identity, or there are saves and none can be read.
         """
-        problems, template = [], jax.device_get(template)
+        problems, like = [], jax.device_get(like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 record = self._read(step, record=ocp.args.JsonRestore())["record"]
@@ -86,8 +86,8 @@ class Checkpoints:
                     raise ValueError("the record does not have its checksum")
                 changed = _difference(record["identity"], self._identity)
                 if not changed:
-                    arrays = self._read(step, arrays=ocp.args.StandardRestore(template))["arrays"]
-                    if identity_lib.of_arrays(arrays) != record["arrays"]:
+                    arrays = self._read(step, arrays=ocp.args.StandardRestore(like))["arrays"]
+                    if hashes.of_arrays(arrays) != record["arrays"]:
                         raise ValueError("the arrays do not have their checksum")
             except Exception as error:  # whatever damage makes of Orbax and of JSON
                 logging.warning("checkpoint of step %d cannot be read: %s", step, error)
@@ -140,7 +140,7 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines that say in what two identities differ, the configs key by key."""
-    lines = config_lib.difference(old["config"], new["config"])
+    lines = difference(resolve(old["config"]), resolve(new["config"]))
     return lines + [
         f"{name}: {str(old.get(name))[:12]}... -> {str(new[name])[:12]}... (SHA-256)"
         for name in new

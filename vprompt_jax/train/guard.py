@@ -1,5 +1,8 @@
 """Steps whose numbers are not finite change nothing, and too many of them in a row end the run."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,7 +10,7 @@ import optax
 from vprompt_jax.process.errors import UserError
 
 
-def keep_finite(before, after, sums):
+def keep_finite(before: Any, after: Any, sums: Mapping[str, jax.Array]) -> tuple[Any, dict]:
     """Undoes a step whose loss, gradient or new parameters are not finite; runs inside the step.
 
     The step number goes on, and so do integer counts of the optimiser: the position in the data
@@ -37,44 +40,42 @@ def keep_finite(before, after, sums):
         opt_state=jax.tree.map(choose, after.opt_state, before.opt_state),
         bad_steps=jnp.where(good, 0, before.bad_steps + 1),
     )
-    sums = {name: jnp.where(good, total, 0.0) for name, total in sums.items()}
-    return state, {**sums, "skipped": jnp.where(good, 0.0, 1.0)}
+    kept = {name: jnp.where(good, total, 0.0) for name, total in sums.items()}
+    return state, {**kept, "skipped": jnp.where(good, 0.0, 1.0)}
 
 
-def check(run, state, saved: int | None) -> None:
-    """Ends a run that has met `optim.max_bad_steps` steps in a row that were not finite.
-
-    Reads the state, so it waits for the device: to be called where something else does as well.
+def failure(
+    state: Any,
+    limit: int,
+    saved: int | None,
+    *,
+    rates: Mapping[str, float],
+    values: Mapping[str, float],
+    remedies: Iterable[str],
+) -> UserError:
+    """What a run ends with that has met too many steps in a row that were not finite.
 
     Args:
-      run: of the state.
       state: as `keep_finite` leaves it.
+      limit: `optim.max_bad_steps`.
       saved: step of the newest save, or None.
-
-    Raises:
-      UserError: with learning rates, temperature and gradient norms.
+      rates: learning rates of the last step, by part.
+      values: scheduled values of the last step, by name.
+      remedies: what can be changed beside the learning rates and the warm-up.
     """
-    bad = int(state.bad_steps)
-    if bad < run.config.optim.max_bad_steps:
-        return
-    step = int(state.step)
-    rates = run.learning_rates(step - 1)
     parts = [
-        f"{part}: learning rate {float(rate):.4g}, gradient norm "
-        f"{float(state.gradient_norms[part]):.4g}"
+        f"{part}: learning rate {rate:.4g}, gradient norm {float(state.gradient_norms[part]):.4g}"
         for part, rate in rates.items()
     ]
-    ways_out = [f"lower {' or '.join(f'config.{part}.learning_rate' for part in rates)}"]
-    ways_out.append("lengthen the warm-up (config.optim.warmup_steps)")
-    if run.model.mask is not None:
-        parts.append(f"temperature {float(run.temperature(jnp.int32(step - 1))):.4g}")
-        ways_out.append("raise config.mask.temperature_min")
+    parts += [f"{name} {value:.4g}" for name, value in values.items()]
+    lowered = " or ".join(f"config.{part}.learning_rate" for part in rates)
+    ways_out = [f"lower {lowered}", "lengthen the warm-up (config.optim.warmup_steps)", *remedies]
     listed = "\n  ".join(parts)
     kept = (
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
     )
-    raise UserError(
-        f"{bad} steps in a row up to step {step} had a loss, gradient or update that is not finite "
-        f"(config.optim.max_bad_steps={run.config.optim.max_bad_steps}):\n  {listed}\n"
+    return UserError(
+        f"{int(state.bad_steps)} steps in a row up to step {int(state.step)} had a loss, gradient "
+        f"or update that is not finite (config.optim.max_bad_steps={limit}):\n  {listed}\n"
         f"{', '.join(ways_out)}; no such step was applied, {kept}"
     )

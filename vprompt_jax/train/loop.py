@@ -1,8 +1,10 @@
 """The training loop: steps, metrics, evaluation on val, saves, a progress line."""
 
 import dataclasses
+import functools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,17 @@ import numpy as np
 import tqdm
 
 from vprompt_jax.data import pipeline
-from vprompt_jax.process.errors import Interrupted
-from vprompt_jax.train import guard, label_map, metrics, pictures, probe
-from vprompt_jax.train.assemble import Run
+from vprompt_jax.data.dataset import Split
+from vprompt_jax.process import parallel
+from vprompt_jax.process.errors import Interrupted, UserError
+from vprompt_jax.train import assignment, guard, metrics, pictures
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.clock import Clock, Trace
-from vprompt_jax.train.evaluate import evaluate, mean
+from vprompt_jax.train.evaluate import evaluate, mean, placed_batches
 from vprompt_jax.train.interrupt import Interrupts
-from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
-
-
-@dataclasses.dataclass
-class Best:
-    """The parameters with the highest accuracy on val so far (the first of equals)."""
-
-    params: Any
-    accuracy: float = -1.0
-    step: int = 0
+from vprompt_jax.train.progress import Best, Progress, best_of, restore, save
+from vprompt_jax.train.step import TrainState, make_eval_step, make_train_step
+from vprompt_jax.train.training import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Outcome:
     """What training leaves behind.
 
     Attributes:
-      params: of the last step.
+      params, assigned: of the last step.
       best: on val.
       clock: of the steps.
       earlier_seconds: that earlier processes worked on the run, up to the save it goes on from.
@@ -44,58 +40,14 @@ class Outcome:
     """
 
     params: Any
+    assigned: Any
     best: Best
     clock: Clock
     earlier_seconds: float
-    eval_step: Any
+    eval_step: Callable[..., Any]
 
 
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands: all that a save holds.
-
-    Attributes:
-      state, best: arrays.
-      pending: sums of the steps since the last line of metrics, or None.
-      clock: of the steps.
-      seconds: that the run has taken up to the save it was restored from.
-    """
-
-    state: TrainState
-    best: Best
-    pending: Sums | None = None
-    clock: Clock = dataclasses.field(default_factory=Clock)
-    seconds: float = 0.0
-
-
-def restore(run: Run, checkpoints: Checkpoints) -> Progress:
-    """The newest readable save, or a fresh start."""
-    state = run.initial_state()
-    best = Best(jax.tree.map(jnp.copy, state.params))
-    if checkpoints.latest() is None:
-        return Progress(state, best)
-    arrays, record = checkpoints.restore({"state": state, "best": best.params})
-    arrays = jax.device_put(arrays, pipeline.replicated_sharding())
-    best = Best(arrays["best"], record["best"]["accuracy"], record["best"]["step"])
-    pending = {name: np.float32(total) for name, total in record["pending"].items()}
-    clock = Clock(**record["clock"])
-    return Progress(arrays["state"], best, pending or None, clock, record["seconds"])
-
-
-def _save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:
-    pending = jax.device_get(progress.pending or {})
-    record = {
-        # Any float goes through JSON and back unchanged. Rounded, the best accuracy would no longer
-        # tie with an equal one.
-        "best": {"accuracy": progress.best.accuracy, "step": progress.best.step},
-        "pending": {name: float(total) for name, total in pending.items()},
-        "clock": progress.clock.as_record(),
-        "seconds": progress.seconds + time.monotonic() - since,
-    }
-    checkpoints.save(step, {"state": progress.state, "best": progress.best.params}, record)
-
-
-def train(run: Run, workdir: Path) -> Outcome:
+def train(run: Training, workdir: Path) -> Outcome:
     """Trains from the newest save in `workdir`, or from the start.
 
     Wherever it is stopped, going on gives the parameters and metrics of a run that was not.
@@ -107,115 +59,212 @@ def train(run: Run, workdir: Path) -> Outcome:
       UserError: if too many steps in a row were not finite, or a save cannot be written.
       Interrupted: after SIGTERM, with everything saved.
     """
-    since = time.monotonic()
-    config = run.config
-    eval_step = make_eval_step(run.model)
+    eval_step = make_eval_step(run.adaptation.model, run.adaptation.weights)
     if run.steps == 0:
-        params = run.initial_state().params
-        return Outcome(params, Best(params), Clock(), 0.0, eval_step)
+        state = _assigned(run, run.initial_state(), step=0)
+        return Outcome(state.params, state.assigned, best_of(state), Clock(), 0.0, eval_step)
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
-    at = restore(run, checkpoints)
-    start = int(at.state.step)
-    checkpoints.forget_after(start)
-    writer = metrics.make_writer(workdir, start)
-    temperature = run.temperature if run.model.mask is not None else None
-    step_fn = make_train_step(
-        run.model,
-        run.optimizer(),
-        temperature,
-        augmentation=config.data.augment,
-        remat=config.model.remat,
-    )
-    batches = pipeline.train_batches(
-        run.dataset.train,
-        batch_size=config.optim.batch_size,
-        epochs=config.optim.epochs,
-        seed=config.seed,
-        start=start,
-        workers=config.data.workers,
-    )
-    bar = tqdm.tqdm(
-        total=run.steps,
-        initial=start,
-        desc=config.method.name,
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 15.0,
-        disable=jax.process_index() != 0,
-    )
-    if probe.is_wanted(config) and start < run.steps:
-        at.state = probe.solved(run, at.state)
-        if run.dataset.val is not None:
-            at.best = _validate(run, eval_step, at.state, run.steps, at.best, writer, bar)
-        _save(checkpoints, run.steps, at, since)
-        start = run.steps
-    count_step = label_map.make_count_step(run.model, len(run.dataset.class_names))
-    clock, stops = at.clock, False
-    trace = Trace(workdir / "profile", start, config.profile)
-    with Interrupts() as interrupts, bar:
-        for step in range(start + 1, run.steps + 1):
-            if label_map.is_due(run, step - 1):
-                at.state = label_map.assigned(count_step, run, at.state)
-            trace.before(step)
+    at = restore(run.initial_state(), checkpoints)
+    checkpoints.forget_after(int(at.state.step))
+    loop = _Loop(run, workdir, at, checkpoints, eval_step)
+    with Interrupts() as interrupts, loop.bar:
+        stopped = loop.solve() if run.solver() else loop.steps(interrupts)
+    checkpoints.close()
+    loop.writer.close()
+    if stopped:
+        raise Interrupted(
+            f"stopped by SIGTERM after step {int(at.state.step)} of {run.steps}, which is saved in "
+            f"{workdir}; the same command goes on from there"
+        )
+    return Outcome(at.state.params, at.state.assigned, at.best, at.clock, at.seconds, eval_step)
+
+
+def batches_of(run: Training, split: Split) -> Any:
+    """One pass over a split, in the run's batches for evaluation."""
+    return placed_batches(split, run.config.eval.batch_size, run.config.data.workers)
+
+
+def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
+    """The state with what is assigned before a step (counted from 0), where that is due."""
+    adaptation = run.adaptation
+    rule = adaptation.assignment
+    if rule is None or not rule.is_due(step, run.steps_per_epoch):
+        return state
+    count = assignment.make_count_step(adaptation.model, adaptation.weights, rule)
+    count = functools.partial(count, state.params, state.assigned, adaptation.frozen, run.root)
+    batches = batches_of(run, run.dataset.train)
+    return state.replace(assigned=assignment.assigned(rule, count, batches))
+
+
+class _Loop:
+    """The steps of one process, from where the run stands to its end."""
+
+    def __init__(
+        self,
+        run: Training,
+        workdir: Path,
+        at: Progress,
+        checkpoints: Checkpoints,
+        eval_step: Callable[..., Any],
+    ):
+        self.run, self.at, self.checkpoints, self.eval_step = run, at, checkpoints, eval_step
+        self.config = run.config
+        self.since = time.monotonic()
+        self.start = int(at.state.step)
+        self.writer = metrics.make_writer(workdir, self.start)
+        self.trace = Trace(workdir / "profile", self.start, self.config.profile)
+        self.bar = tqdm.tqdm(
+            total=run.steps,
+            initial=self.start,
+            desc=self.config.method.name,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+            disable=jax.process_index() != 0,
+        )
+
+    def steps(self, interrupts: Interrupts) -> bool:
+        """Does the steps that are left; returns whether it was asked to stop before the end."""
+        run, at, clock, config = self.run, self.at, self.at.clock, self.config
+        step_fn = make_train_step(
+            run.adaptation.model,
+            run.optimizer(),
+            run.values,
+            weights=run.adaptation.weights,
+            augmentation=config.data.augment,
+            remat=config.model.remat,
+        )
+        batches = pipeline.train_batches(
+            run.dataset.train,
+            batch_size=config.optim.batch_size,
+            epochs=config.optim.epochs,
+            seed=config.seed,
+            start=self.start,
+            workers=config.data.workers,
+        )
+        for step in range(self.start + 1, run.steps + 1):
+            at.state = _assigned(run, at.state, step - 1)
+            self.trace.before(step)
             with clock.waiting(at.state.step):
-                batch = pipeline.to_devices(next(batches))
-            at.state, sums = step_fn(at.state, run.frozen, run.root, batch)
+                batch = parallel.to_devices(next(batches))
+            at.state, sums = step_fn(at.state, run.adaptation.frozen, run.root, batch)
             at.pending = sums if at.pending is None else jax.tree.map(jnp.add, at.pending, sums)
             if clock.since is not None:
                 clock.images += config.optim.batch_size
-            bar.update()
+            self.bar.update()
             last = step == run.steps
             if step % config.log.every_steps == 0 or last:
-                guard.check(run, at.state, checkpoints.latest())
-                _log(writer, bar, step, at.pending, run)
-                at.pending = None
+                self._check()
+                self._log(step)
             evaluates = step % (config.eval.every_epochs * run.steps_per_epoch) == 0 or last
             stops = interrupts.asked(step) and not last
             if evaluates or stops or step % config.checkpoint.every_steps == 0:
                 jax.block_until_ready(at.state)
                 clock.stop()
-                guard.check(run, at.state, checkpoints.latest())
-                if evaluates and run.dataset.val is not None:
-                    at.best = _validate(run, eval_step, at.state, step, at.best, writer, bar)
-                writer.flush()  # a save must not be on the disk before the metrics it follows
-                _save(checkpoints, step, at, since)
+                self._check()
+                if evaluates:
+                    self._validate(step)
+                self.writer.flush()  # a save must not be on the disk before the metrics it follows
+                save(self.checkpoints, step, at, self.since)
                 clock.start()
             elif clock.since is None:
                 jax.block_until_ready(at.state)
                 clock.start()
-            trace.after(step, at.state, ends=last or stops)
+            self.trace.after(step, at.state, ends=last or stops)
             if stops:
-                break
-    clock.stop()
-    checkpoints.close()
-    writer.close()
-    if stops:
-        raise Interrupted(
-            f"stopped by SIGTERM after step {step} of {run.steps}, which is saved in {workdir}; "
-            "the same command goes on from there"
+                clock.stop()
+                return True
+        clock.stop()
+        return False
+
+    def solve(self) -> bool:
+        """Solves the one trained part from cached features, in place of all steps."""
+        if self.start == self.run.steps:
+            return False
+        self.at.state = solved(self.run, self.at.state)
+        self._validate(self.run.steps)
+        self.writer.flush()
+        save(self.checkpoints, self.run.steps, self.at, self.since)
+        return False
+
+    def _check(self) -> None:
+        """Ends a run whose steps are not finite; waits for the device, which reads the state."""
+        state, limit = self.at.state, self.config.optim.max_bad_steps
+        if int(state.bad_steps) < limit:
+            return
+        last = int(state.step) - 1
+        raise guard.failure(
+            state,
+            limit,
+            self.checkpoints.latest(),
+            rates=self.run.learning_rates(last),
+            values=self._values(last),
+            remedies=[remedy for part in self.run.parts for remedy in part.remedies()],
         )
-    return Outcome(at.state.params, at.best, clock, at.seconds, eval_step)
+
+    def _values(self, step: int) -> dict[str, float]:
+        """Scheduled values at a step (counted from 0)."""
+        return {name: float(value) for name, value in self.run.values(jnp.int32(step)).items()}
+
+    def _log(self, step: int) -> None:
+        """Writes a line of metrics over the steps since the last one."""
+        sums = dict(self.at.pending or {})
+        self.at.pending = None
+        skipped = int(sums.pop("skipped"))
+        values = mean(sums) | {"skipped_steps": skipped} | self._values(step - 1)
+        self.writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
+        note = f", {skipped} steps skipped (not finite)" if skipped else ""
+        self.bar.set_postfix_str(f"loss {values['loss']:.3f}{note}", refresh=False)
+
+    def _validate(self, step: int) -> None:
+        """Evaluates on val, where there is one, and keeps what is best there."""
+        run, state, val = self.run, self.at.state, self.run.dataset.val
+        if val is None:
+            return
+        adaptation = run.adaptation
+        on_batch = functools.partial(
+            self.eval_step, state.params, state.assigned, adaptation.frozen, run.root
+        )
+        values = evaluate(on_batch, batches_of(run, val))
+        self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
+        if not self.bar.disable:
+            self._tell(step, values, val)
+        if values["accuracy"] > self.at.best.accuracy:
+            self.at.best = best_of(state, values["accuracy"], step)
+
+    def _tell(self, step: int, values: dict[str, Any], val: Split) -> None:
+        """Says on the terminal, and shows in TensorBoard, how an evaluation went."""
+        self.bar.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
+        for part in self.run.parts:
+            if warning := part.warning(values):
+                self.bar.write(f"step {step}: {warning}", file=sys.stderr)
+        state, adaptation = self.at.state, self.run.adaptation
+        if val.content == "image":
+            variables = adaptation.variables(state.params, state.assigned)
+            if shown := pictures.of_pixels(adaptation, variables, val, self.run.root):
+                self.writer.write_images(step, shown)
 
 
-def _log(writer, bar, step: int, sums: Sums, run: Run) -> None:
-    sums = dict(sums)
-    skipped = int(sums.pop("skipped"))
-    values = mean(sums) | {"skipped_steps": skipped}
-    if run.model.mask is not None:
-        values["temperature"] = float(run.temperature(jnp.int32(step - 1)))
-    writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
-    note = f", {skipped} steps skipped (not finite)" if skipped else ""
-    bar.set_postfix_str(f"loss {values['loss']:.3f}{note}", refresh=False)
+def solved(run: Training, state: TrainState) -> TrainState:
+    """The state at the last step with the one trained part solved from cached features.
 
+    Raises:
+      UserError: if another part is trained, or the features are not cached.
+    """
+    solver = run.solver()
+    assert solver is not None
+    name, solve = solver
+    switch = f"config.{name}.solver"
+    if set(state.params) != {name}:
+        raise UserError(f"{switch}=lbfgs trains the {name} alone: switch the other parts off")
+    train = run.dataset.train
+    at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
+    if train.content != "activation" or not at_features:
+        raise UserError(f"{switch}=lbfgs needs the features: set config.cache.mode=on")
 
-def _validate(run: Run, eval_step, state: TrainState, step: int, best: Best, writer, bar) -> Best:
-    values = evaluate(eval_step, state.params, run, run.dataset.val)
-    writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
-    if not bar.disable:
-        bar.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
-        if warning := pictures.collapse(values):
-            bar.write(f"step {step}: {warning}", file=sys.stderr)
-        if shown := pictures.of_run(run, state.params):
-            writer.write_images(step, shown)
-    if values["accuracy"] <= best.accuracy:
-        return best
-    return Best(jax.tree.map(jnp.copy, state.params), values["accuracy"], step)
+    def features(split: Split) -> tuple[np.ndarray, np.ndarray]:
+        return split.fetch(np.arange(len(split))), split.labels
+
+    val = run.dataset.val
+    params = solve(state.params[name], features(train), None if val is None else features(val))
+    state = state.replace(step=np.int32(run.steps), params={name: params})
+    return jax.device_put(state, parallel.replicated())

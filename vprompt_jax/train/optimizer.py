@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import optax
 
+from vprompt_jax.schema import Optimizer
+
 
 def schedule(learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
     """VP's schedule: lr (s+1)/W for s < W, then lr/2 (1 + cos(pi (s-W) / (S-W))).
@@ -20,31 +22,23 @@ def schedule(learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def make(
-    rules: Mapping[str, tuple[str, float]],
-    *,
-    warmup: int,
-    steps: int,
-    momentum: float,
-    weight_decay: float,
+def rule(
+    name: Optimizer, rates: optax.Schedule, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """An optimiser for a tree whose top level names the parts.
+    """The optimiser of one part.
 
     Args:
-      rules: ("sgd" | "adamw", peak learning rate) by part.
-      warmup, steps: of `schedule`, in optimiser steps.
-      momentum: of SGD.
+      name: "sgd" or "adamw".
+      rates: learning rate by step.
+      momentum: SGD momentum.
       weight_decay: for SGD an L2 term added to the gradient, as torch's does; for AdamW decoupled.
     """
+    if name == "adamw":
+        return optax.adamw(rates, weight_decay=weight_decay)
+    sgd = optax.sgd(rates, momentum)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
-    def rule(name: str, learning_rate: float) -> optax.GradientTransformation:
-        rates = schedule(learning_rate, warmup, steps)
-        if name == "adamw":
-            return optax.adamw(rates, weight_decay=weight_decay)
-        sgd = optax.sgd(rates, momentum)
-        return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
-    return optax.multi_transform(
-        {part: rule(*chosen) for part, chosen in rules.items()},
-        lambda tree: {part: part for part in tree},
-    )
+def by_part(rules: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """One optimiser for a tree whose top level names the parts."""
+    return optax.multi_transform(dict(rules), lambda tree: {part: part for part in tree})

@@ -1,4 +1,4 @@
-"""The train step and the evaluation step, pmapped over all devices of all processes."""
+"""The train step and the evaluation step, which run on all devices of all processes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vprompt_jax.adaptation.model import PromptedCLIP, variables_of
+from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.data.augment import augment
-from vprompt_jax.train import guard, keys
+from vprompt_jax.parts import Context, SelectedWeights
+from vprompt_jax.process.parallel import AXIS, on_all_devices
+from vprompt_jax.schema.sections import Augmentation, Remat
+from vprompt_jax.train import guard
 
-AXIS = "batch"
-# Nothing; all but matrix products; all but the blocks' inputs.
-REMAT = {
+# What the backward pass keeps: everything; matrix products alone; the blocks' inputs alone.
+REMAT: dict[Remat, Any] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "blocks": jax.checkpoint_policies.save_only_these_names(BLOCK_INPUT),
 }
+Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]  # of a metric over examples; "count" is what to divide by
+Values = dict[str, jax.Array]  # scheduled values by name
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -28,25 +32,22 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, number of updates done.
-      params: parameters by part; see `trained`.
-      opt_state: of the optimiser of the trained parts.
+      params: parameters by part, which gradients train.
+      assigned: arrays by name that a part assigns instead (`Part.assignment`).
+      opt_state: of the optimiser of the parameters.
       bad_steps: int32 scalar, number of steps in a row that were not applied (`guard`).
-      gradient_norms: float32 scalars by trained part, of the last step, as they came.
+      gradient_norms: float32 scalars by part, of the last step, as they came.
     """
 
     step: jax.Array
     params: Mapping[str, Any]
+    assigned: Mapping[str, Any]
     opt_state: Any
     bad_steps: jax.Array
     gradient_norms: Mapping[str, jax.Array]
 
 
-def trained(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that gradients train: all but "mapping", whose classes are assigned."""
-    return {part: tree for part, tree in params.items() if part != "mapping"}
-
-
-def _sums(logits: jax.Array, batch: Mapping[str, jax.Array], out: Mapping[str, jax.Array]) -> Sums:
+def _sums(logits: jax.Array, batch: Batch, out: Mapping[str, Any]) -> Sums:
     weight = batch["weight"]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     hits = (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
@@ -55,97 +56,90 @@ def _sums(logits: jax.Array, batch: Mapping[str, jax.Array], out: Mapping[str, j
         "accuracy": jnp.sum(hits * weight),
         "count": jnp.sum(weight),
     }
-    if "marks" in out:
-        active = jnp.broadcast_to(out["active"], out["marks"].shape).astype(jnp.float32)
-        on = jnp.sum(out["marks"] * active, (1, 2)) / jnp.maximum(jnp.sum(active, (1, 2)), 1.0)
-        sums["regions_on"] = jnp.sum(jax.lax.stop_gradient(on) * weight)
-    return sums
+    return sums | {name: jnp.sum(value * weight) for name, value in out["metrics"].items()}
 
 
-def noise_keys(root: jax.Array, step: jax.Array, index: jax.Array) -> jax.Array:
-    """Keys [B] of the Gumbel noise at a step, of the examples with indices int32 [B]."""
-    return keys.per_example(jax.random.fold_in(keys.stream(root, "noise"), step), index)
-
-
-def evaluation_places(root: jax.Array, index: jax.Array) -> jax.Array:
-    """Keys [B] that place a random patch at evaluation, the same at every evaluation."""
-    return keys.per_example(keys.stream(root, "place at evaluation"), index)
+def applied(
+    model: AdaptedCLIP, variables: Mapping[str, Any], batch: Batch, context: Context
+) -> tuple[jax.Array, Mapping[str, Any]]:
+    """Logits and outputs of a batch, which holds images or cached activations and says so."""
+    if "activation" in batch:
+        return model.apply(variables, batch["activation"], method="from_activation")
+    return model.apply(variables, batch["image"], context)
 
 
 def make_train_step(
-    model: PromptedCLIP,
+    model: AdaptedCLIP,
     optimizer: optax.GradientTransformation,
-    temperature: Callable[[jax.Array], jax.Array] | None,
+    values: Callable[[jax.Array], Values],
     *,
-    augmentation: str = "none",
-    remat: str = "none",
+    weights: Mapping[str, SelectedWeights],
+    augmentation: Augmentation = "none",
+    remat: Remat = "none",
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
     Args:
-      model: the parts.
+      model: the CLIP with its parts.
       optimizer: of the trained tree.
-      temperature: step -> Gumbel temperature; None for a model without a mask.
+      values: step -> what the parts' schedules give.
+      weights: parts that replace some of the tower's weights, by name.
       augmentation: of the images, see `data.augment`.
       remat: a name of `REMAT`: what the backward pass computes again instead of keeping.
 
     Returns:
-      A pmapped function (state, frozen, root, batch) -> (state, sums). State, frozen weights and
-      the root key are replicated, without a device axis; the state is donated. Batches are those
-      of `data.pipeline`. Gradients and sums are added over all devices and the update divides by
-      the number of examples, so padding and uneven batches change nothing. A step that is not
-      finite changes nothing but the step number; the sums count it as "skipped".
+      A function (state, frozen, root, batch) -> (state, sums) on all devices. State, frozen weights
+      and the root key are replicated; the state is donated. Batches are those of `data.pipeline`.
+      Gradients and sums are added over all devices and the update divides by the number of
+      examples, so padding and uneven batches change nothing. A step that is not finite changes
+      nothing but the step number; the sums count it as "skipped".
     """
 
-    def apply(params, frozen, images, draws):
-        return model.apply(variables_of(params, frozen), images, **draws)
+    def apply(params, assigned, frozen, batch, context):
+        variables = variables_of(params, assigned, frozen, weights)
+        return applied(model, variables, batch, context)
 
     if REMAT[remat] is not None:
         apply = jax.checkpoint(apply, policy=REMAT[remat])
 
     # The root key is an argument: a constant would compile every seed anew.
-    def step(state: TrainState, frozen, root, batch) -> tuple[TrainState, Sums]:
-        draws: dict[str, Any] = {}
-        # VP draws one place per step, the same for the whole batch.
-        draws["place_keys"] = jax.random.fold_in(keys.stream(root, "place"), state.step)[None]
-        if temperature is not None:
-            draws["noise_keys"] = noise_keys(root, state.step, batch["index"])
-            draws["temperature"] = temperature(state.step)
-        crops = jax.random.fold_in(keys.stream(root, "augment"), state.step)
-        images = augment(batch["image"], keys.per_example(crops, batch["index"]), augmentation)
+    def step(state: TrainState, frozen, root, batch: Batch) -> tuple[TrainState, Sums]:
+        context = Context(root, batch["index"], state.step, values(state.step))
+        if "image" in batch:
+            images = augment(batch["image"], context.example_keys("augment"), augmentation)
+            batch = {**batch, "image": images}
 
-        def loss_sum(moving):
-            logits, out = apply({**state.params, **moving}, frozen, images, draws)
+        def loss_sum(params):
+            logits, out = apply(params, state.assigned, frozen, batch, context)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
 
-        gradient, sums = jax.grad(loss_sum, has_aux=True)(trained(state.params))
+        gradient, sums = jax.grad(loss_sum, has_aux=True)(state.params)
         gradient, sums = jax.lax.psum((gradient, sums), AXIS)
         gradient = jax.tree.map(lambda g: g / sums["count"], gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, trained(state.params))
-        params = {**state.params, **optax.apply_updates(trained(state.params), updates)}
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         sums["gradient_norm"] = optax.tree.norm(gradient) * sums["count"]
         norms = {part: optax.tree.norm(tree) for part, tree in gradient.items()}
-        after = TrainState(state.step + 1, params, opt_state, state.bad_steps, norms)
+        after = state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, gradient_norms=norms
+        )
         return guard.keep_finite(state, after, sums)
 
-    return jax.pmap(
-        step, AXIS, in_axes=(None, None, None, 0), out_axes=(None, None), donate_argnums=0
-    )
+    return on_all_devices(step, arguments=4, donate=(0,))
 
 
-def make_eval_step(model: PromptedCLIP) -> Callable[..., Sums]:
-    """Builds the evaluation step: (params, frozen, root, batch) -> sums over the global batch.
+def make_eval_step(
+    model: AdaptedCLIP, weights: Mapping[str, SelectedWeights]
+) -> Callable[..., Sums]:
+    """Builds the evaluation step: (params, assigned, frozen, root, batch) -> sums over the batch.
 
-    Inference: marks by argmax, a random patch at a place fixed per example.
+    Inference: no noise, and whatever is random is fixed per example.
     """
 
-    def step(params, frozen, root, batch) -> Sums:
-        logits, out = model.apply(
-            variables_of(params, frozen),
-            batch["image"],
-            place_keys=evaluation_places(root, batch["index"]),
-        )
+    def step(params, assigned, frozen, root, batch: Batch) -> Sums:
+        variables = variables_of(params, assigned, frozen, weights)
+        logits, out = applied(model, variables, batch, Context(root, batch["index"]))
         return jax.lax.psum(_sums(logits, batch, out), AXIS)
 
-    return jax.pmap(step, AXIS, in_axes=(None, None, None, 0), out_axes=None)
+    return on_all_devices(step, arguments=5)

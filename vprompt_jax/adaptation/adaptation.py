@@ -1,0 +1,127 @@
+"""What is needed to apply an adapted CLIP: config, model, frozen weights, texts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vprompt_jax import clip as clip_lib
+from vprompt_jax.adaptation.build import build
+from vprompt_jax.adaptation.model import AdaptedCLIP, Built, variables_of
+from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of
+from vprompt_jax.clip.model import CLIP
+from vprompt_jax.config import Config
+from vprompt_jax.heads import text as text_head
+from vprompt_jax.parts import Assignment, SelectedWeights, keys
+from vprompt_jax.process import hashes, parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """An adapted CLIP without its trained parameters.
+
+    Attributes:
+      config: of the run.
+      model: the CLIP with its parts.
+      weights: parts that replace some of the tower's weights, by name.
+      assignment: what a part assigns rather than trains; None if none does.
+      frozen: the model's frozen variables, a copy on every device.
+      class_names: C names.
+      texts: the text templates that the class names are put into.
+      facts: what is said of the parts in `result.json`.
+      weights_hash: SHA-256 of the checkpoint's weights.
+    """
+
+    config: Config
+    model: AdaptedCLIP
+    weights: Mapping[str, SelectedWeights]
+    assignment: Assignment | None
+    frozen: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    texts: tuple[str, ...]
+    facts: Mapping[str, Any]
+    weights_hash: str
+
+    @property
+    def zero_shot(self) -> AdaptedCLIP:
+        """The same CLIP with its text head and nothing that is trained."""
+        return self.model.clone(parts=(Built(text_head.PART.name, "head", text_head.TextHead()),))
+
+    def initial_params(self) -> dict[str, Any]:
+        """Fresh parameters of the trained parts, by name."""
+        key = keys.stream(keys.root(self.config.seed), "init")
+        params = self.model.init_parts(key)
+        tower = self.frozen["params"]["clip"]["visual"]
+        return params | {name: part.initial(tower) for name, part in self.weights.items()}
+
+    def initial_assigned(self) -> dict[str, np.ndarray]:
+        """What is assigned before training, by name."""
+        return self.assignment.initial(self.config.seed) if self.assignment else {}
+
+    def variables(self, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> dict[str, Any]:
+        """All variables of `model`, from trained parameters and assigned arrays."""
+        return variables_of(params, assigned, self.frozen, self.weights)
+
+
+def load_clip(config: Config) -> tuple[CLIP, dict[str, Any]]:
+    """The CLIP of a config and its variables, as `clip.load` gives them."""
+    return clip_lib.load(
+        config.model.checkpoint,
+        activation=config.model.activation,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+
+
+def adapt(
+    config: Config,
+    clip: CLIP,
+    variables: Mapping[str, Any],
+    class_names: Sequence[str],
+    texts: Sequence[str],
+) -> Adaptation:
+    """Puts a config's parts around and inside of a CLIP.
+
+    Unless a part acts on the text side, the class texts are encoded here, once, and the text tower
+    takes no further part.
+
+    Args:
+      config: of the run.
+      clip: the frozen CLIP.
+      variables: its variables.
+      class_names: C names.
+      texts: text templates for them.
+
+    Raises:
+      UserError: if a part does not fit the tower, or a text is too long for it.
+    """
+    built = build(config, clip, variables, len(class_names))
+    learns_texts = built.model.has("text")
+    used = {k: v for k, v in variables["params"].items() if k != "text" or learns_texts}
+    constants: dict[str, np.ndarray] = {}
+    if clip.config.has_text:
+        of_classes = class_texts(class_names, texts)
+        with jax.default_matmul_precision(config.model.matmul_precision):
+            embeddings = np.asarray(encode_classes(clip, variables, of_classes))
+        constants["text_features"] = embeddings
+        if learns_texts:
+            for part in built.model.parts:
+                if part.side == "text":
+                    of_classes = part.module.texts(of_classes)
+            constants["text_tokens"] = tokens_of(clip, of_classes)
+    frozen = {"params": {"clip": used}, "constants": constants}
+    if "batch_stats" in variables:
+        frozen["batch_stats"] = {"clip": variables["batch_stats"]}
+    return Adaptation(
+        config=config,
+        model=built.model,
+        weights=built.weights,
+        assignment=built.assignment,
+        frozen=jax.device_put(frozen, parallel.replicated()),
+        class_names=tuple(class_names),
+        texts=tuple(texts),
+        facts=built.facts,
+        weights_hash=hashes.of_arrays(variables),
+    )

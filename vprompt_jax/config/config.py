@@ -1,0 +1,84 @@
+"""The config of a run after every check: typed, frozen, with the parts that are on and no others."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vprompt_jax.schema import Section, TrainedSection
+from vprompt_jax.schema.sections import (
+    SECTIONS,
+    CacheSection,
+    CheckpointSection,
+    DataSection,
+    EvalSection,
+    LogSection,
+    MethodSection,
+    ModelSection,
+    OptimSection,
+    RootSection,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RootSection):
+    """One run.
+
+    Attributes:
+      parts: sections of the parts that are on, by name, in the order in which the parts act.
+    """
+
+    model: ModelSection
+    data: DataSection
+    method: MethodSection
+    cache: CacheSection
+    optim: OptimSection
+    eval: EvalSection
+    checkpoint: CheckpointSection
+    log: LogSection
+    parts: Mapping[str, Section]
+
+    @property
+    def trained(self) -> dict[str, TrainedSection]:
+        """Sections of the parts that gradients train."""
+        return {n: s for n, s in self.parts.items() if isinstance(s, TrainedSection)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values as a config file nests them, from which `resolve` makes this config again."""
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(RootSection)
+        }
+        sections = {name: getattr(self, name) for name in SECTIONS} | dict(self.parts)
+        return values | {name: dataclasses.asdict(section) for name, section in sections.items()}
+
+    def as_json(self) -> str:
+        """`as_dict` as sorted, readable JSON."""
+        return json.dumps(self.as_dict(), indent=2, sort_keys=True) + "\n"
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that change with any value."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()[:8]
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested mappings by dotted key."""
+    items: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            items |= flat(value, f"{prefix}{name}.")
+        else:
+            items[prefix + name] = value
+    return items
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """Lines "key: old -> new" for the values in which two configs differ."""
+    missing = "(absent)"
+    a, b = flat(old.as_dict()), flat(new.as_dict())
+    return [
+        f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key, missing) != b.get(key, missing)
+    ]

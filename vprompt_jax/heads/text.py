@@ -1,0 +1,45 @@
+"""Zero-shot head: cosine between image features and the classes' text embeddings."""
+
+import dataclasses
+
+import jax
+
+from vprompt_jax.clip.model import cosine_logits
+from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
+from vprompt_jax.schema import Section, key
+
+
+class TextHead(Head):
+    """exp(logit_scale) times the cosine to every class's text embedding (CLIP, section 3.1.2)."""
+
+    def __call__(
+        self, features: jax.Array, given: HeadInputs
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Features [B, E] -> float32 logits [B, C]."""
+        return cosine_logits(features, given.texts(), given.logit_scale()), {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextHeadSection(Section):
+    """The zero-shot head."""
+
+    kind: str = key("text", "what turns image features into class logits")
+
+
+class TextHeadPart(Part[TextHeadSection]):
+    """CLIP's own way to classify."""
+
+    name = "head"
+    section = TextHeadSection
+    switch = "kind"
+    kind = "text"
+    side = "head"
+
+    def build(self, section: TextHeadSection, around: Surroundings) -> TextHead:
+        del section
+        if not around.clip.config.has_text:
+            raise ValueError("this checkpoint has no text tower: set config.head.kind=linear")
+        return TextHead()
+
+
+PART = TextHeadPart()

@@ -1,0 +1,81 @@
+"""The tower's side: what changes activations inside of the image tower, and how it gets there.
+
+Layers are reached by Flax's method interception, so the towers know nothing of adapters.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from vprompt_jax.clip.sites import Site, Where, layer_name
+
+# A tower's flat parameters by path.
+Flat = dict[tuple[str, ...], Any]
+
+
+class Adapter(nn.Module):
+    """What changes activations of a tower at its sites.
+
+    Attributes:
+      sites: where it acts.
+    """
+
+    sites: tuple[Site, ...]
+
+    def acts_at(self, where: Where | None) -> bool:
+        return any(site.where == where for site in self.sites)
+
+    def create(self) -> None:
+        """Creates the parameters (Flax does so when any method is called)."""
+
+    def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
+        """What the tower goes on with at one of the sites.
+
+        Args:
+          where: the site.
+          x: input of the layer; at a position the activation.
+          y: output of the layer; at a position the activation.
+        """
+        raise NotImplementedError
+
+    def fold(self, site: Site, flat: Flat) -> None:
+        """Changes the tower's weights so that they do at a site what the adapter does there.
+
+        Args:
+          site: one of the sites.
+          flat: the tower's parameters, changed in place.
+
+        Raises:
+          ValueError: if no plain weights can do it.
+        """
+        del site, flat
+        raise ValueError(f"{self.name or type(self).__name__} cannot be folded into weights")
+
+
+def acting(
+    adapters: Sequence[Adapter],
+) -> tuple[Callable[[Where, jax.Array], jax.Array], Callable[..., Any]]:
+    """How adapters act, in their order.
+
+    Returns:
+      A tap (position, x) -> x for the tower's positions, and an interceptor of its layers for
+      `nn.intercept_methods`.
+    """
+
+    def tap(position: Where, x: jax.Array) -> jax.Array:
+        for adapter in adapters:
+            if adapter.acts_at(position):
+                x = adapter(position, x, x)
+        return x
+
+    def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        y = call(*args, **kwargs)
+        name = layer_name(context)
+        for adapter in adapters:
+            if name is not None and adapter.acts_at(name):
+                y = adapter(name, args[0], y)
+        return y
+
+    return tap, interceptor

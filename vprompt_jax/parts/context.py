@@ -1,0 +1,54 @@
+"""What a part may use beside the images: random keys and scheduled values."""
+
+from collections.abc import Mapping
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vprompt_jax.parts import keys
+
+
+class Context(flax.struct.PyTreeNode):
+    """Where in a run a batch is.
+
+    A key depends on the root key, a purpose, the step and, for keys of examples, on the index of
+    the example in its split. So the noise of an example does not depend on how many devices share
+    its batch, and a resumed run needs no key in its checkpoint.
+
+    Attributes:
+      root: the run's root key.
+      index: int32 [B], the examples' indices in their split, -1 for padding.
+      step: int32 scalar in training, None at inference.
+      values: float32 scalars by name, as the parts' schedules give them; {} at inference.
+    """
+
+    root: jax.Array
+    index: jax.Array
+    step: jax.Array | None = None
+    values: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+    @property
+    def is_training(self) -> bool:
+        return self.step is not None
+
+    def step_key(self, purpose: str) -> jax.Array:
+        """A key for the whole batch of this training step."""
+        return jax.random.fold_in(keys.stream(self.root, purpose), self.step)
+
+    def example_keys(self, purpose: str) -> jax.Array:
+        """Keys [B]: of this step in training, the same at every evaluation at inference."""
+        key = keys.stream(self.root, purpose)
+        if self.step is not None:
+            key = jax.random.fold_in(key, self.step)
+        return keys.per_example(key, self.index)
+
+
+def at_inference(seed: int, count: int = 1) -> Context:
+    """The context of images that are in no split: each is treated as a split's first example.
+
+    Args:
+      seed: of the run.
+      count: number of indices; one serves batches of every size.
+    """
+    return Context(keys.root(seed), jnp.zeros(count, jnp.int32))

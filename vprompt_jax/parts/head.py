@@ -1,0 +1,37 @@
+"""The features' side: what turns image features into class logits."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadInputs:
+    """What the tower and the texts offer to a head; each is computed only if it is asked for.
+
+    Attributes:
+      texts: () -> the classes' text embeddings, float32 [C, E] of unit length.
+      logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
+      source_logits: features [B, E] -> logits [B, K] of the classifier the checkpoint came with.
+      assigned: what the part has assigned (`Part.assignment`), by name.
+    """
+
+    texts: Callable[[], jax.Array]
+    logit_scale: Callable[[], jax.Array]
+    source_logits: Callable[[jax.Array], jax.Array]
+    assigned: Mapping[str, jax.Array]
+
+
+class Head(nn.Module):
+    """What turns image features into class logits."""
+
+    def create(self, embed_dim: int) -> None:
+        """Creates the parameters, if there are any, for features of `embed_dim` channels."""
+
+    def __call__(
+        self, features: jax.Array, given: HeadInputs
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Features [B, E] -> float32 logits [B, C], and whatever else is said of the batch."""
+        raise NotImplementedError

@@ -1,0 +1,77 @@
+"""The one door to the devices: how a step runs on all of them, and how arrays get there.
+
+A batch has a leading device axis [d, b, ...]; everything else is replicated, without one.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "batch"
+Step = Callable[..., Any]
+
+
+def _mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def replicated() -> NamedSharding:
+    """A copy on every device of all processes."""
+    return NamedSharding(_mesh(), PartitionSpec())
+
+
+def to_devices(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Sends this process's part of a batch to its devices: a step's only transfer.
+
+    Args:
+      batch: arrays [d, b, ...], for d local devices.
+    """
+    sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def pmapped(step: Step, arguments: int, donate: tuple[int, ...]) -> Step:
+    """`on_all_devices` by `jax.pmap`."""
+    axes = (*[None] * (arguments - 1), 0)
+    return jax.pmap(step, AXIS, in_axes=axes, out_axes=None, donate_argnums=donate)
+
+
+def shard_mapped(step: Step, arguments: int, donate: tuple[int, ...]) -> Step:
+    """`on_all_devices` by `jax.jit` of `jax.shard_map`."""
+    specs = (*[PartitionSpec()] * (arguments - 1), PartitionSpec(AXIS))
+
+    @functools.wraps(step)
+    def on_one_device(*args: Any) -> Any:
+        *rest, batch = args
+        return step(*rest, jax.tree.map(lambda x: x[0], batch))
+
+    mapped = jax.shard_map(
+        on_one_device, mesh=_mesh(), in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=donate)
+
+
+_IMPLEMENTATION = pmapped
+
+
+def on_all_devices(step: Step, arguments: int, *, donate: tuple[int, ...] = ()) -> Step:
+    """Compiles a step that every device does on its share of a batch.
+
+    The step sums over devices itself (`jax.lax.psum` over `AXIS`), so its results are equal on all
+    of them. `jit(shard_map(...))` compiles to the same program (`shard_mapped`; choosing it is the
+    line above): no all-gather. `jit` with shardings alone makes three, since `lax.map` over regions
+    assumes that a batch is one device's.
+
+    Args:
+      step: a function whose last argument is a batch without the device axis, [b, ...].
+      arguments: number of its arguments.
+      donate: positions of arguments whose memory the results may take.
+
+    Returns:
+      The function of replicated arguments and a batch [d, b, ...], with replicated results.
+    """
+    return _IMPLEMENTATION(step, arguments, donate)

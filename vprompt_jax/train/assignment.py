@@ -1,0 +1,43 @@
+"""Assigns what a part assigns from the training images, before training or at every epoch."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
+from vprompt_jax.parts import Assignment, Context, SelectedWeights
+from vprompt_jax.process import parallel
+from vprompt_jax.process.parallel import AXIS, on_all_devices
+from vprompt_jax.train.evaluate import Batch
+from vprompt_jax.train.step import applied
+
+
+def make_count_step(
+    model: AdaptedCLIP, weights: Mapping[str, SelectedWeights], assignment: Assignment
+) -> Callable[..., jax.Array]:
+    """(params, assigned, frozen, root, batch) -> the assignment's counts over the batch."""
+
+    def step(params, assigned, frozen, root, batch):
+        variables = variables_of(params, assigned, frozen, weights)
+        _, out = applied(model, variables, batch, Context(root, batch["index"]))
+        return jax.lax.psum(assignment.counts(out, batch), AXIS)
+
+    return on_all_devices(step, arguments=5)
+
+
+def assigned(
+    assignment: Assignment, count: Callable[[Batch], jax.Array], batches: Iterable[Batch]
+) -> dict[str, Any]:
+    """The arrays that the training images now ask for, on every device.
+
+    Args:
+      assignment: the part's.
+      count: a batch -> counts; `make_count_step` with all but the batch given.
+      batches: of one pass over train.
+    """
+    total: Any = 0.0
+    for batch in batches:
+        total = total + np.asarray(count(batch), np.float64)
+    return jax.device_put(assignment.assigned(total), parallel.replicated())

@@ -1,0 +1,82 @@
+"""`result.json`: what a finished run was and how good it is."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vprompt_jax.train.loop import Outcome
+from vprompt_jax.train.training import Training, trained_counts
+
+
+def read(workdir: Path) -> dict[str, Any] | None:
+    """The result of a finished run, or None."""
+    path = workdir / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def describe(
+    run: Training,
+    outcome: Outcome,
+    *,
+    last: Mapping[str, float],
+    best: Mapping[str, float] | None,
+    zero_shot: Mapping[str, float] | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """The contents of `result.json`.
+
+    Args:
+      run: what was trained.
+      outcome: of training.
+      last: metrics on test of the last step.
+      best: metrics on test of what was best on val; None without val.
+      zero_shot: metrics on test of the unadapted CLIP; None without a text tower.
+      seconds: that the run took.
+    """
+    config, dataset = run.config, run.dataset
+    counts = trained_counts(outcome.params)
+    return {
+        "name": config.name,
+        "method": config.method.name,
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "skipped_images": list(dataset.skipped),
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "classes": len(dataset.class_names),
+        "class_names": list(dataset.class_names),
+        "templates": list(run.adaptation.texts),
+        "clip": dataclasses.asdict(run.adaptation.model.clip.config),
+        "split_sizes": {
+            name: 0 if split is None else len(split)
+            for name, split in (
+                ("train", dataset.train),
+                ("val", dataset.val),
+                ("test", dataset.test),
+            )
+        },
+        "test_accuracy": last["accuracy"],
+        "test_accuracy_best_val": None if best is None else best["accuracy"],
+        "val_accuracy_best": outcome.best.accuracy if best is not None and run.steps else None,
+        "zero_shot_accuracy": None if zero_shot is None else zero_shot["accuracy"],
+        "regions_on": last.get("regions_on"),
+        "trainable_parameters": sum(counts.values()),
+        "trainable_parameters_by_part": counts,
+        **run.adaptation.facts,
+        "steps": run.steps,
+        "seconds": round(seconds, 2),
+        "seconds_to_first_step": outcome.clock.first_step,
+        "images_per_second": outcome.clock.images_per_second,
+        "input_wait": outcome.clock.share_waited,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in ("jax", "flax", "optax", "vprompt_jax")},
+        },
+    }

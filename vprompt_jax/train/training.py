@@ -1,0 +1,159 @@
+"""What is needed to train an adapted CLIP: data, number of steps, optimiser, schedules."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from vprompt_jax import data
+from vprompt_jax.adaptation import Adaptation, adapt, load_clip
+from vprompt_jax.adaptation.build import parts_of
+from vprompt_jax.config import Config
+from vprompt_jax.data import pipeline
+from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.parts import Part, keys
+from vprompt_jax.parts.part import Solver
+from vprompt_jax.process import parallel
+from vprompt_jax.schema import TrainedSection
+from vprompt_jax.train import optimizer
+from vprompt_jax.train.step import TrainState, Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The fixed parts of a run.
+
+    Attributes:
+      adaptation: the model and its frozen weights.
+      dataset: with `val` None under `protocol=paper`; of images, or of cached activations.
+      root: the root key, a copy on every device.
+      steps: number of updates; 0 where nothing is trained.
+      steps_per_epoch: updates per pass over train.
+    """
+
+    adaptation: Adaptation
+    dataset: Dataset
+    root: jax.Array
+    steps: int
+    steps_per_epoch: int
+
+    @property
+    def config(self) -> Config:
+        return self.adaptation.config
+
+    @property
+    def parts(self) -> list[Part[Any]]:
+        """Declarations of the parts that are on."""
+        return parts_of(self.config.parts)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a save must agree with to be continued: the config, and hashes of the checkpoint's
+        weights and of the data."""
+        return identity(self.adaptation) | {"data": self.dataset.identity}
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimiser of the trained parts."""
+        return optimizer_of(self.config, self.steps)
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Learning rate by trained part at a step."""
+        return {
+            name: float(_rates(self.config, section, self.steps)(step))
+            for name, section in self.config.trained.items()
+        }
+
+    def values(self, step: jax.Array) -> Values:
+        """What the parts' schedules give at a step; they change once per epoch."""
+        epoch = step // self.steps_per_epoch
+        return {
+            name: schedule(epoch)
+            for part in self.parts
+            for name, schedule in part.schedules(self.config.parts[part.name]).items()
+        }
+
+    def solver(self) -> tuple[str, Solver] | None:
+        """The part that is solved in place of train steps, and how; None for none."""
+        for part in self.parts:
+            if (solver := part.solver(self.config.parts[part.name])) is not None:
+                return part.name, solver
+        return None
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, a copy on every device."""
+        return initial_state(self.adaptation, self.steps)
+
+
+def _rates(config: Config, section: TrainedSection, steps: int) -> optax.Schedule:
+    """A part's learning rate by step."""
+    c = config.optim
+    warmup = c.warmup_steps
+    if c.warmup_fraction is not None:
+        warmup = round(c.warmup_fraction * steps)
+    return optimizer.schedule(section.learning_rate, warmup, steps)
+
+
+def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a config's trained parts over a number of steps."""
+    c = config.optim
+    rules = {}
+    for part in parts_of(config.parts):
+        section = config.trained.get(part.name)
+        if section is not None:
+            rates = _rates(config, section, steps)
+            rule = optimizer.rule(section.optimizer, rates, c.momentum, c.weight_decay)
+            rules[part.name] = part.transform(section, rule)
+    return optimizer.by_part(rules)
+
+
+def initial_state(adaptation: Adaptation, steps: int) -> TrainState:
+    """The state before the first of a number of steps, a copy on every device."""
+    params = adaptation.initial_params()
+    zero = np.zeros((), np.int32)
+    norms = {part: np.zeros((), np.float32) for part in params}
+    opt_state = optimizer_of(adaptation.config, steps).init(params)
+    assigned = adaptation.initial_assigned()
+    state = TrainState(zero, params, assigned, opt_state, zero, norms)
+    # From the host: an array of this process's devices cannot be put on those of others.
+    return jax.device_put(jax.device_get(state), parallel.replicated())
+
+
+def identity(adaptation: Adaptation) -> dict[str, Any]:
+    """What parameters must agree with to fit an adaptation."""
+    return {"config": adaptation.config.as_dict(), "weights": adaptation.weights_hash}
+
+
+def around(adaptation: Adaptation, dataset: Dataset) -> Training:
+    """The training of an adaptation on a prepared dataset."""
+    c = adaptation.config.optim
+    per_epoch = pipeline.steps_per_epoch(len(dataset.train), c.batch_size)
+    root = jax.jit(keys.root, out_shardings=parallel.replicated())(adaptation.config.seed)
+    steps = c.epochs * per_epoch if adaptation.config.trained else 0
+    return Training(adaptation, dataset, root, steps, per_epoch)
+
+
+def assemble(config: Config, dataset: Dataset | None = None) -> Training:
+    """Loads the CLIP and the data of a config and puts the parts together.
+
+    Args:
+      config: of the run.
+      dataset: takes the place of what `config.data` names.
+
+    Raises:
+      UserError: if weights or data are missing or damaged, or a part does not fit the tower.
+    """
+    clip, variables = load_clip(config)
+    if dataset is None:
+        dataset = data.load(config.data, config.protocol, clip.config.image_resolution)
+    else:
+        dataset = data.prepare(dataset, config.data, config.protocol)
+    texts = data.text_templates(config.data, dataset)
+    return around(adapt(config, clip, variables, dataset.class_names, texts), dataset)
+
+
+def trained_counts(params: Mapping[str, Any]) -> dict[str, int]:
+    """Number of trained parameters by part."""
+    return {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()}
