@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,10 +57,24 @@ class Progress:
     seconds: float = 0.0
 
 
+class _SavedState(flax.struct.PyTreeNode):
+    """A `TrainState` without what is assigned: most runs have nothing there, and Orbax restores no
+    save whose tree lacks an empty branch."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    bad_steps: jax.Array
+    gradient_norms: Any
+
+
 def _arrays(state: TrainState, best: Best) -> dict[str, Any]:
     """The tree that a save holds."""
-    arrays = {"state": state, "best": best.params}
-    return {**arrays, "best_assigned": best.assigned} if best.assigned else arrays
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(_SavedState)}
+    arrays = {"state": _SavedState(**fields), "best": best.params}
+    if state.assigned:
+        arrays |= {"assigned": state.assigned, "best_assigned": best.assigned}
+    return arrays
 
 
 def restore(state: TrainState, checkpoints: Checkpoints) -> Progress:
@@ -75,13 +90,24 @@ def restore(state: TrainState, checkpoints: Checkpoints) -> Progress:
     best = best_of(state)
     if checkpoints.latest() is None:
         return Progress(state, best)
-    arrays, record = checkpoints.restore(_arrays(state, best))
+    try:
+        arrays, record = checkpoints.restore(_arrays(state, best))
+    except UserError as error:
+        if state.assigned and "do not match" in str(error):
+            raise UserError(
+                f"{error}: vprompt_jax 0.1 kept a label map among the parameters, which this "
+                "version does not read: train the run again"
+            ) from error
+        raise
     arrays = jax.device_put(arrays, parallel.replicated())
+    saved = arrays["state"]
+    fields = {field.name: getattr(saved, field.name) for field in dataclasses.fields(saved)}
+    restored = TrainState(**fields, assigned=arrays.get("assigned", {}))
     kept = record["best"]
     best = Best(arrays["best"], arrays.get("best_assigned", {}), kept["accuracy"], kept["step"])
     pending = {name: np.float32(total) for name, total in record["pending"].items()}
     clock = Clock(**record["clock"])
-    return Progress(arrays["state"], best, pending or None, clock, record["seconds"])
+    return Progress(restored, best, pending or None, clock, record["seconds"])
 
 
 def save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:
