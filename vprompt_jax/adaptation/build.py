@@ -14,6 +14,7 @@ from vprompt_jax.adapters.bottleneck import Bottleneck
 from vprompt_jax.adapters.tokens import PromptTokens
 from vprompt_jax.clip import sites
 from vprompt_jax.clip.model import CLIP
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.heads.linear import LinearHead
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts import adavipro
@@ -38,7 +39,7 @@ def build(config, clip: CLIP, variables: dict, classes: int) -> PromptedCLIP:
         found = functools.cache(lambda: sites.sites_of(clip, variables))
         adapters = _adapters(config, clip, found)
         head = _head(config, clip, variables, classes)
-        tuned = tuning.selected(variables["params"]["visual"], config.tune.weights)
+        tuned = tuning.selected(variables["params"]["visual"], config.tune.weights, clip.config)
     except ValueError as error:
         raise UserError(str(error)) from error
     entries = [site.entry for adapter in adapters.values() for site in adapter.sites]
@@ -77,7 +78,7 @@ def _adapters(
     config, clip: CLIP, found: Callable[[], dict[sites.Where, sites.Site]]
 ) -> dict[str, Any]:
     c = config
-    is_vit, depth = clip.config.is_vit, clip.config.depth
+    is_vit, depth = isinstance(clip.config.vision, ViTConfig), clip.config.depth
     made: dict[str, sites.Adapter] = {}
 
     def needs_vit(what: str) -> None:
@@ -93,13 +94,13 @@ def _adapters(
                 "vpt adds tokens, so ap.shape=full has no fixed shape: set ap.shape=channel"
             )
         where = range(depth) if c.vpt.kind == "deep" else (0,)
-        patch = 3 * clip.config.vision_patch_size**2
-        made["vpt"] = PromptTokens(tuple(found()[i] for i in where), c.vpt.tokens, patch)
+        patch, prefix = 3 * clip.config.vision.patch_size**2, clip.config.vision.prefix
+        made["vpt"] = PromptTokens(tuple(found()[i] for i in where), c.vpt.tokens, patch, prefix)
     if c.adapter.width:
         made["adapter"] = Bottleneck(sites.matching(found(), ADAPTER_LAYERS), c.adapter.width)
     if c.lora.rank:
         needs_vit(f"lora.rank={c.lora.rank}")
-        made["lora"] = _lora(c.lora, found(), clip.config.vision_width)
+        made["lora"] = _lora(c.lora, found(), clip.config.vision.width)
     if c.ssf.kind != "none":
         layers = scale_shift.VIT_LAYERS if is_vit else scale_shift.RESNET_LAYERS
         made["ssf"] = scale_shift.ScaleShift(sites.matching(found(), layers))
@@ -109,7 +110,7 @@ def _adapters(
 def _chosen(positions, found: dict[sites.Where, sites.Site], depth: int) -> tuple[sites.Site, ...]:
     missing = [p for p in positions if p not in found]
     if missing:
-        names = [w for w in found if isinstance(w, str) and w.split("/")[-1][:2] in ("ln", "bn")]
+        names = [str(w) for w, site in found.items() if site.is_norm]
         shown = ", ".join(names[:3])
         raise ValueError(
             f"ap.positions={tuple(positions)}: no {', '.join(map(repr, missing))} in this tower; "

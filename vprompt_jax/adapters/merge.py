@@ -72,5 +72,6 @@ def _fold_ssf(adapter: ScaleShift, site: Site, flat: Flat) -> None:
     if bias in flat:
         flat[bias] = flat[bias] * scale + shift
     else:  # the patches' convolution; every patch's place takes the shift
-        places = ("positional_embedding",)  # the first is the class token's
-        flat[places] = jnp.asarray(flat[places]).at[1:].add(shift)
+        places = ("positional_embedding",)
+        patches = site.outputs[0] * site.outputs[1]  # they come last, after the class token
+        flat[places] = jnp.asarray(flat[places]).at[-patches:].add(shift)

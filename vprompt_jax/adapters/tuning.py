@@ -5,29 +5,24 @@ from typing import Any
 
 from flax import traverse_util
 
+from vprompt_jax.clip.config import CLIPConfig
+from vprompt_jax.clip.sites import normalisations
+
 Path = tuple[str, ...]
 
 
-def _is_norm(path: Path) -> bool:
-    """Scale or bias of a LayerNorm or BatchNorm; a BatchNorm's statistics are no parameters."""
-    layer = path[-2] if len(path) > 1 else ""
-    return layer.startswith(("ln_", "bn")) or layer.endswith("_bn")
+# "norm": LayerNorms in ViTs, the affine part of BatchNorms in CNNs (their statistics are no
+# parameters); "bias": BitFit, arXiv 2106.10199.
+CHOICES = ("none", "all", "norm", "bias")
 
 
-_SELECT = {
-    "all": lambda path: True,
-    "norm": _is_norm,  # LayerNorm in ViTs, the affine part of BatchNorm in CNNs
-    "bias": lambda path: path[-1] == "bias",  # BitFit, arXiv 2106.10199
-}
-CHOICES = ("none", *_SELECT)
-
-
-def selected(tower: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def selected(tower: Mapping[str, Any], kind: str, config: CLIPConfig) -> dict[str, Any]:
     """The part of an image tower's parameters that trains.
 
     Args:
       tower: nested parameters.
       kind: one of `CHOICES`.
+      config: what the tower is.
 
     Raises:
       ValueError: if the tower has none of them.
@@ -35,7 +30,13 @@ def selected(tower: Mapping[str, Any], kind: str) -> dict[str, Any]:
     if kind == "none":
         return {}
     flat = traverse_util.flatten_dict(tower)
-    chosen = {path: leaf for path, leaf in flat.items() if _SELECT[kind](path)}
+    if kind == "all":
+        chosen = flat
+    elif kind == "bias":
+        chosen = {path: leaf for path, leaf in flat.items() if path[-1] == "bias"}
+    else:
+        norms = normalisations(config)
+        chosen = {path: leaf for path, leaf in flat.items() if path[:-1] in norms}
     if not chosen:
         raise ValueError(f"tune.weights={kind}: this tower has no such weights")
     return traverse_util.unflatten_dict(chosen)

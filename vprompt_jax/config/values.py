@@ -7,7 +7,7 @@ from typing import Any
 from vprompt_jax.adaptation.model import HEADS
 from vprompt_jax.adapters import tuning
 from vprompt_jax.adapters.activation import SHAPES as AP_SHAPES
-from vprompt_jax.clip.variants import ACTIVATIONS
+from vprompt_jax.clip.config import ACTIVATIONS
 from vprompt_jax.data.augment import AUGMENTATIONS
 from vprompt_jax.heads import mapping
 from vprompt_jax.methods import table

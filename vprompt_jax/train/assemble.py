@@ -69,7 +69,7 @@ class Run:
         """
         params = self.model.init_trained(keys.stream(keys.root(self.config.seed), "init"))
         tower = self.frozen["params"]["clip"]["visual"]
-        if tuned := tuning.selected(tower, self.config.tune.weights):
+        if tuned := tuning.selected(tower, self.config.tune.weights, self.model.clip.config):
             params["tune"] = jax.tree.map(lambda w: np.array(w, np.float32), jax.device_get(tuned))
         if self.model.head == "mapping":
             sources = self.frozen["params"]["clip"]["classifier"]["bias"].shape[0]
