@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vprompt_jax.clip import CLIP, CLIPConfig
+from vprompt_jax.clip import CLIP, CLIPConfig, TextConfig, ViTConfig
 from vprompt_jax.clip.checkpoints import formats, openai
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 
@@ -31,16 +31,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 TINY = CLIPConfig(
     embed_dim=16,
-    image_resolution=32,
-    vision_layers=2,
-    vision_width=64,
-    vision_heads=1,
-    vision_patch_size=8,
-    context_length=16,
-    vocab_size=49408,
-    text_width=64,
-    text_heads=1,
-    text_layers=1,
+    vision=ViTConfig(width=64, layers=2, heads=1, patch_size=8, image_resolution=32),
+    text=TextConfig(width=64, layers=1, heads=1, context_length=16, vocab_size=49408),
 )
 
 

@@ -1,6 +1,5 @@
 """Configs: all build, every key is read, and wrong values are named."""
 
-import dataclasses
 import importlib.util
 import json
 import re
@@ -14,7 +13,7 @@ from tests.conftest import ROOT, abstract_variables
 from vprompt_jax import config as config_lib
 from vprompt_jax.adaptation.build import build
 from vprompt_jax.benchmark.compiled import random_weights
-from vprompt_jax.clip import CLIP
+from vprompt_jax.clip import CLIP, ViTConfig
 from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process.errors import UserError
@@ -57,14 +56,14 @@ def test_every_shipped_config_builds(path):
 def narrowed(tower):
     """As deep as a public tower, with few channels and pixels."""
     less = dict(image_resolution=32, vision_width=16, embed_dim=16, classes=tower.classes and 20)
-    if tower.is_vit:
+    if isinstance(tower.vision, ViTConfig):
         less |= dict(vision_heads=2, vision_patch_size=16)
     else:
-        less |= dict(vision_width=8, vision_heads=tower.vision_heads and 4)
-        less["embed_dim"] = 8 * 32 if tower.supervised else 16
+        less |= dict(vision_width=8, vision_heads=tower.vision.heads and 4)
+        less["embed_dim"] = 16 if tower.vision.heads else 8 * 32
     if tower.has_text:
         less |= dict(text_width=16, text_heads=1, text_layers=1)
-    return dataclasses.replace(tower, **less)
+    return tower.with_fields(less)
 
 
 @pytest.mark.slow  # towers of up to 33 blocks to compile

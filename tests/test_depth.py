@@ -5,7 +5,7 @@ import pytest
 
 from tests.adapters.conftest import RESNET, random_variables
 from tests.conftest import TINY
-from vprompt_jax.clip import CLIP
+from vprompt_jax.clip import CLIP, ViTConfig
 from vprompt_jax.report import depth
 
 
@@ -72,4 +72,4 @@ def test_measure_has_a_row_per_position(pixels):
         rows = depth.measure(CLIP(config), random_variables(config), pixels)
         assert [r["position"] for r in rows] == list(range(config.depth + 1))
         assert rows[-1]["cka_with_last"] == pytest.approx(1.0)
-        assert ("attention_distance" in rows[0]) == config.is_vit
+        assert ("attention_distance" in rows[0]) == isinstance(config.vision, ViTConfig)

@@ -16,7 +16,7 @@ from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.config import default_config, resolve
 
 RESNET = dataclasses.replace(
-    TINY, vision_layers=(1, 2), vision_width=8, vision_heads=2, vision_patch_size=None
+    TINY, vision=clip_lib.ResNetConfig(8, (1, 2), image_resolution=32, heads=2)
 )
 PLACES = jax.random.split(jax.random.key(0), 1)
 
@@ -56,7 +56,7 @@ class Adapted:
         """Fresh parameters; with a seed, each is moved by a random tenth."""
         made = self.model.init_trained(jax.random.key(0))
         tower = self.frozen["params"]["clip"]["visual"]
-        if tuned := tuning.selected(tower, self.config.tune.weights):
+        if tuned := tuning.selected(tower, self.config.tune.weights, self.clip.config):
             made["tune"] = tuned
         if seed is None:
             return made

@@ -29,7 +29,7 @@ def test_export_and_load_are_inverse(tmp_path):
 
 def test_an_openai_file_alone_loads_as_quickgelu_with_a_notice(caplog):
     clip, _ = vp.clip.load(GOLDEN / "openai_vit_tiny.safetensors")
-    assert clip.config.activation == "quick_gelu"
+    assert clip.config.vision.activation == "quick_gelu"
     assert "QuickGELU" in caplog.text
 
 
@@ -158,16 +158,16 @@ def test_openclip_files_are_what_the_config_beside_them_says(tmp_path):
     config = tmp_path / "open_clip_config.json"
     config.write_text(json.dumps(open_clip_config()))
     c = vp.clip.load(tmp_path)[0].config
-    assert (c.activation, c.vision_heads, c.text_heads) == ("gelu", 2, 4)
+    assert (c.vision.activation, c.vision.heads, c.text.heads) == ("gelu", 2, 4)
     assert (c.mean, c.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     config.write_text(json.dumps(open_clip_config(model_cfg={"quick_gelu": True})))
-    assert vp.clip.load(tmp_path)[0].config.activation == "quick_gelu"
+    assert vp.clip.load(tmp_path)[0].config.vision.activation == "quick_gelu"
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"vision_cfg": {"width": 128}}, "says vision_width 128, the weights have 64"),
+        ({"vision_cfg": {"width": 128}}, "says vision.width 128, the weights have 64"),
         ({"vision_cfg": {"pool_type": "avg"}}, "vision_cfg.pool_type='avg', which is not"),
         ({"vision_cfg": {"timm_model_name": "convnext"}}, "timm_model_name='convnext'"),
         ({"text_cfg": {"act_kwargs": {"approximate": "tanh"}}}, "text_cfg.act_kwargs="),
@@ -191,7 +191,7 @@ def test_an_openclip_config_of_another_model_is_refused(tmp_path, changes, messa
 )
 def test_a_public_file_name_tells_the_activation(tmp_path, name, activation, caplog):
     formats.write_safetensors(tmp_path / f"{name}.safetensors", random_tensors(TINY), {})
-    assert vp.clip.load(tmp_path / f"{name}.safetensors")[0].config.activation == activation
+    assert vp.clip.load(tmp_path / f"{name}.safetensors")[0].config.vision.activation == activation
     assert ("QuickGELU" in caplog.text) == (name == "mine")
 
 

@@ -39,7 +39,7 @@ def test_inspect_says_what_it_is(run):
     assert error is None
     rows = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert rows["layout"] == "Hugging Face's layout of CLIP"
-    assert rows["activation"] == "gelu"
+    assert rows["vision.activation"] == "gelu"
     _, variables = vp.clip.load(GOLDEN / "hf_clip_tiny")
     count = sum(x.size for x in jax.tree.leaves(variables))
     assert rows["parameters"] == f"{count:,}"
@@ -62,7 +62,7 @@ def test_convert_to_another_resolution_and_statistics(run, tmp_path):
     args = ("--resolution", 64, "--set", "mean=0.5,0.5,0.25", "--dtype", "bfloat16")
     assert run("convert", GOLDEN / "hf_vit_tiny", out, *args)[1] is None
     config = json.loads(out.with_suffix(".json").read_text())["clip"]
-    assert (config["image_resolution"], config["mean"]) == (64, [0.5, 0.5, 0.25])
+    assert (config["vision"]["image_resolution"], config["mean"]) == (64, [0.5, 0.5, 0.25])
     model, variables = vp.clip.load(out)
     assert variables["params"]["visual"]["positional_embedding"].shape == (65, 48)
     assert model.config.image_resolution == 64

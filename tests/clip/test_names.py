@@ -168,7 +168,7 @@ def test_what_does_not_exist_or_answer_is_named(server, tmp_path):
 _PROGRAM = """
 import sys
 from pathlib import Path
-from vprompt_jax.clip import download
+from vprompt_jax.clip.checkpoints import download
 download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])
 """
 
@@ -196,7 +196,7 @@ def test_openai_by_name_then_offline(openai, tmp_path, monkeypatch, caplog):
     with pytest.raises(UserError, match="VPROMPT_OFFLINE"):
         vp.clip.load("ViT-B/32", offline=True)
     clip, variables = vp.clip.load("ViT-B/32")
-    assert clip.config.activation == "quick_gelu"
+    assert clip.config.text.activation == "quick_gelu"
     assert not caplog.text  # the name says what a bare file leaves open
     _, expected = vp.clip.load(GOLDEN / "openai_vit_tiny.safetensors")
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
@@ -222,7 +222,7 @@ def test_hugging_face_by_name_then_offline(hub, caplog):
     _, expected = vp.clip.load(GOLDEN / "hf_clip_tiny")
     for name in ("some/clip", "hf-hub:some/clip"):
         clip, variables = vp.clip.load(name)
-        assert clip.config.activation == "gelu"
+        assert clip.config.text.activation == "gelu"
         jax.tree.map(np.testing.assert_array_equal, variables, expected)
     got = [path for method, path, _ in hub.requests if method == "GET"]
     assert got.count("/some/clip/resolve/main/model.safetensors") == 1

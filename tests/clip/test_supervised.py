@@ -146,7 +146,7 @@ def test_npz_agrees_with_the_written_out_vit(tmp_path, pre_logits):
     np.savez(tmp_path / "vit.npz", **arrays)
     model, variables = vp.clip.load(tmp_path / "vit.npz")
     c = model.config
-    assert (c.vision_heads, c.vision_mlp_width, c.image_resolution) == (HEADS, 80, SIDE)
+    assert (c.vision.heads, c.vision.mlp_width, c.image_resolution) == (HEADS, 80, SIDE)
     assert (c.classes, c.mean, c.has_text) == (CLASSES, HALF, False)
     for ours, theirs in zip(outputs(model, variables), reference(arrays, IMAGES), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())

@@ -63,7 +63,7 @@ def quick_clip(tmp_path_factory):
 def test_clip_with_quickgelu(quick_clip):
     theirs, folder = quick_clip
     clip, variables = vp.clip.load(folder)
-    assert clip.config.activation == "quick_gelu"
+    assert clip.config.vision.activation == "quick_gelu"
     tokens = np.random.default_rng(1).integers(1, 60, (3, 12)).astype(np.int32)
     tokens[:, 7] = 63
     with torch.no_grad():
@@ -181,6 +181,6 @@ def test_positions_are_interpolated_as_torch_does(side):
     theirs = torch.nn.functional.interpolate(
         grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False
     )
-    ours = positions.interpolate(table, side)
+    ours = positions.interpolate(table, 7, side)
     np.testing.assert_array_equal(ours[0], table[0])
     assert relative_error(ours[1:], theirs[0].permute(1, 2, 0).reshape(side * side, 6)) < 1e-5

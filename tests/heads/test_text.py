@@ -27,7 +27,7 @@ def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny, monkeypatch):
     monkeypatch.setattr(text, "_TEXTS_AT_A_TIME", 4)  # 9 texts in three passes, padded
     got = np.asarray(text.encode_classes(clip, variables, text.class_texts(names, templates)))
     for i, name in enumerate(names):
-        tokens = tokenize([t.format(name) for t in templates], clip.config.context_length)
+        tokens = tokenize([t.format(name) for t in templates], clip.config.text.context_length)
         tokens = np.concatenate([tokens, tokens[:1]])  # four at a time, as compiled
         alone = clip.apply(variables, jnp.asarray(tokens), method="encode_text")
         alone = np.asarray(alone, np.float64)[:3]

@@ -46,7 +46,7 @@ def test_rendering_is_deterministic_and_covers_all_classes():
 
 def test_every_caption_fits_the_mini_text_tower():
     for glyph in glyphs.CLASSES:
-        tokens = vp.clip.tokenize(glyphs.captions(glyph), TOWERS["rn"].context_length)
+        tokens = vp.clip.tokenize(glyphs.captions(glyph), TOWERS["rn"].text.context_length)
         assert len(np.unique(tokens, axis=0)) == len(tokens)
 
 

@@ -98,7 +98,7 @@ class ActivationPart(Part[ActivationSection]):
 def _chosen(positions: tuple[Where, ...], around: Surroundings) -> tuple[Site, ...]:
     sites = around.sites
     if missing := [p for p in positions if p not in sites]:
-        names = [w for w in sites if isinstance(w, str) and w.split("/")[-1][:2] in ("ln", "bn")]
+        names = [str(where) for where, site in sites.items() if site.is_norm]
         shown = ", ".join(names[:3])
         raise ValueError(
             f"ap.positions={positions}: no {', '.join(map(repr, missing))} in this tower; "

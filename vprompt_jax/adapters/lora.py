@@ -109,10 +109,8 @@ class LoRAPart(Part[LoRASection]):
         unknown = [t for t in section.targets if t not in TARGETS]
         if unknown or not section.targets:
             raise ValueError(f"lora.targets={section.targets}: choose from {', '.join(TARGETS)}")
-        if section.rank > vision.vision_width:
-            raise ValueError(
-                f"lora.rank={section.rank} is over the tower's width {vision.vision_width}"
-            )
+        if section.rank > vision.width:
+            raise ValueError(f"lora.rank={section.rank} is over the tower's width {vision.width}")
         ends = "|".join(sorted({TARGETS[t][0] for t in section.targets}))
         layers = matching(around.sites, rf"resblocks_\d+/({ends})")
         return LoRA(layers, section.rank, section.alpha, section.targets)

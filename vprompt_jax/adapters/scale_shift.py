@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.sites import Site, Where, matching
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.parts import Adapter, Part, Surroundings
 from vprompt_jax.parts.adapter import Flat
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
@@ -53,8 +54,9 @@ class ScaleShift(Adapter):
         if bias in flat:
             flat[bias] = flat[bias] * scale + shift
         else:  # the patches' convolution; every patch's place takes the shift
-            places = ("positional_embedding",)  # the first is the class token's
-            flat[places] = jnp.asarray(flat[places]).at[1:].add(shift)
+            places = ("positional_embedding",)
+            patches = site.outputs[0] * site.outputs[1]  # they come last, after the prefix tokens
+            flat[places] = jnp.asarray(flat[places]).at[-patches:].add(shift)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ class ScaleShiftPart(Part[ScaleShiftSection]):
 
     def build(self, section: ScaleShiftSection, around: Surroundings) -> ScaleShift:
         del section
-        layers = VIT_LAYERS if around.clip.config.is_vit else RESNET_LAYERS
+        is_vit = isinstance(around.clip.config.vision, ViTConfig)
+        layers = VIT_LAYERS if is_vit else RESNET_LAYERS
         return ScaleShift(matching(around.sites, layers))
 
 

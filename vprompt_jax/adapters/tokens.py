@@ -14,7 +14,7 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 
 
 class PromptTokens(Adapter):
-    """Tokens between the class token and the patches.
+    """Tokens between the tower's own prefix tokens (the class token) and the patches.
 
     With one site, position 0, they enter once and run through all blocks (VPT-shallow, eq. 4-6);
     with every block's input as a site, each block gets its own in place of the last block's outputs
@@ -24,10 +24,12 @@ class PromptTokens(Adapter):
       count: tokens per site.
       patch_inputs: values of a patch, 3 * side^2: VPT draws its tokens from
         U(-v, v), v = sqrt(6 / (patch_inputs + width)).
+      prefix: tokens that the tower itself has before the patches.
     """
 
     count: int = 10
     patch_inputs: int = 768
+    prefix: int = 1
 
     def setup(self):
         self.tokens = {site.where: self._tokens(site) for site in self.sites}
@@ -41,8 +43,9 @@ class PromptTokens(Adapter):
         del x
         tokens = self.tokens[where].astype(y.dtype)
         tokens = jnp.broadcast_to(tokens, (y.shape[0], *tokens.shape))
-        patches = y[:, 1:] if where == 0 else y[:, 1 + self.count :]
-        return jnp.concatenate([y[:, :1], tokens, patches], axis=1)
+        first = self.prefix
+        patches = y[:, first:] if where == 0 else y[:, first + self.count :]
+        return jnp.concatenate([y[:, :first], tokens, patches], axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,8 @@ class TokensPart(Part[TokensSection]):
     def build(self, section: TokensSection, around: Surroundings) -> PromptTokens:
         vision = needs_vit(f"vpt.kind={section.kind}", around)
         where = range(around.depth) if section.kind == "deep" else (0,)
-        patch = 3 * vision.vision_patch_size**2
-        return PromptTokens(tuple(around.sites[i] for i in where), section.tokens, patch)
+        sites = tuple(around.sites[i] for i in where)
+        return PromptTokens(sites, section.tokens, 3 * vision.patch_size**2, vision.prefix)
 
 
 PART = TokensPart()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from vprompt_jax.clip.sites import normalisations
 from vprompt_jax.parts import Part, Surroundings
 from vprompt_jax.parts.weights import Tree
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
@@ -15,28 +16,18 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 Path = tuple[str, ...]
 
 
-def _is_norm(path: Path) -> bool:
-    """Scale or bias of a LayerNorm or BatchNorm; a BatchNorm's statistics are no parameters."""
-    layer = path[-2] if len(path) > 1 else ""
-    return layer.startswith(("ln_", "bn")) or layer.endswith("_bn")
-
-
-_SELECT: dict[str, Callable[[Path], bool]] = {
-    "all": lambda path: True,
-    "norm": _is_norm,  # LayerNorm in ViTs, the affine part of BatchNorm in CNNs
-    "bias": lambda path: path[-1] == "bias",  # BitFit, arXiv 2106.10199
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class TunedWeights:
     """The weights of an image tower that train.
 
     Attributes:
-      kind: "all", "norm" or "bias".
+      kind: "all", "norm" (LayerNorms in ViTs, the affine part of BatchNorms in CNNs: their statistics
+        are no parameters) or "bias" (BitFit, arXiv 2106.10199).
+      norms: paths of the tower's normalisation layers.
     """
 
     kind: str
+    norms: frozenset[Path]
 
     def selected(self, tower: Tree) -> dict[str, Any]:
         """The part of an image tower's parameters that trains.
@@ -45,7 +36,12 @@ class TunedWeights:
           ValueError: if the tower has none of them.
         """
         flat = traverse_util.flatten_dict(tower)
-        chosen = {path: leaf for path, leaf in flat.items() if _SELECT[self.kind](path)}
+        select: dict[str, Callable[[Path], bool]] = {
+            "all": lambda path: True,
+            "norm": lambda path: path[:-1] in self.norms,
+            "bias": lambda path: path[-1] == "bias",
+        }
+        chosen = {path: leaf for path, leaf in flat.items() if select[self.kind](path)}
         if not chosen:
             raise ValueError(f"tune.weights={self.kind}: this tower has no such weights")
         return traverse_util.unflatten_dict(chosen)
@@ -83,7 +79,7 @@ class TunePart(Part[TuneSection]):
     side = "weights"
 
     def build(self, section: TuneSection, around: Surroundings) -> TunedWeights:
-        weights = TunedWeights(section.weights)
+        weights = TunedWeights(section.weights, normalisations(around.clip.config))
         weights.selected(around.variables["params"]["visual"])
         return weights
 

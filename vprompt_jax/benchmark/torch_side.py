@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.config import CLIPConfig
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.process.errors import UserError
 
 
@@ -51,8 +52,9 @@ def make_step(
         import transformers
     except ImportError as error:
         raise UserError(f"--torch needs the extra 'parity' ({error})") from error
-    if not config.is_vit:
-        raise UserError("--torch compares vision transformers only")
+    vision, text = config.vision, config.text
+    if not isinstance(vision, ViTConfig) or text is None:
+        raise UserError("--torch compares CLIPs with a vision transformer only")
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
         raise UserError("--torch: JAX runs on a GPU, but this torch has no CUDA")
@@ -63,13 +65,13 @@ def make_step(
     model = transformers.CLIPModel(
         transformers.CLIPConfig(
             text_config=dict(
-                hidden_size=config.text_width, intermediate_size=4 * config.text_width,
-                num_attention_heads=config.text_heads, num_hidden_layers=config.text_layers,
+                hidden_size=text.width, intermediate_size=4 * text.width,
+                num_attention_heads=text.heads, num_hidden_layers=text.layers,
             ),
             vision_config=dict(
-                hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
-                num_attention_heads=config.vision_heads, num_hidden_layers=config.vision_layers,
-                image_size=side, patch_size=config.vision_patch_size,
+                hidden_size=vision.width, intermediate_size=4 * vision.width,
+                num_attention_heads=vision.heads, num_hidden_layers=vision.layers,
+                image_size=side, patch_size=vision.patch_size,
             ),
             projection_dim=config.embed_dim,
         )
@@ -78,7 +80,7 @@ def make_step(
     images = rng.normal(size=(batch_size, 3, side, side)).astype(np.float32)
     images = torch.from_numpy(images).to(device)
     labels = torch.from_numpy(rng.integers(0, classes, batch_size)).to(device)
-    tokens = rng.integers(1, 1000, (classes, config.context_length))
+    tokens = rng.integers(1, 1000, (classes, text.context_length))
     tokens = torch.from_numpy(tokens).to(device)
     pad = round(30 / 224 * side)
     mask = torch.ones(1, 3, side, side, device=device)

@@ -93,7 +93,7 @@ def inspect(args) -> str:
         "variant": variant_name(c) or "none of the public ones",
         "parameters": f"{count:,}",
         "stored as": f"{stored_dtype(opened.tensors)}, {stored / 2**20:,.1f} MiB",
-        **dataclasses.asdict(c),
+        **c.fields(),
     }
     if opened.notice:
         rows["note"] = opened.notice
@@ -104,7 +104,8 @@ def convert(args) -> str:
     """Writes our own export of a checkpoint."""
     from flax import traverse_util
 
-    from vprompt_jax.clip.checkpoints import formats, load, openai
+    from vprompt_jax.clip.checkpoints import formats, openai
+    from vprompt_jax.clip.checkpoints.load import load
 
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the output's name must end in .safetensors")
@@ -130,7 +131,7 @@ def classify(args) -> str:
     from PIL import Image
 
     from vprompt_jax.clip import preprocess
-    from vprompt_jax.clip.checkpoints import load
+    from vprompt_jax.clip.checkpoints.load import load
     from vprompt_jax.clip.class_texts import class_texts, encode_classes
     from vprompt_jax.clip.model import cosine_logits
 

@@ -47,13 +47,13 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
         not CLIP's.
     """
     try:
-        tokens = [tokenize(of_class, clip.config.context_length) for of_class in texts]
+        tokens = [tokenize(of_class, clip.config.text.context_length) for of_class in texts]
     except ValueError as error:
         raise UserError(f"class text too long for this checkpoint: {error}") from error
     largest = max(int(t.max()) for t in tokens)
-    if largest >= clip.config.vocab_size:
+    if largest >= clip.config.text.vocab_size:
         raise UserError(
-            f"the checkpoint knows {clip.config.vocab_size} tokens, CLIP's tokenizer needs "
+            f"the checkpoint knows {clip.config.text.vocab_size} tokens, CLIP's tokenizer needs "
             f"{largest + 1}: this text tower was trained with another tokenizer"
         )
     return np.stack(tokens)

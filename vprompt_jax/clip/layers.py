@@ -11,12 +11,12 @@ from vprompt_jax.process import devices
 
 BLOCK_INPUT = "block_input"
 
-# A tap sees every block input (by its position 0..L-1) and the final features (position L), and
-# returns what the tower goes on with.
-Tap = Callable[[int, jax.Array], jax.Array]
+# A tap sees every block input (by its position 0..L-1), an image tower's final features (position
+# L), and a text tower's token embeddings ("embeddings"); the tower goes on with what it returns.
+Tap = Callable[[int | str, jax.Array], jax.Array]
 
 
-def no_tap(position: int, x: jax.Array) -> jax.Array:
+def no_tap(position: int | str, x: jax.Array) -> jax.Array:
     """The tap that leaves the tower as it is."""
     del position
     return x
@@ -107,12 +107,24 @@ class MLP(nn.Module):
         return nn.Dense(channels, dtype=self.dtype, name="c_proj")(y)
 
 
+class LayerScale(nn.Module):
+    """A learned factor per channel (CaiT, arXiv 2103.17239), `value` at first."""
+
+    value: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param("gamma", nn.initializers.constant(self.value), x.shape[-1:])
+        return x * gamma.astype(x.dtype)
+
+
 class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x)).
 
     Attributes:
-      outputs: how many of the first tokens come out; None for all. After a ViT's last block only
-        the class token is used, and three quarters of that block need not be computed.
+      outputs: how many of the first tokens come out; None for all. Where the class token is all
+        that is used after a ViT's last block, three quarters of that block need not be computed.
+      layer_scale: initial value of a factor on each branch; None: no factor.
     """
 
     heads: int
@@ -122,16 +134,21 @@ class ResidualAttentionBlock(nn.Module):
     causal: bool = False
     dtype: jnp.dtype = jnp.float32
     outputs: int | None = None
+    layer_scale: float | None = None
 
     def setup(self):
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
         self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
         self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
         self.mlp = MLP(self.activation, self.mlp_width, self.dtype)
+        if self.layer_scale is not None:
+            self.ls_1, self.ls_2 = LayerScale(self.layer_scale), LayerScale(self.layer_scale)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x[:, : self.outputs] + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        y = self.attn(self.ln_1(x))
+        x = x[:, : self.outputs] + (y if self.layer_scale is None else self.ls_1(y))
+        y = self.mlp(self.ln_2(x))
+        return x + (y if self.layer_scale is None else self.ls_2(y))
 
 
 def run_tower(

@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.layers import Tap, no_tap
 from vprompt_jax.clip.resnet import ModifiedResNet
 from vprompt_jax.clip.text import TextTransformer
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.clip.vision import VisionTransformer
 from vprompt_jax.process.errors import UserError
 
@@ -26,7 +27,7 @@ def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array)
 class CLIP(nn.Module):
     """CLIP (arXiv 2103.00020): an image tower and a text tower into one space.
 
-    With `config.supervised` there is the image tower alone, with the classifier it came with.
+    Without `config.text` there is the image tower alone, perhaps with the classifier it came with.
 
     Attributes:
       config: the architecture.
@@ -40,18 +41,19 @@ class CLIP(nn.Module):
     train: bool = False
 
     def setup(self):
-        if self.config.is_vit:
-            self.visual = VisionTransformer(self.config, self.dtype)
+        c = self.config
+        if isinstance(c.vision, ViTConfig):
+            self.visual = VisionTransformer(c.vision, c.embed_dim, self.dtype)
         else:
-            self.visual = ModifiedResNet(self.config, self.train, self.dtype)
-        if self.config.has_text:
-            self.text = TextTransformer(self.config, self.dtype)
+            self.visual = ModifiedResNet(c.vision, c.embed_dim, self.train, self.dtype)
+        if c.text is not None:
+            self.text = TextTransformer(c.text, c.embed_dim, self.dtype)
             # ln(1/0.07), the paper's initial value of the inverse temperature's logarithm.
             self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
-        if self.config.pre_logits:
-            self.pre_logits = nn.Dense(self.config.pre_logits, dtype=self.dtype)
-        if self.config.classes:
-            self.classifier = nn.Dense(self.config.classes, dtype=self.dtype)
+        if c.pre_logits:
+            self.pre_logits = nn.Dense(c.pre_logits, dtype=self.dtype)
+        if c.classes:
+            self.classifier = nn.Dense(c.classes, dtype=self.dtype)
 
     def encode_image(
         self,
@@ -75,8 +77,12 @@ class CLIP(nn.Module):
         """
         return self.visual(images, start=start, stop=stop, tap=tap)
 
-    def encode_text(self, tokens: jax.Array) -> jax.Array:
+    def encode_text(self, tokens: jax.Array, *, tap: Tap = no_tap) -> jax.Array:
         """Text features [B, E], not of unit length, of token ids int32 [B, T].
+
+        Args:
+          tokens: ids of the checkpoint's own vocabulary.
+          tap: as in `TextTransformer`.
 
         Raises:
           UserError: if there is no text tower.
@@ -86,7 +92,7 @@ class CLIP(nn.Module):
                 "this checkpoint has no text tower, so it cannot encode texts or classify "
                 "zero-shot: train a linear head, map its own classes, or load a CLIP"
             )
-        return self.text(tokens)
+        return self.text(tokens, tap=tap)
 
     def source_logits(self, features: jax.Array) -> jax.Array:
         """Logits [B, K] of the classifier the checkpoint came with, of image features [B, E].

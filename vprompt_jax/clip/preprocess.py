@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
+from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD
 
 MEAN = np.array(CLIP_MEAN, np.float32)
 STD = np.array(CLIP_STD, np.float32)

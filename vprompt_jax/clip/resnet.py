@@ -1,12 +1,12 @@
-"""CLIP's ModifiedResNet (three-convolution stem, anti-aliased strides, attention pooling), and the
-supervised ResNet it descends from."""
+"""CLIP's ResNet (three-convolution stem, anti-aliased strides, attention pooling), and the one it
+descends from."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.layers import Tap, no_tap, run_tower
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.towers import ResNetConfig
 
 
 def _conv3x3(features: int, stride: int, dtype: jnp.dtype) -> nn.Conv:
@@ -94,20 +94,25 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """The ResNet of CLIP (arXiv 2103.00020, section 2.4), with any number of stages.
+    """A ResNet of bottlenecks with any number of stages, as its config says: CLIP's (arXiv
+    2103.00020, section 2.4), or the one of arXiv 1512.03385 as torchvision builds it.
 
-    A supervised one (arXiv 1512.03385, as torchvision builds it) has a single 7x7 convolution, max
-    pooling, strided 3x3 convolutions, and the mean of the last map as its features.
+    Attributes:
+      config: what it is.
+      embed_dim: channels E of the features of attention pooling.
+      train: whether normalisations use the batch's statistics.
+      dtype: of the computation.
     """
 
-    config: CLIPConfig
+    config: ResNetConfig
+    embed_dim: int
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         c = self.config
-        width = c.vision_width
-        if c.supervised:
+        width = c.width
+        if c.stem == "imagenet":
             self.conv1 = nn.Conv(width, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype)
             self.bn1 = _batch_norm(self.train, self.dtype)
         else:
@@ -118,13 +123,13 @@ class ModifiedResNet(nn.Module):
             self.conv3 = _conv3x3(width, 1, self.dtype)
             self.bn3 = _batch_norm(self.train, self.dtype)
         blocks = []
-        for stage, count in enumerate(c.vision_layers):
+        for stage, count in enumerate(c.blocks):
             layer = [
                 ResNetBlock(
                     planes=width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     project=i == 0,
-                    antialias=not c.supervised,
+                    antialias=c.antialias,
                     train=self.train,
                     dtype=self.dtype,
                 )
@@ -133,9 +138,9 @@ class ModifiedResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", layer)  # names layer1_0, layer1_1, ...
             blocks += layer
         self.blocks = blocks
-        if not c.supervised:
-            positions = (c.image_resolution // c.downscale) ** 2 + 1
-            self.attnpool = AttentionPool(positions, c.vision_heads, c.embed_dim, self.dtype)
+        if c.pooling == "attention":
+            positions = c.grid**2 + 1  # the mean token's comes first
+            self.attnpool = AttentionPool(positions, c.heads, self.embed_dim, self.dtype)
 
     def __call__(
         self,
@@ -159,11 +164,11 @@ class ModifiedResNet(nn.Module):
     def _stem(self, x: jax.Array) -> jax.Array:
         x = x.astype(self.dtype)
         x = nn.relu(self.bn1(self.conv1(x)))
-        if self.config.supervised:
+        if self.config.stem == "imagenet":
             return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         x = nn.relu(self.bn2(self.conv2(x)))
         x = nn.relu(self.bn3(self.conv3(x)))
         return _avg_pool(x, 2)
 
     def _pool(self, x: jax.Array) -> jax.Array:
-        return x.mean(axis=(1, 2)) if self.config.supervised else self.attnpool(x)
+        return self.attnpool(x) if self.config.pooling == "attention" else x.mean(axis=(1, 2))

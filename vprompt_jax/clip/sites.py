@@ -6,15 +6,20 @@ the normalised image) or the output of a named layer ("resblocks_3/ln_1", "layer
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax.clip.config import CLIPConfig
+from vprompt_jax.clip.model import CLIP
+
 PIXELS = "pixels"
+NORMALISATIONS = (nn.LayerNorm.__name__, nn.BatchNorm.__name__)
 Where = int | str
 
 
@@ -27,12 +32,19 @@ class Site:
       inputs: shape of what goes in, without the batch axis; at a position the activation's.
       outputs: shape of what comes out; at a position the same.
       entry: the highest position from which the site still lies ahead: 0..L, or "pixels".
+      kind: class of the layer, such as "LayerNorm" or "Dense"; "" at a position.
     """
 
     where: Where
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     entry: Where
+    kind: str = ""
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is the output of a normalisation."""
+        return self.kind in NORMALISATIONS
 
     @property
     def name(self) -> str:
@@ -48,7 +60,7 @@ def layer_name(context) -> str | None:
     return "/".join(path[path.index("visual") + 1 :])
 
 
-def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
+def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
     """Every site of an image tower, in the order in which they are met; nothing is computed.
 
     Args:
@@ -56,6 +68,7 @@ def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
       variables: its variables.
     """
     shapes: dict[Where, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    kinds: dict[Where, str] = {}
 
     def tap(position, x):
         shapes[position] = (x.shape[1:], x.shape[1:])
@@ -65,6 +78,7 @@ def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
         y = call(*args, **kwargs)
         if (name := layer_name(context)) is not None:
             shapes[name] = (args[0].shape[1:], y.shape[1:])
+            kinds[name] = type(context.module).__name__
         return y
 
     side = clip.config.image_resolution
@@ -75,7 +89,25 @@ def sites_of(clip: Any, variables: dict) -> dict[Where, Site]:
             lambda v, x: clip.apply(v, x, tap=tap, method="encode_image"), variables, images
         )
     entries = _entries(shapes)
-    return {w: Site(w, *shape, entries[w]) for w, shape in shapes.items()}
+    return {w: Site(w, *shape, entries[w], kinds.get(w, "")) for w, shape in shapes.items()}
+
+
+@functools.cache
+def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
+    """Paths of an image tower's normalisations ("resblocks_0", "ln_1"); nothing is computed."""
+    names: set[tuple[str, ...]] = set()
+
+    def interceptor(call, args, kwargs, context):
+        if type(context.module).__name__ in NORMALISATIONS and (name := _layer_name(context)):
+            names.add(tuple(name.split("/")))
+        return call(*args, **kwargs)
+
+    side = config.image_resolution
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    init = functools.partial(CLIP(config).init, method="encode_image")
+    with nn.intercept_methods(interceptor):
+        jax.eval_shape(init, jax.random.key(0), images)
+    return frozenset(names)
 
 
 def _entries(wheres: Iterable[Where]) -> dict[Where, Where]:

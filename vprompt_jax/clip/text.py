@@ -4,53 +4,69 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.layers import ResidualAttentionBlock
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap
+from vprompt_jax.clip.towers import TextConfig
+
+EMBEDDINGS = "embeddings"
 
 
 class TextTransformer(nn.Module):
-    """Causal transformer whose feature is taken at the end-of-text token."""
+    """Transformer whose feature is taken at the end-of-text token.
 
-    config: CLIPConfig
+    Attributes:
+      config: what it is.
+      embed_dim: channels E of the features.
+      dtype: of the computation.
+    """
+
+    config: TextConfig
+    embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         c = self.config
         self.token_embedding = nn.Embed(
             c.vocab_size,
-            c.text_width,
+            c.width,
             embedding_init=nn.initializers.normal(0.02),
             dtype=self.dtype,
         )
         self.positional_embedding = self.param(
-            "positional_embedding", nn.initializers.normal(0.01), (c.context_length, c.text_width)
+            "positional_embedding", nn.initializers.normal(0.01), (c.context_length, c.width)
         )
         self.resblocks = [
             ResidualAttentionBlock(
-                c.text_heads,
+                c.heads,
                 c.activation,
-                c.text_mlp_width,
-                c.layer_norm_eps,
-                causal=True,
+                c.mlp_width,
+                c.norm_eps,
+                causal=c.causal,
                 dtype=self.dtype,
             )
-            for _ in range(c.text_layers)
+            for _ in range(c.layers)
         ]
-        self.ln_final = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        self.ln_final = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         self.text_projection = self.param(
             "text_projection",
-            nn.initializers.normal(c.text_width**-0.5),
-            (c.text_width, c.embed_dim),
+            nn.initializers.normal(c.width**-0.5),
+            (c.width, self.embed_dim),
         )
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Token ids int32 [B, T], T <= context_length -> features [B, E]."""
-        length = tokens.shape[1]
-        x = self.token_embedding(tokens)
-        x = x + self.positional_embedding[:length].astype(x.dtype)
-        for block in self.resblocks:
-            x = block(x)
-        # End-of-text has the highest id of the vocabulary, so argmax finds its first place.
-        end = jnp.argmax(tokens, axis=-1)
+    def __call__(self, tokens: jax.Array, *, tap: Tap = no_tap) -> jax.Array:
+        """Features [B, E] of token ids int32 [B, T], T <= context_length.
+
+        Args:
+          tokens: the ids; which is the end-of-text token is read off them.
+          tap: called with "embeddings" and the tokens' embeddings [B, T, D] before positions are
+            added, then with 0..L-1 and the inputs of the blocks; the tower goes on with what it
+            returns.
+        """
+        x = tap(EMBEDDINGS, self.token_embedding(tokens))
+        x = x + self.positional_embedding[: tokens.shape[1]].astype(x.dtype)
+        for position, block in enumerate(self.resblocks):
+            x = block(tap(position, x))
+        end_token = self.config.end_token
+        # argmax finds the first of the largest: of the ids themselves, or of the token's places.
+        end = jnp.argmax(tokens if end_token is None else tokens == end_token, axis=-1)
         x = jnp.take_along_axis(self.ln_final(x), end[:, None, None], axis=1)[:, 0]
         return x @ self.text_projection.astype(self.dtype)

@@ -1,11 +1,11 @@
-"""The vision transformer of CLIP, and the supervised one it descends from."""
+"""The vision transformer, CLIP's and others."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tower
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.towers import ViTConfig
 
 
 def _product_of_patches(x: jax.Array, kernel: jax.Array, *args, precision=None, **kwargs):
@@ -25,46 +25,55 @@ def _product_of_patches(x: jax.Array, kernel: jax.Array, *args, precision=None, 
 
 
 class VisionTransformer(nn.Module):
-    """ViT of CLIP: bias-free patches, class token, `ln_pre`, blocks, `ln_post`, projection.
+    """Patches and prefix tokens, positions, blocks, pooling, projection, as its config says.
 
-    A supervised one (arXiv 2010.11929) has patches with a bias, no `ln_pre` and no projection.
+    Attributes:
+      config: what it is.
+      embed_dim: channels E of the features, where they are projected.
+      dtype: of the computation.
     """
 
-    config: CLIPConfig
+    config: ViTConfig
+    embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         c = self.config
-        width, patch = c.vision_width, c.vision_patch_size
-        tokens = (c.image_resolution // patch) ** 2 + 1
-        scale = nn.initializers.normal(width**-0.5)
+        scale = nn.initializers.normal(c.width**-0.5)
         self.conv1 = nn.Conv(
-            width,
-            (patch, patch),
-            (patch, patch),
+            c.width,
+            (c.patch_size, c.patch_size),
+            (c.patch_size, c.patch_size),
             "VALID",
-            use_bias=c.supervised,
+            use_bias=c.patch_bias,
             dtype=self.dtype,
             conv_general_dilated=_product_of_patches,
         )
-        self.class_embedding = self.param("class_embedding", scale, (width,))
-        self.positional_embedding = self.param("positional_embedding", scale, (tokens, width))
-        if not c.supervised:
-            self.ln_pre = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        if c.class_token:
+            self.class_embedding = self.param("class_embedding", scale, (c.width,))
+        if c.registers:
+            shape = (c.registers, c.width)
+            self.register_embedding = self.param("register_embedding", scale, shape)
+        shape = (c.positions, c.width)
+        self.positional_embedding = self.param("positional_embedding", scale, shape)
+        if c.pre_norm:
+            self.ln_pre = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         self.resblocks = [
             ResidualAttentionBlock(
-                c.vision_heads,
+                c.heads,
                 c.activation,
-                c.vision_mlp_width,
-                c.layer_norm_eps,
+                c.mlp_width,
+                c.norm_eps,
                 dtype=self.dtype,
-                outputs=1 if i + 1 == c.vision_layers else None,
+                outputs=c.pooled if i + 1 == c.layers else None,
+                layer_scale=c.layer_scale,
             )
-            for i in range(c.vision_layers)
+            for i in range(c.layers)
         ]
-        self.ln_post = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
-        if not c.supervised:
-            self.proj = self.param("proj", scale, (width, c.embed_dim))
+        if c.final_norm != "none":
+            self.ln_post = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
+        if c.projection:
+            self.proj = self.param("proj", scale, (c.width, self.embed_dim))
 
     def __call__(
         self,
@@ -89,10 +98,20 @@ class VisionTransformer(nn.Module):
         x = self.conv1(x.astype(self.dtype))
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height * width, channels)
-        first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, 1, channels))
-        x = jnp.concatenate([first, x], axis=1) + self.positional_embedding.astype(x.dtype)
-        return x if self.config.supervised else self.ln_pre(x)
+        prefix = [self.class_embedding[None]] if self.config.class_token else []
+        prefix += [self.register_embedding] if self.config.registers else []
+        first = [jnp.broadcast_to(p.astype(x.dtype), (batch, *p.shape)) for p in prefix]
+        x = jnp.concatenate([*first, x], axis=1) + self.positional_embedding.astype(x.dtype)
+        return self.ln_pre(x) if self.config.pre_norm else x
 
     def _pool(self, x: jax.Array) -> jax.Array:
-        x = self.ln_post(x[:, 0])
-        return x if self.config.supervised else x @ self.proj.astype(self.dtype)
+        c = self.config
+        if c.pooling == "class":
+            x = x[:, 0]
+        else:
+            x = x[:, -(c.grid**2) :]  # the patches are last, whatever was put before them
+            x = x if c.final_norm != "before" else self.ln_post(x)
+            x = x.mean(axis=1)
+        if c.final_norm == "after" or (c.final_norm == "before" and c.pooling == "class"):
+            x = self.ln_post(x)
+        return x @ self.proj.astype(self.dtype) if c.projection else x

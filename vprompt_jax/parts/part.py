@@ -16,6 +16,7 @@ import numpy as np
 from vprompt_jax.clip import sites as sites_lib
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.sites import Site, Where
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.schema import Section, TrainedSection
 
 S = TypeVar("S", bound=Section)
@@ -192,12 +193,13 @@ class Part(Generic[S]):
         return ()
 
 
-def needs_vit(what: str, around: Surroundings) -> Any:
+def needs_vit(what: str, around: Surroundings) -> ViTConfig:
     """The image tower's architecture, if it is a vision transformer.
 
     Raises:
       ValueError: naming what needs one, if it is not.
     """
-    if not around.clip.config.is_vit:
+    vision = around.clip.config.vision
+    if not isinstance(vision, ViTConfig):
         raise ValueError(f"{what} needs a vision transformer; this tower is a ResNet")
-    return around.clip.config
+    return vision

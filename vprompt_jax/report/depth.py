@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.clip.model import CLIP
+from vprompt_jax.clip.towers import ViTConfig
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
@@ -71,11 +72,12 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
       ValueError: if the tower is no ViT.
     """
     c = clip.config
-    if not c.is_vit:
+    if not isinstance(c.vision, ViTConfig):
         raise ValueError("attention distances are of vision transformers")
-    grid = c.image_resolution // c.vision_patch_size
+    vision = c.vision
+    grid = vision.grid
     places = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1)
-    places = places.reshape(-1, 2) * c.vision_patch_size
+    places = places.reshape(-1, 2) * vision.patch_size
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
 
     def collect(variables, x):
@@ -84,7 +86,7 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
         def interceptor(call, args, kwargs, context):
             if context.method_name == "__call__" and context.module.path[-1] == "attn":
                 block = variables["params"]["visual"][context.module.path[-2]]["attn"]["in_proj"]
-                found.append(_mean_distance(args[0], block, c.vision_heads, apart))
+                found.append(_mean_distance(args[0], block, vision, apart))
             return call(*args, **kwargs)
 
         with nn.intercept_methods(interceptor):
@@ -94,10 +96,11 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
     return np.asarray(jax.jit(collect)(variables, x), np.float64)
 
 
-def _mean_distance(x: jax.Array, in_proj, heads: int, apart: np.ndarray) -> jax.Array:
+def _mean_distance(x: jax.Array, in_proj, vision: ViTConfig, apart: np.ndarray) -> jax.Array:
     batch, length, width = x.shape
+    heads, first = vision.heads, vision.prefix
     qkv = (x @ in_proj["kernel"] + in_proj["bias"]).reshape(batch, length, 3, heads, -1)
-    q, k = qkv[:, 1:, 0].astype(jnp.float32), qkv[:, 1:, 1].astype(jnp.float32)
+    q, k = qkv[:, first:, 0].astype(jnp.float32), qkv[:, first:, 1].astype(jnp.float32)
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (width // heads) ** -0.5
     return jnp.einsum("bhqk,qk->bhq", jax.nn.softmax(scores), apart).mean()
 
@@ -120,7 +123,7 @@ def measure(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) -> list[dict
         {"position": p, "cka_with_last": linear_cka(features[p], features[depth])}
         for p in range(depth + 1)
     ]
-    if clip.config.is_vit:
+    if isinstance(clip.config.vision, ViTConfig):
         for row, distance in zip(rows, attention_distances(clip, variables, x), strict=False):
             row["attention_distance"] = float(distance)
     return rows

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vprompt_jax.clip.variants import VIT_B_32, CLIPConfig
+from vprompt_jax.clip.config import CLIPConfig
+from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.report.results import Record, spread
 
 ADAVIPRO = "AdaViPro, arXiv 2403.13282"

@@ -27,11 +27,12 @@ import numpy as np
 import optax
 from flax import serialization, traverse_util
 
-from vprompt_jax.clip.checkpoints import formats, load, openai
+from vprompt_jax.clip.checkpoints import formats, openai
+from vprompt_jax.clip.checkpoints.load import load
+from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.preprocess import normalize
 from vprompt_jax.clip.tokenizer import tokenize
-from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.zoo import glyphs
 from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, augment, plain
@@ -42,7 +43,7 @@ def _captions() -> np.ndarray:
     texts = [glyphs.captions(g) for g in glyphs.CLASSES]
     count = max(map(len, texts))
     rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, TOWERS["rn"].context_length) for r in rows]
+    tokens = [tokenize(r, TOWERS["rn"].text.context_length) for r in rows]
     return np.stack(tokens)
 
 
@@ -120,7 +121,7 @@ def initial_state(recipe: Recipe) -> dict:
     variables = jax.jit(CLIP(config).init)(
         jax.random.key(recipe.seed),
         jnp.zeros((1, side, side, 3)),
-        jnp.zeros((1, config.context_length), jnp.int32),
+        jnp.zeros((1, config.text.context_length), jnp.int32),
     )
     params = variables["params"]
     if recipe.text_from:
@@ -158,7 +159,7 @@ def accuracy(config: CLIPConfig, variables: dict, images: np.ndarray, labels: np
     model = CLIP(config)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
     text = unit_norm(
-        model.apply(variables, tokenize(texts, config.context_length), method="encode_text")
+        model.apply(variables, tokenize(texts, config.text.context_length), method="encode_text")
     )
 
     @jax.jit

@@ -5,26 +5,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.clip.variants import CLIPConfig
+from vprompt_jax.clip.config import CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 
-_RESNET = CLIPConfig(
-    embed_dim=64,
-    image_resolution=32,
-    vision_layers=(1, 1, 1),
-    vision_width=32,
-    vision_heads=8,
-    vision_patch_size=None,
-    context_length=32,
-    vocab_size=49408,
-    text_width=64,
-    text_heads=1,
-    text_layers=2,
-)
-# Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
-_VIT = dataclasses.replace(
-    _RESNET, vision_layers=6, vision_width=64, vision_heads=2, vision_patch_size=8
-)
-TOWERS = {"rn": _RESNET, "vit": _VIT}
+_TEXT = TextConfig(width=64, layers=2, heads=1, context_length=32, vocab_size=49408)
+TOWERS = {
+    "rn": CLIPConfig(64, ResNetConfig(32, (1, 1, 1), image_resolution=32, heads=8), _TEXT),
+    # Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
+    "vit": CLIPConfig(
+        64, ViTConfig(64, layers=6, heads=2, patch_size=8, image_resolution=32), _TEXT
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,16 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.variants import IMAGENET_MEAN, IMAGENET_STD, VISION_HEADS
+from vprompt_jax.clip.config import IMAGENET_MEAN, IMAGENET_STD, Fields
+from vprompt_jax.clip.variants import VISION_HEADS
 from vprompt_jax.process.errors import UserError
 
 Path = tuple[str, ...]
 Renames = Sequence[tuple[str, str]]
-Fields = dict[str, Any]
 
 # What torch calls a normalisation's statistics, and torchvision's ResNets (OpenAI's, too) a block.
 STATISTICS: Renames = ((r"\.mean$", r".running_mean"), (r"\.var$", r".running_var"))
@@ -47,7 +46,8 @@ class Family:
       title: for the reader.
       markers: patterns that each match a name which only this layout has.
       renames: our dotted name -> the file's: patterns and replacements, applied in order.
-      configure: (tensors, files beside) -> the fields of `CLIPConfig` that they tell.
+      configure: (tensors, files beside) -> the dotted fields of `CLIPConfig` that they
+        tell, "vision.kind" among them.
       to_ours: (our path, the file's array) -> the array as we lay it out.
       split: the file's words for query, key and value where it keeps them apart, in place of
         "{}" in the renamed path; () where they are one array.
@@ -210,35 +210,57 @@ def vit_tower(width: int, layers: int, patch: int, positions: int, name: str, ml
     Raises:
       UserError: if the positions are no square.
     """
-    return dict(
-        image_resolution=grid(positions, name) * patch,
-        vision_layers=layers,
-        vision_width=width,
-        vision_patch_size=patch,
-        vision_mlp_width=None if mlp == 4 * width else mlp,
-    )
+    return {
+        "vision.kind": "vit",
+        "vision.image_resolution": grid(positions, name) * patch,
+        "vision.layers": layers,
+        "vision.width": width,
+        "vision.patch_size": patch,
+        "vision.mlp_width": None if mlp == 4 * width else mlp,
+    }
+
+
+# The ViT of arXiv 2010.11929, where it differs from CLIP's.
+PLAIN_VIT: Fields = {
+    "vision.patch_bias": True,
+    "vision.pre_norm": False,
+    "vision.projection": False,
+}
+
+
+def text_tower(width: int, layers: int, mlp: int, context_length: int, vocab_size: int) -> Fields:
+    """The fields of a text tower that shapes tell, with heads of 64 channels."""
+    return {
+        "text.width": width,
+        "text.layers": layers,
+        "text.heads": max(width // 64, 1),
+        "text.context_length": context_length,
+        "text.vocab_size": vocab_size,
+        "text.mlp_width": None if mlp == 4 * width else mlp,
+    }
 
 
 def supervised_resnet(width: int, blocks: Sequence[int]) -> Fields:
     """The fields of a ResNet trained on ImageNet, with `width` channels after the stem."""
-    return dict(
-        embed_dim=4 * width * 2 ** (len(blocks) - 1),
-        image_resolution=224,  # any will do; these were trained at 224
-        vision_layers=tuple(blocks),
-        vision_width=width,
-        vision_heads=0,
-        vision_patch_size=None,
-        activation="gelu",  # a ResNet has none of these
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        supervised=True,
-    )
+    return {
+        "embed_dim": 4 * width * 2 ** (len(blocks) - 1),
+        "vision.kind": "resnet",
+        "vision.image_resolution": 224,  # any will do; these were trained at 224
+        "vision.blocks": tuple(blocks),
+        "vision.width": width,
+        "vision.heads": 0,
+        "vision.stem": "imagenet",
+        "vision.antialias": False,
+        "vision.pooling": "mean",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+    }
 
 
 def vit_heads(width: int, layers: int, patch: int) -> Fields:
     """Attention heads of a public ViT, else 64 channels each (OpenAI's rule); {} if neither."""
     heads = VISION_HEADS.get((width, layers, patch), width // 64 if width % 64 == 0 else None)
-    return {} if heads is None else {"vision_heads": heads}
+    return {} if heads is None else {"vision.heads": heads}
 
 
 def pixel_statistics(values: dict, mean: str, std: str) -> Fields:

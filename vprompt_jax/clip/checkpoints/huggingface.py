@@ -3,10 +3,10 @@
 import numpy as np
 
 from vprompt_jax.clip.checkpoints.family import (
+    PLAIN_VIT,
     STATISTICS,
     Beside,
     Family,
-    Fields,
     Path,
     count,
     from_torch,
@@ -14,11 +14,12 @@ from vprompt_jax.clip.checkpoints.family import (
     plain_vit_from_torch,
     shape_of,
     supervised_resnet,
+    text_tower,
     vit_heads,
     vit_tower,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
+from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
 
 _ACTIVATIONS = {
@@ -58,34 +59,23 @@ def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
     )
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
     text_mlp = shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp) | dict(
-        embed_dim=shape_of(tensors, "visual_projection.weight", 2)[0],
-        context_length=context_length,
-        vocab_size=shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0],
-        text_width=text_width,
-        text_heads=max(text_width // 64, 1),
-        text_layers=count(tensors, r"text_model\.encoder\.layers\.(\d+)\."),
-        text_mlp_width=None if text_mlp == 4 * text_width else text_mlp,
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-    )
+    vocab_size = shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0]
+    text_layers = count(tensors, r"text_model\.encoder\.layers\.(\d+)\.")
+    embed_dim = shape_of(tensors, "visual_projection.weight", 2)[0]
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
+    fields |= dict(embed_dim=embed_dim, mean=CLIP_MEAN, std=CLIP_STD)
+    fields |= text_tower(text_width, text_layers, text_mlp, context_length, vocab_size)
     fields |= vit_heads(width, layers, patch)
     if beside.hugging_face:
         _check_type(beside.hugging_face, "clip")
         vision = _part(beside.hugging_face, "vision_config")
         text = _part(beside.hugging_face, "text_config")
-        # Both towers have one activation and one eps here, as all public CLIPs do.
-        for key, default in (("hidden_act", "quick_gelu"), ("layer_norm_eps", 1e-5)):
-            if vision.get(key, default) != text.get(key, default):
-                raise UserError(
-                    f"config.json: {key} differs between the towers, which is not supported"
-                )
-        fields |= dict(
-            vision_heads=vision.get("num_attention_heads", 12),
-            text_heads=text.get("num_attention_heads", 8),
-            activation=_activation(vision.get("hidden_act", "quick_gelu")),
-            layer_norm_eps=vision.get("layer_norm_eps", 1e-5),
-        )
+        for tower, part, heads in (("vision", vision, 12), ("text", text, 8)):
+            fields |= {
+                f"{tower}.heads": part.get("num_attention_heads", heads),
+                f"{tower}.activation": _activation(part.get("hidden_act", "quick_gelu")),
+                f"{tower}.norm_eps": part.get("layer_norm_eps", 1e-5),
+            }
     return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
 
 
@@ -129,21 +119,18 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
     name = "embeddings.position_embeddings"
     layers = count(tensors, r"encoder\.layer\.(\d+)\.")
     mlp = shape_of(tensors, "encoder.layer.0.intermediate.dense.weight", 2)[0]
-    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp) | dict(
-        embed_dim=width,
-        layer_norm_eps=1e-12,
-        supervised=True,
-    )
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp)
+    fields |= PLAIN_VIT | {"embed_dim": width, "vision.norm_eps": 1e-12}
     if "classifier.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
     fields |= vit_heads(width, layers, patch)
     if beside.hugging_face:
         _check_type(beside.hugging_face, "vit")
-        fields |= dict(
-            vision_heads=beside.hugging_face.get("num_attention_heads", 12),
-            activation=_activation(beside.hugging_face.get("hidden_act", "gelu")),
-            layer_norm_eps=beside.hugging_face.get("layer_norm_eps", 1e-12),
-        )
+        fields |= {
+            "vision.heads": beside.hugging_face.get("num_attention_heads", 12),
+            "vision.activation": _activation(beside.hugging_face.get("hidden_act", "gelu")),
+            "vision.norm_eps": beside.hugging_face.get("layer_norm_eps", 1e-12),
+        }
     return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
 
 

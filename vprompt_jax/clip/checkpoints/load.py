@@ -14,8 +14,9 @@ from flax import traverse_util
 from vprompt_jax.clip.checkpoints import formats, huggingface, locate, openai, positions, supervised
 from vprompt_jax.clip.checkpoints.family import Beside, Family, to_variables
 from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
 from vprompt_jax.clip.model import CLIP
-from vprompt_jax.clip.variants import ACTIVATIONS, CLIPConfig
+from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
 
 FAMILIES: tuple[Family, ...] = (
@@ -29,7 +30,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 # Fields that would have a default, but must come from the checkpoint or from the user: a wrong
 # one gives another function of the same weights.
-_MUST_BE_TOLD = ("vision_heads", "activation", "mean", "std")
+_MUST_BE_TOLD = ("vision_heads", "text_heads", "activation", "mean", "std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,28 +58,21 @@ def variable_shapes(config: CLIPConfig) -> dict[tuple[str, ...], tuple[int, ...]
     Tracing a large model takes seconds, so each kind of block is traced once (in a ResNet's stage
     twice, for the first differs from the rest), and its shapes stand for those of its equals.
     """
-    layers = config.vision_layers
-    few = dataclasses.replace(
-        config,
-        vision_layers=1 if config.is_vit else tuple(min(n, 2) for n in layers),
-        text_layers=min(config.text_layers, 1),
-    )
+    vision, text = config.vision.shortened(), config.text and config.text.shortened()
+    few = dataclasses.replace(config, vision=vision, text=text)
     side = config.image_resolution
     inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
-    if config.has_text:
-        inputs.append(jax.ShapeDtypeStruct((1, config.context_length), jnp.int32))
+    equals = [("visual", vision.block_counts, config.vision.block_counts)]
+    if config.text is not None:
+        inputs.append(jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32))
+        equals.append(("text", text.block_counts, config.text.block_counts))
     tree = jax.eval_shape(CLIP(few).init, jax.random.key(0), *inputs)
-    equals = [("text", "resblocks", 1, config.text_layers)]
-    if config.is_vit:
-        equals.append(("visual", "resblocks", 1, layers))
-    else:
-        stages = zip(few.vision_layers, layers, strict=True)
-        equals += [("visual", f"layer{s}", have, n) for s, (have, n) in enumerate(stages, 1)]
     for collection in tree.values():
-        for tower, kind, have, wanted in equals:
+        for tower, traced, wanted in equals:
             blocks = collection.get(tower, {})
-            for i in range(have, wanted if f"{kind}_0" in blocks else 0):
-                blocks[f"{kind}_{i}"] = blocks[f"{kind}_{have - 1}"]
+            for kind, have in traced.items():
+                for i in range(have, wanted[kind] if f"{kind}_0" in blocks else 0):
+                    blocks[f"{kind}_{i}"] = blocks[f"{kind}_{have - 1}"]
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
@@ -97,9 +91,6 @@ def open_checkpoint(
     if activation is not None and activation not in ACTIVATIONS:
         raise UserError(f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}")
     given = dict(fields or {}) | ({"activation": activation} if activation else {})
-    known = {field.name for field in dataclasses.fields(CLIPConfig)}
-    if unknown := sorted(set(given) - known):
-        raise UserError(f"unknown fields {unknown}: choose from {', '.join(sorted(known))}")
     path, told_by_name = locate.locate(path_or_name, cache_dir=cache_dir, offline=offline)
     tensors = formats.read_tensors(path)
     family = next((family for family in FAMILIES if family.matches(tensors)), None)
@@ -118,9 +109,12 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
     if own != path and own.is_file():
         try:
             config = CLIPConfig.from_json(formats.read_json(own)["clip"])
-            return dataclasses.replace(config, **given), ""
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{own} does not describe a CLIP ({error!r})") from error
+        try:
+            return config.with_fields(given), ""
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
 
     def beside(name):
         file = path.parent / name
@@ -129,27 +123,44 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
     files = Beside(
         beside("config.json"), beside("open_clip_config.json"), beside("preprocessor_config.json")
     )
-    told = family.configure(tensors, files) | told_by_name | given
+    told = family.configure(tensors, files)
+    towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told
+    try:
+        told |= dotted(told_by_name, *towers) | dotted(given, *towers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     notice = ""
-    if family is openai.FAMILY and "activation" not in told:
-        if implied := openai.activation_of(path.name):
-            told["activation"] = implied
-        else:
-            told["activation"] = "quick_gelu"
+    if family is openai.FAMILY and "text.activation" not in told:
+        implied = openai.activation_of(path.name)
+        told = dotted({"activation": implied or "quick_gelu"}, *towers) | told
+        if implied is None:
             notice = (
                 f"{path.name} has OpenAI's names and no config beside it: loaded with QuickGELU "
                 "(pass activation='gelu' if it was trained with exact GELU)."
             )
-    if missing := [field for field in _MUST_BE_TOLD if field not in told]:
+    if missing := _missing(told, *towers):
         raise UserError(
             f"neither the weights nor a config beside them say {', '.join(missing)}: put the "
             "config.json (and preprocessor_config.json) they were published with beside them, or "
             f"pass fields={{{', '.join(f'{field!r}: ...' for field in missing)}}}"
         )
     try:
-        return CLIPConfig(**told), notice
+        return CLIPConfig.from_fields(told), notice
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _missing(told: Fields, vision: type, has_text: bool) -> list[str]:
+    """What must be told and is not, by users' names."""
+    missing = []
+    for name in _MUST_BE_TOLD:
+        try:
+            fields = dotted({name: None}, vision, has_text)
+        except ValueError:  # no tower has this
+            continue
+        if not fields.keys() <= told.keys():
+            missing.append(name)
+    return missing
 
 
 def _fitting(path: Path, convert: Callable, *args):
@@ -215,11 +226,11 @@ def load(
         lambda array: np.asarray(array, np.float32 if array.ndim < 2 else dtype),
     )
     if image_resolution is not None and image_resolution != config.image_resolution:
-        side = image_resolution // config.downscale
+        old, side = config.vision.grid, image_resolution // config.downscale
         for name, array in flat.items():
             if name[1] == "visual" and name[-1] == "positional_embedding":
-                flat[name] = positions.interpolate(array, side)
-        config = dataclasses.replace(config, image_resolution=image_resolution)
+                flat[name] = positions.interpolate(array, old, side)
+        config = config.with_fields({"image_resolution": image_resolution})
     return CLIP(config, dtype), traverse_util.unflatten_dict(flat)
 
 

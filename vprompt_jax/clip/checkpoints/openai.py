@@ -9,7 +9,6 @@ from vprompt_jax.clip.checkpoints.family import (
     STATISTICS,
     Beside,
     Family,
-    Fields,
     Path,
     count,
     from_torch,
@@ -17,11 +16,12 @@ from vprompt_jax.clip.checkpoints.family import (
     pixel_statistics,
     rename,
     shape_of,
+    text_tower,
     vit_heads,
     vit_tower,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.variants import CLIP_MEAN, CLIP_STD
+from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
 
 _RENAMES = (
@@ -77,21 +77,25 @@ def _open_clip_fields(config: dict, shapes: Fields) -> Fields:
     layers = vision.get("layers", 12)
     told = {
         "embed_dim": model.get("embed_dim"),
-        "vision_layers": tuple(layers) if isinstance(layers, list) else layers,
-        "vision_width": vision.get("width", 768),
-        "text_width": text.get("width", 512),
-        "text_layers": text.get("layers", 12),
+        "vision.width": vision.get("width", 768),
+        "text.width": text.get("width", 512),
+        "text.layers": text.get("layers", 12),
     }
+    if isinstance(layers, list):
+        told["vision.blocks"] = tuple(layers)
+    else:
+        told["vision.layers"] = layers
     for key, value in told.items():
-        if value != shapes[key]:
+        if value != shapes.get(key):
             raise UserError(
-                f"open_clip_config.json says {key} {value}, the weights have {shapes[key]}: it "
+                f"open_clip_config.json says {key} {value}, the weights have {shapes.get(key)}: it "
                 "belongs to another checkpoint"
             )
-    fields = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
-    fields["text_heads"] = text.get("heads", 8)
-    if shapes["vision_patch_size"] is not None:
-        fields["vision_heads"] = told["vision_width"] // vision.get("head_width", 64)
+    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
+    fields = {"text.activation": activation, "text.heads": text.get("heads", 8)}
+    if shapes["vision.kind"] == "vit":
+        fields["vision.activation"] = activation
+        fields["vision.heads"] = told["vision.width"] // vision.get("head_width", 64)
     return fields | pixel_statistics(config.get("preprocess_cfg") or {}, "mean", "std")
 
 
@@ -103,16 +107,10 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
     embed_dim = shape_of(tensors, "text_projection", 2)[1]
     context_length, text_width = shape_of(tensors, "positional_embedding", 2)
     text_mlp = shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
-    fields: Fields = dict(
-        embed_dim=embed_dim,
-        context_length=context_length,
-        vocab_size=shape_of(tensors, "token_embedding.weight", 2)[0],
-        text_width=text_width,
-        text_heads=max(text_width // 64, 1),
-        text_layers=count(tensors, r"transformer\.resblocks\.(\d+)\."),
-        text_mlp_width=None if text_mlp == 4 * text_width else text_mlp,
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
+    vocab_size = shape_of(tensors, "token_embedding.weight", 2)[0]
+    text_layers = count(tensors, r"transformer\.resblocks\.(\d+)\.")
+    fields: Fields = dict(embed_dim=embed_dim, mean=CLIP_MEAN, std=CLIP_STD) | text_tower(
+        text_width, text_layers, text_mlp, context_length, vocab_size
     )
     if "visual.proj" in tensors:
         width, _, _, patch = shape_of(tensors, "visual.conv1.weight", 4)
@@ -124,15 +122,16 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
     else:
         stages = count(tensors, r"visual\.layer(\d+)\.") - 1
         name = "visual.attnpool.positional_embedding"
-        fields |= dict(
-            vision_layers=tuple(
+        fields |= {
+            "vision.kind": "resnet",
+            "vision.blocks": tuple(
                 count(tensors, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)
             ),
-            vision_width=shape_of(tensors, "visual.conv3.weight", 4)[0],
-            vision_patch_size=None,
-            image_resolution=grid(shape_of(tensors, name, 2)[0], name) * 2 ** (stages + 1),
-            vision_heads=shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
-        )
+            "vision.width": shape_of(tensors, "visual.conv3.weight", 4)[0],
+            "vision.image_resolution": grid(shape_of(tensors, name, 2)[0], name)
+            * 2 ** (stages + 1),
+            "vision.heads": shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
+        }
     if beside.open_clip:
         fields |= _open_clip_fields(beside.open_clip, fields)
     return fields

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.preprocess import resize_matrix
-from vprompt_jax.clip.variants import CLIPConfig
 from vprompt_jax.process.errors import UserError
 
 
@@ -22,22 +22,23 @@ def check_resolution(config: CLIPConfig, resolution: int) -> None:
         )
 
 
-def interpolate(positions: np.ndarray, side: int) -> np.ndarray:
-    """Resizes a grid of positions; the first, of the class or mean token, stays as it is.
+def interpolate(positions: np.ndarray, old: int, side: int) -> np.ndarray:
+    """Resizes a grid of positions; those before it, of tokens without a place, stay as they are.
 
     Bicubic with a = -0.5 and antialiasing, which is what OpenCLIP does when it loads a checkpoint
     at another resolution.
 
     Args:
-      positions: float [1 + n^2, C].
+      positions: float [P + old^2, C].
+      old: side of the grid they are for.
       side: of the new grid.
 
     Returns:
-      [1 + side^2, C], in the given dtype.
+      [P + side^2, C], in the given dtype.
     """
-    old = round((len(positions) - 1) ** 0.5)
+    first = len(positions) - old * old
     matrix = resize_matrix(old, side)
-    rest = positions[1:].astype(np.float32).reshape(old, old, -1)
+    rest = positions[first:].astype(np.float32).reshape(old, old, -1)
     rest = np.einsum("ri,sj,ijc->rsc", matrix, matrix, rest, optimize=True)
     flat = rest.reshape(side * side, -1).astype(positions.dtype)
-    return np.concatenate([positions[:1], flat])
+    return np.concatenate([positions[:first], flat])

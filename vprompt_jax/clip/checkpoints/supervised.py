@@ -5,11 +5,11 @@ import re
 import numpy as np
 
 from vprompt_jax.clip.checkpoints.family import (
+    PLAIN_VIT,
     RESNET_BLOCKS,
     STATISTICS,
     Beside,
     Family,
-    Fields,
     Path,
     count,
     from_torch,
@@ -22,7 +22,7 @@ from vprompt_jax.clip.checkpoints.family import (
     without_leading_ones,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.variants import HALF
+from vprompt_jax.clip.config import HALF, Fields
 from vprompt_jax.process.errors import UserError
 
 # timm's names of the towers that are the ones here; others can share names and shapes with them.
@@ -51,15 +51,15 @@ def _configure_npz(tensors: Tensors, beside: Beside) -> Fields:
     mlp = shape_of(tensors, f"{first}MlpBlock_3/Dense_0/kernel", 2)[1]
     query = f"{first}MultiHeadDotProductAttention_1/query/kernel"
     layers = count(tensors, r"Transformer/encoderblock_(\d+)/")
-    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp) | dict(
-        embed_dim=width,
-        vision_heads=shape_of(tensors, query, 3)[1],
-        activation="gelu_tanh",
-        layer_norm_eps=1e-6,  # flax's default
-        mean=HALF,
-        std=HALF,
-        supervised=True,
-    )
+    fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp)
+    fields |= PLAIN_VIT | {
+        "embed_dim": width,
+        "vision.heads": shape_of(tensors, query, 3)[1],
+        "vision.activation": "gelu_tanh",
+        "vision.norm_eps": 1e-6,  # flax's default
+        "mean": HALF,
+        "std": HALF,
+    }
     if "head/kernel" in tensors:
         fields["classes"] = shape_of(tensors, "head/kernel", 2)[1]
     if "pre_logits/kernel" in tensors:
@@ -105,12 +105,12 @@ def _configure_timm(tensors: Tensors, beside: Beside) -> Fields:
     layers = count(tensors, r"blocks\.(\d+)\.")
     mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
     positions = shape_of(tensors, "pos_embed", 3)[1]
-    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp) | dict(
-        embed_dim=width,
-        activation="gelu",
-        layer_norm_eps=1e-6,
-        supervised=True,
-    )
+    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp)
+    fields |= PLAIN_VIT | {
+        "embed_dim": width,
+        "vision.activation": "gelu",
+        "vision.norm_eps": 1e-6,
+    }
     if "head.weight" in tensors:
         fields["classes"] = shape_of(tensors, "head.weight", 2)[0]
     if "pre_logits.fc.weight" in tensors:

@@ -1,0 +1,245 @@
+"""Towers that are not CLIP's own, against computations in NumPy; what reaches into them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.adapters.conftest import RESNET, Adapted, random_variables
+from tests.conftest import TINY
+from vprompt_jax.adapters import merge, tuning
+from vprompt_jax.clip import CLIP, CLIPConfig, ViTConfig, sites
+from vprompt_jax.clip.checkpoints import positions
+from vprompt_jax.clip.variants import VARIANTS
+from vprompt_jax.report import depth
+
+WIDTH, HEADS, SIDE, PATCH = 24, 3, 32, 8
+BASE = ViTConfig(WIDTH, 2, HEADS, PATCH, SIDE, mlp_width=40, activation="gelu_tanh", norm_eps=1e-3)
+TOWERS = {
+    "mean, no class token": dataclasses.replace(BASE, class_token=False, pooling="mean"),
+    "mean beside a class token": dataclasses.replace(BASE, pooling="mean", final_norm="after"),
+    "class token and registers": dataclasses.replace(BASE, registers=3),
+    "registers and mean": dataclasses.replace(BASE, registers=2, pooling="mean"),
+    "layer scale, patch bias, no ln_pre": dataclasses.replace(
+        BASE, layer_scale=0.1, patch_bias=True, pre_norm=False
+    ),
+    "no norm at the end": dataclasses.replace(BASE, pooling="mean", final_norm="none"),
+}
+PIXELS = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def config_of(vision: ViTConfig) -> CLIPConfig:
+    return CLIPConfig(16, vision)
+
+
+def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndarray:
+    """Features in float64, one head at a time."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["visual"])
+
+    def norm(x, part):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * part["scale"] + part["bias"]
+
+    def dense(x, part):
+        return x @ part["kernel"] + part["bias"]
+
+    def softmax(x):
+        x = np.exp(x - x.max(-1, keepdims=True))
+        return x / x.sum(-1, keepdims=True)
+
+    tokens = []
+    for row in range(0, SIDE, PATCH):
+        for column in range(0, SIDE, PATCH):
+            patch = images[:, row : row + PATCH, column : column + PATCH]
+            value = np.einsum("bijc,ijcd->bd", patch, p["conv1"]["kernel"])
+            tokens.append(value + p["conv1"].get("bias", 0.0))
+    x = np.stack(tokens, 1)
+    prefix = [p["class_embedding"][None]] if vision.class_token else []
+    prefix += [p["register_embedding"]] if vision.registers else []
+    for part in reversed(prefix):
+        x = np.concatenate([np.broadcast_to(part, (len(x), *part.shape)), x], axis=1)
+    x = x + p["positional_embedding"]
+    if vision.pre_norm:
+        x = norm(x, p["ln_pre"])
+    for i in range(vision.layers):
+        block = p[f"resblocks_{i}"]
+        qkv = dense(norm(x, block["ln_1"]), block["attn"]["in_proj"])
+        q, k, v = np.split(qkv, 3, -1)
+        heads = []
+        for h in range(HEADS):
+            part = slice(h * WIDTH // HEADS, (h + 1) * WIDTH // HEADS)
+            scores = q[..., part] @ k[..., part].swapaxes(1, 2) / np.sqrt(WIDTH // HEADS)
+            heads.append(softmax(scores) @ v[..., part])
+        y = dense(np.concatenate(heads, -1), block["attn"]["out_proj"])
+        x = x + y * (block["ls_1"]["gamma"] if vision.layer_scale else 1)
+        y = dense(norm(x, block["ln_2"]), block["mlp"]["c_fc"])
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        y = dense(y, block["mlp"]["c_proj"])
+        x = x + y * (block["ls_2"]["gamma"] if vision.layer_scale else 1)
+    if vision.final_norm == "before":
+        x = norm(x, p["ln_post"])
+    x = x[:, 0] if vision.pooling == "class" else x[:, vision.prefix :].mean(1)
+    if vision.final_norm == "after":
+        x = norm(x, p["ln_post"])
+    return x @ p["proj"]
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_features_of_every_kind_of_vit(name):
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    expected = reference(config.vision, variables, PIXELS)
+    got = CLIP(config).apply(variables, PIXELS, method="encode_image")
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_positions_of_every_kind_meet(name):
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    clip = CLIP(config)
+    whole = clip.apply(variables, PIXELS, method="encode_image")
+    for position in range(config.depth + 1):
+        below = clip.apply(variables, PIXELS, stop=position, method="encode_image")
+        above = clip.apply(variables, below, start=position, method="encode_image")
+        np.testing.assert_array_equal(above, whole)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_vpt_tokens_stand_between_the_prefix_and_the_patches(name):
+    config = config_of(TOWERS[name])
+    first = config.vision.prefix
+    variables = random_variables(config, seed=1)
+    adapted = Adapted(config, variables, vpt__kind="deep", vpt__tokens=2, head__kind="linear")
+    params = adapted.params(seed=3)
+    clip = {"params": {k: v for k, v in adapted.frozen["params"]["clip"].items()}}
+    x = adapted.clip.apply(clip, PIXELS, stop=0, method="encode_image")
+    for block in range(2):
+        tokens = np.broadcast_to(params["vpt"][f"tokens_{block}"], (2, 2, WIDTH))
+        patches = x[:, first + 2 * (block > 0) :]
+        x = np.concatenate([x[:, :first], tokens, patches], axis=1)
+        stop = block + 1 if block == 0 else None
+        x = adapted.clip.apply(clip, x, start=block, stop=stop, method="encode_image")
+    np.testing.assert_allclose(adapted.features(params, PIXELS), x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_scale_and_shift_folds_into_every_kind(name):
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    keys = dict(ssf__kind="all", tune__weights="norm", head__kind="linear")
+    adapted = Adapted(config, variables, **keys)
+    params = adapted.params(seed=5)
+    expected = adapted.features(params, PIXELS)
+    tower = adapted.frozen["params"]["clip"]["visual"]
+    plain = Adapted(config, variables, head__kind="linear")
+    plain.frozen["params"]["clip"] = {
+        **plain.frozen["params"]["clip"],
+        "visual": merge.merged(adapted.model, params, tower),
+    }
+    got = plain.features({}, PIXELS)
+    assert np.abs(got - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_attention_distance_of_uniform_attention(name):
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    for block in range(2):
+        part = variables["params"]["visual"][f"resblocks_{block}"]["attn"]["in_proj"]
+        part["kernel"][:], part["bias"][:] = 0, 0
+    at = [(i, j) for i in range(4) for j in range(4)]
+    apart = [8 * np.hypot(a - c, b - d) for a, b in at for c, d in at]
+    got = depth.attention_distances(CLIP(config), variables, PIXELS)
+    np.testing.assert_allclose(got, np.mean(apart), rtol=1e-5)
+
+
+def test_interpolation_leaves_what_is_before_the_grid():
+    table = np.random.default_rng(0).normal(size=(5 + 16, 6)).astype(np.float32)
+    for first in (0, 1, 5):
+        resized = positions.interpolate(table[5 - first :], 4, 6)
+        assert resized.shape == (first + 36, 6)
+        np.testing.assert_array_equal(resized[:first], table[5 - first : 5])
+        np.testing.assert_array_equal(resized[first:], positions.interpolate(table[5:], 4, 6))
+
+
+@pytest.mark.parametrize("config", [TINY, RESNET, config_of(TOWERS["no norm at the end"])])
+def test_normalisations_are_found_by_what_they_are(config):
+    variables = random_variables(config)
+    found = sites.sites_of(CLIP(config), variables)
+    kinds = {"/".join(path) for path in sites.normalisations(config)}
+    assert kinds == {where for where, site in found.items() if site.is_norm}
+    # Every normalisation of these towers says so in its name, and nothing else does.
+    named = {w for w in found if isinstance(w, str) and ("ln_" in w or "bn" in w)}
+    assert kinds == named
+    chosen = tuning.selected(variables["params"]["visual"], "norm", config)
+    assert {"/".join(path[:-1]) for path in tuning.paths(chosen)} == named
+
+
+def test_normalisations_of_a_large_tower():
+    assert len(sites.normalisations(VARIANTS["ViT-B/32"])) == 2 + 2 * 12
+    assert len(sites.normalisations(VARIANTS["RN50"])) == 3 + 16 * 3 + 4
+
+
+TOKENS = np.random.default_rng(1).integers(1, 49407, (3, 16)).astype(np.int32)
+
+
+def test_the_text_tap_sees_the_embeddings_and_every_block():
+    clip, variables = CLIP(TINY), random_variables(TINY)
+    seen = {}
+
+    def tap(position, x):
+        seen[position] = x
+        return x
+
+    plain = clip.apply(variables, TOKENS, method="encode_text")
+    tapped = clip.apply(variables, TOKENS, tap=tap, method="encode_text")
+    np.testing.assert_array_equal(plain, tapped)
+    assert list(seen) == ["embeddings", 0]
+    text = variables["params"]["text"]
+    np.testing.assert_array_equal(seen["embeddings"], text["token_embedding"]["embedding"][TOKENS])
+    np.testing.assert_array_equal(seen[0], seen["embeddings"] + text["positional_embedding"])
+
+
+def test_embeddings_may_be_replaced():
+    """As learned context does it: the features are those of other tokens."""
+    clip, variables = CLIP(TINY), random_variables(TINY)
+    other = TOKENS.copy()
+    other[:, 1:4] = 77
+    table = variables["params"]["text"]["token_embedding"]["embedding"]
+
+    def tap(position, x):
+        if position != "embeddings":
+            return x
+        return x.at[:, 1:4].set(table[77])
+
+    keep = TOKENS.copy()
+    keep[:, 9] = other[:, 9] = 49407
+    got = clip.apply(variables, keep, tap=tap, method="encode_text")
+    expected = clip.apply(variables, other, method="encode_text")
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_the_end_token_is_the_largest_or_a_named_one():
+    variables = random_variables(TINY)
+    tokens = TOKENS.copy()
+    tokens[:, 5], tokens[:, 9], tokens[:, 11] = 4000, 49407, 4000
+    largest = CLIP(TINY).apply(variables, tokens, method="encode_text")
+    cut = CLIP(TINY).apply(variables, tokens[:, :10], method="encode_text")
+    np.testing.assert_allclose(largest, cut, rtol=1e-5, atol=1e-6)  # causal: the rest is unseen
+    named = CLIP(TINY.with_fields({"text.end_token": 4000}))
+    got = named.apply(variables, tokens, method="encode_text")
+    first = named.apply(variables, tokens[:, :6], method="encode_text")
+    np.testing.assert_allclose(got, first, rtol=1e-5, atol=1e-6)
+    assert np.abs(got - largest).max() > 1e-2
+
+
+def test_a_text_tower_that_is_not_causal():
+    variables = random_variables(TINY)
+    tokens = TOKENS.copy()
+    tokens[:, 5] = 49407
+    clip = CLIP(TINY.with_fields({"text.causal": False}))
+    seen_all = clip.apply(variables, tokens, method="encode_text")
+    cut = clip.apply(variables, tokens[:, :6], method="encode_text")
+    assert np.abs(seen_all - cut).max() > 1e-2

@@ -1,0 +1,220 @@
+"""What a model is built from: a config per tower, and the CLIP they make up.
+
+Every part of the package asks these configs what a tower is; nothing is concluded from a name or
+from a missing number.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from vprompt_jax.clip.towers import (
+    ACTIVATIONS,
+    ResNetConfig,
+    TextConfig,
+    ViTConfig,
+    check_positive,
+)
+
+__all__ = ["ACTIVATIONS", "CLIPConfig", "ResNetConfig", "TextConfig", "ViTConfig"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)  # mean and std that bring pixels to [-1, 1] (ViT, arXiv 2010.11929)
+
+Fields = dict[str, Any]
+
+
+VisionConfig = ViTConfig | ResNetConfig
+_VISION: dict[str, type[ViTConfig] | type[ResNetConfig]] = {
+    "vit": ViTConfig,
+    "resnet": ResNetConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPConfig:
+    """Architecture of one CLIP (arXiv 2103.00020, tables 19-20), or of an image tower alone.
+
+    Attributes:
+      embed_dim: width E of the joint image-text space, or of a lone image tower's features.
+      vision: the image tower.
+      text: the text tower; None: there is none.
+      mean: of the pixels in [0, 1], per channel, which the image tower's input is normalised with.
+      std: likewise.
+      classes: outputs of the classifier the checkpoint came with; 0: none.
+      pre_logits: width of the tanh layer before that classifier; 0: none.
+    """
+
+    embed_dim: int
+    vision: VisionConfig
+    text: TextConfig | None = None
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    classes: int = 0
+    pre_logits: int = 0
+
+    # Names that users may say for a field of a tower, or of every tower that has it; in addition
+    # "vision_heads" stands for "vision.heads", and so on.
+    SHORT: ClassVar[dict[str, tuple[str, ...]]] = {
+        "activation": ("vision.activation", "text.activation"),
+        "layer_norm_eps": ("vision.norm_eps", "text.norm_eps"),
+        "image_resolution": ("vision.image_resolution",),
+        "context_length": ("text.context_length",),
+        "vocab_size": ("text.vocab_size",),
+    }
+
+    def __post_init__(self) -> None:
+        check_positive("the config", self, "embed_dim")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} must be three channels, std > 0")
+        features = self._own_features()
+        if features is not None and features != self.embed_dim:
+            raise ValueError(f"embed_dim is {self.embed_dim}, the tower's features have {features}")
+
+    def _own_features(self) -> int | None:
+        """Channels of the features where no projection chooses them."""
+        vision = self.vision
+        if isinstance(vision, ViTConfig):
+            return None if vision.projection else vision.width
+        return vision.channels if vision.pooling == "mean" else None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower."""
+        return self.text is not None
+
+    @property
+    def image_resolution(self) -> int:
+        """Side R of the square input, in pixels."""
+        return self.vision.image_resolution
+
+    @property
+    def depth(self) -> int:
+        """Number L of blocks of the image tower; position L is the final feature vector."""
+        return self.vision.depth
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per side of one place of the last activation map; divides the resolution."""
+        return self.vision.downscale
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "CLIPConfig":
+        """Builds a config from dotted fields; "vision.kind" chooses the image tower's class.
+
+        Raises:
+          TypeError, ValueError: if a field is missing or unknown, or has an impossible value.
+        """
+        parts: dict[str, Fields] = {"": {}, "vision": {}, "text": {}}
+        for name, value in fields.items():
+            part, _, field = name.rpartition(".")
+            parts[part][field] = value
+        vision = _VISION[parts["vision"].pop("kind")](**parts["vision"])
+        text = TextConfig(**parts["text"]) if parts["text"] else None
+        return cls(vision=vision, text=text, **parts[""])
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CLIPConfig":
+        """Reads what `dataclasses.asdict` wrote to JSON, or the one-level form of earlier versions.
+
+        Raises:
+          KeyError, TypeError, ValueError: if it describes no CLIP.
+        """
+        values = _tuples(values)
+        if "vision" not in values:
+            return cls.from_fields(_from_one_level(values))
+        fields = {name: v for name, v in values.items() if name not in ("vision", "text")}
+        for tower in ("vision", "text"):
+            fields |= {f"{tower}.{k}": v for k, v in (values.get(tower) or {}).items()}
+        return cls.from_fields(fields)
+
+    def fields(self) -> Fields:
+        """All fields by dotted names; those of a missing text tower are left out."""
+        fields: Fields = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not dataclasses.is_dataclass(value):
+                fields |= {} if field.name == "text" else {field.name: value}
+                continue
+            fields |= {
+                f"{field.name}.{part.name}": getattr(value, part.name)
+                for part in dataclasses.fields(value)
+            }
+        return fields
+
+    def with_fields(self, given: Mapping[str, Any]) -> "CLIPConfig":
+        """A copy with some fields changed, named as users do ("vision.heads", "vision_heads").
+
+        Raises:
+          TypeError, ValueError: if a field is unknown or has an impossible value.
+        """
+        return self.from_fields(self.fields() | dotted(given, type(self.vision), self.has_text))
+
+
+def dotted(given: Mapping[str, Any], vision: type, has_text: bool) -> Fields:
+    """Fields by their dotted names, from the names that users may say.
+
+    Args:
+      given: values by dotted ("text.heads"), joined ("text_heads") or short names
+        (`CLIPConfig.SHORT`).
+      vision: class of the image tower's config.
+      has_text: whether there is a text tower.
+
+    Raises:
+      ValueError: if a name is no field of these towers.
+    """
+    known = [f.name for f in dataclasses.fields(CLIPConfig) if f.name not in ("vision", "text")]
+    for tower, config in (("vision", vision), ("text", TextConfig if has_text else None)):
+        if config is not None:
+            known += [f"{tower}.{f.name}" for f in dataclasses.fields(config) if f.init]
+    fields: Fields = {}
+    unknown = []
+    for name, value in given.items():
+        joined = (name.replace("_", ".", 1),) if name.startswith(("vision_", "text_")) else (name,)
+        if name == "vision_layers" and vision is ResNetConfig:
+            joined = ("vision.blocks",)
+        names = [n for n in CLIPConfig.SHORT.get(name, joined) if n in known]
+        if not names:
+            unknown.append(name)
+        fields |= dict.fromkeys(names, value)
+    if unknown:
+        choices = ", ".join([*(n for n in CLIPConfig.SHORT if n not in known), *known])
+        raise ValueError(f"unknown fields {sorted(unknown)}: choose from {choices}")
+    return fields
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, at every level."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(v) for key, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _from_one_level(values: Fields) -> Fields:
+    """Dotted fields from the one-level form that earlier versions wrote.
+
+    Its `supervised` stood for a tower's parts all together: no text; a ViT with a patch bias,
+    without `ln_pre` and projection; a ResNet with torchvision's stem, strides and mean.
+    """
+    values = dict(values)
+    supervised = values.pop("supervised", False)
+    is_vit = values.get("vision_patch_size") is not None
+    if is_vit:
+        own = {"vision.kind": "vit", "vision.patch_bias": supervised}
+        own |= {"vision.pre_norm": not supervised, "vision.projection": not supervised}
+    else:
+        own = {"vision.kind": "resnet", "vision.antialias": not supervised}
+        own |= {"vision.stem": "imagenet" if supervised else "clip"}
+        own |= {"vision.pooling": "mean" if supervised else "attention"}
+        for name in ("vision_patch_size", "vision_mlp_width"):
+            values.pop(name, None)
+        if supervised:  # whose ReLUs and BatchNorms have neither of these
+            for name in ("activation", "layer_norm_eps"):
+                values.pop(name, None)
+    if supervised:
+        text = ("context_length", "vocab_size")
+        values = {k: v for k, v in values.items() if k not in text and not k.startswith("text_")}
+    return own | dotted(values, ViTConfig if is_vit else ResNetConfig, not supervised)

@@ -1,0 +1,225 @@
+"""The configs of single towers."""
+
+import dataclasses
+from typing import Any
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
+
+
+def _choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def check_positive(tower: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{tower}.{name} must be a whole number over 0, got {value!r}")
+
+
+def _divides(tower: str, config: Any) -> None:
+    if config.width % config.heads:
+        raise ValueError(f"{tower}: {config.heads} heads do not divide {config.width} channels")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer (arXiv 2010.11929), with the defaults of CLIP's.
+
+    Tokens are the class token, the registers, then the patches, row by row.
+
+    Attributes:
+      width: channels of a token.
+      layers: blocks.
+      heads: attention heads of a block; they divide the width.
+      patch_size: side of a patch in pixels; divides the resolution.
+      image_resolution: side R of the square input, in pixels.
+      mlp_width: channels inside the perceptrons; None: four times `width`.
+      class_token: whether there is a learned token for the image as a whole.
+      registers: further learned tokens without a place.
+      pooling: the features are those of the "class" token, or the "mean" of the patches.
+      activation: one of `ACTIVATIONS`: "quick_gelu" (OpenAI's weights), "gelu" (exact; most of
+        OpenCLIP's), "gelu_tanh" (the original ViT in JAX).
+      norm_eps: of every LayerNorm.
+      patch_bias: whether the patches' projection has a bias.
+      pre_norm: whether a LayerNorm comes before the first block (`ln_pre`).
+      final_norm: whether `ln_post` acts "before" the pooling, "after" it, or there is "none". For
+        the class token the first two are the same.
+      layer_scale: initial value of a learned factor per channel on each branch; None: no factor.
+      projection: whether the features are projected to the joint space (`proj`).
+    """
+
+    width: int
+    layers: int
+    heads: int
+    patch_size: int
+    image_resolution: int
+    mlp_width: int | None = None
+    class_token: bool = True
+    registers: int = 0
+    pooling: str = "class"
+    activation: str = "quick_gelu"
+    norm_eps: float = 1e-5
+    patch_bias: bool = False
+    pre_norm: bool = True
+    final_norm: str = "before"
+    layer_scale: float | None = None
+    projection: bool = True
+    kind: str = dataclasses.field(default="vit", init=False)
+
+    def __post_init__(self) -> None:
+        check_positive("vision", self, "width", "layers", "heads", "patch_size", "image_resolution")
+        _divides("vision", self)
+        _choose("vision.activation", self.activation, ACTIVATIONS)
+        _choose("vision.pooling", self.pooling, ("class", "mean"))
+        _choose("vision.final_norm", self.final_norm, ("before", "after", "none"))
+        if self.pooling == "class" and not self.class_token:
+            raise ValueError("vision.pooling 'class' needs a class token")
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def grid(self) -> int:
+        """Patches per side."""
+        return self.image_resolution // self.patch_size
+
+    @property
+    def positions(self) -> int:
+        """Rows of the learned positions: the prefix, then the patches."""
+        return self.prefix + self.grid**2
+
+    @property
+    def pooled(self) -> int | None:
+        """How many of the first tokens the pooling reads; None: all."""
+        return 1 if self.pooling == "class" else None
+
+    @property
+    def depth(self) -> int:
+        return self.layers
+
+    @property
+    def downscale(self) -> int:
+        return self.patch_size
+
+    @property
+    def block_counts(self) -> dict[str, int]:
+        """Number of blocks by the start of their names."""
+        return {"resblocks": self.layers}
+
+    def shortened(self) -> "ViTConfig":
+        """The same with one block of each kind."""
+        return dataclasses.replace(self, layers=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet of bottlenecks (arXiv 1512.03385), with the defaults of CLIP's.
+
+    Attributes:
+      width: channels after the stem; a stage's blocks put out 4, 8, 16, ... times as many.
+      blocks: number of blocks per stage.
+      image_resolution: side R of the square input, in pixels.
+      heads: attention heads of the pooling; 0 where the pooling is the mean.
+      stem: "clip" (three 3x3 convolutions, average pooling) or "imagenet" (a 7x7 convolution, max
+        pooling).
+      antialias: a stride is an average pooling before the next 1x1 convolution (CLIP), not the 3x3
+        convolution's own.
+      pooling: the features are an "attention" of the mean over the last map, or the "mean" itself.
+    """
+
+    width: int
+    blocks: tuple[int, ...]
+    image_resolution: int
+    heads: int = 0
+    stem: str = "clip"
+    antialias: bool = True
+    pooling: str = "attention"
+    kind: str = dataclasses.field(default="resnet", init=False)
+
+    def __post_init__(self) -> None:
+        check_positive("vision", self, "width", "image_resolution")
+        _choose("vision.stem", self.stem, ("clip", "imagenet"))
+        _choose("vision.pooling", self.pooling, ("attention", "mean"))
+        if not self.blocks:
+            raise ValueError("vision.blocks names no stage")
+        if self.pooling == "attention":
+            check_positive("vision", self, "heads")
+            if self.channels % self.heads:
+                raise ValueError(
+                    f"vision: {self.heads} heads do not divide {self.channels} channels"
+                )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the last map."""
+        return 4 * self.width * 2 ** (len(self.blocks) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Places per side of the last map."""
+        return self.image_resolution // self.downscale
+
+    @property
+    def depth(self) -> int:
+        return sum(self.blocks)
+
+    @property
+    def downscale(self) -> int:
+        return 2 ** (len(self.blocks) + 1)
+
+    @property
+    def block_counts(self) -> dict[str, int]:
+        """Number of blocks by the start of their names."""
+        return {f"layer{stage}": count for stage, count in enumerate(self.blocks, 1)}
+
+    def shortened(self) -> "ResNetConfig":
+        """The same with one block of each kind: a stage's first differs from the rest."""
+        return dataclasses.replace(self, blocks=tuple(min(n, 2) for n in self.blocks))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """CLIP's text transformer (arXiv 2103.00020, section 2.4).
+
+    Attributes:
+      width: channels of a token.
+      layers: blocks.
+      heads: attention heads of a block; they divide the width.
+      context_length: longest text, in tokens, start and end included.
+      vocab_size: number of token ids.
+      mlp_width: channels inside the perceptrons; None: four times `width`.
+      activation: one of `ACTIVATIONS`.
+      norm_eps: of every LayerNorm.
+      end_token: id of the token whose feature is the text's, at its first place; None: the largest
+        id in the text, which is end-of-text in CLIP's vocabulary.
+      causal: whether a token sees only itself and those before it.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    context_length: int
+    vocab_size: int
+    mlp_width: int | None = None
+    activation: str = "quick_gelu"
+    norm_eps: float = 1e-5
+    end_token: int | None = None
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
+        _divides("text", self)
+        _choose("text.activation", self.activation, ACTIVATIONS)
+
+    @property
+    def block_counts(self) -> dict[str, int]:
+        """Number of blocks by the start of their names."""
+        return {"resblocks": self.layers}
+
+    def shortened(self) -> "TextConfig":
+        """The same with one block."""
+        return dataclasses.replace(self, layers=1)
