@@ -98,7 +98,7 @@ def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
     names: set[tuple[str, ...]] = set()
 
     def interceptor(call, args, kwargs, context):
-        if type(context.module).__name__ in NORMALISATIONS and (name := _layer_name(context)):
+        if type(context.module).__name__ in NORMALISATIONS and (name := layer_name(context)):
             names.add(tuple(name.split("/")))
         return call(*args, **kwargs)
 
