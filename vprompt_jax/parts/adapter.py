@@ -51,7 +51,7 @@ class Adapter(nn.Module):
           ValueError: if no plain weights can do it.
         """
         del site, flat
-        raise ValueError(f"{self.name or type(self).__name__} cannot be folded into weights")
+        raise ValueError(f"{type(self).__name__} cannot be folded into the tower's weights")
 
 
 def acting(
