@@ -89,8 +89,14 @@ class AdaptedCLIP(nn.Module):
 
     def from_activation(self, activation: jax.Array) -> tuple[jax.Array, Outputs]:
         """As `__call__`, from the frozen tower's activation at `entry`, as `activation` gives it."""
-        logits, out = self._logits(self.features(activation, start=self.entry))
+        logits, out = self._logits(self.features(activation, start=self._cached_at))
         return logits, {**out, "metrics": {}}
+
+    @property
+    def _cached_at(self) -> int:
+        """The entry, where activations can be cached: not at the pixels."""
+        assert isinstance(self.entry, int), "training enters at the pixels"
+        return self.entry
 
     def pixels(self, images: jax.Array) -> jax.Array:
         """uint8 [B, h, w, 3] of any size -> the tower's input, normalised float32 [B, R, R, 3]."""
@@ -104,7 +110,7 @@ class AdaptedCLIP(nn.Module):
             canvas = part.prompted(canvas, context)
         return canvas
 
-    def features(self, x: jax.Array, *, start: Where | None = None) -> jax.Array:
+    def features(self, x: jax.Array, *, start: int | None = None) -> jax.Array:
         """Image features [B, E] with the adapters acting.
 
         Args:
@@ -120,14 +126,14 @@ class AdaptedCLIP(nn.Module):
 
     def activation(self, images: jax.Array) -> jax.Array:
         """The frozen tower's activation at `entry`, of uint8 images [B, h, w, 3]."""
-        return self.clip.encode_image(self.pixels(images), stop=self.entry)
+        return self.clip.encode_image(self.pixels(images), stop=self._cached_at)
 
     def text_features(self) -> jax.Array:
         """The classes' text embeddings, float32 [C, E] of unit length."""
         parts = self._on("text")
         if not parts:
             return self.get_variable("constants", "text_features")
-        tokens = self.get_variable("constants", "text_tokens")
+        tokens: jax.Array = self.get_variable("constants", "text_tokens")
 
         def tap(position: Where, x: jax.Array) -> jax.Array:
             for part in parts:

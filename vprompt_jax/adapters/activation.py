@@ -23,7 +23,7 @@ class ActivationPrompt(Adapter):
 
     shape: str = "full"
 
-    def setup(self):
+    def setup(self) -> None:
         self.deltas = {str(site.where): self._delta(site) for site in self.sites}
 
     def _delta(self, site: Site) -> jax.Array:

@@ -24,7 +24,7 @@ class Bottleneck(Adapter):
 
     width: int = 64
 
-    def setup(self):
+    def setup(self) -> None:
         self.projections = {site.where: self._projections(site) for site in self.sites}
 
     def _projections(self, site: Site) -> tuple[jax.Array, ...]:

@@ -37,7 +37,7 @@ class LoRA(Adapter):
     alpha: float = 4.0
     targets: tuple[str, ...] = ("q", "v")
 
-    def setup(self):
+    def setup(self) -> None:
         self.factors = {site.where: self._factors(site) for site in self.sites}
 
     def _factors(self, site: Site) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -46,7 +46,7 @@ class LoRA(Adapter):
             layer, _, parts = TARGETS[target]
             if not str(site.where).endswith(layer):
                 continue
-            name = f"{site.where.split('/')[0]}_{target}"
+            name = f"{str(site.where).split('/')[0]}_{target}"
             inputs, outputs = site.inputs[-1], site.outputs[-1] // parts
             # The reference's initialisation of A is that of torch's Linear layers.
             a = self.param(f"{name}_a", uniform_within(inputs**-0.5), (inputs, self.rank))

@@ -1,7 +1,7 @@
 """Scale and shift (SSF, arXiv 2210.08823): a factor and an offset per channel after each layer."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,7 @@ class ScaleShift(Adapter):
     SSF draws both with a deviation of 0.02; starting at the frozen tower is ours.
     """
 
-    def setup(self):
+    def setup(self) -> None:
         self.factors = {
             site.where: (
                 self._vector(site, "scale", nn.initializers.ones),
@@ -36,7 +36,7 @@ class ScaleShift(Adapter):
             for site in self.sites
         }
 
-    def _vector(self, site: Site, kind: str, init) -> jax.Array:
+    def _vector(self, site: Site, kind: str, init: Any) -> jax.Array:
         return self.param(f"{site.name}_{kind}", init, site.outputs[-1:], jnp.float32)
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -31,7 +31,7 @@ class PromptTokens(Adapter):
     patch_inputs: int = 768
     prefix: int = 1
 
-    def setup(self):
+    def setup(self) -> None:
         self.tokens = {site.where: self._tokens(site) for site in self.sites}
 
     def _tokens(self, site: Site) -> jax.Array:

@@ -1,6 +1,7 @@
 """Class names as texts, and their embeddings by a CLIP's text tower."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,9 @@ def mean_embeddings(features: jax.Array) -> jax.Array:
     return unit_norm(unit_norm(features.astype(jnp.float32)).mean(1))
 
 
-def encode_classes(clip: CLIP, variables: dict, texts: Sequence[Sequence[str]]) -> jax.Array:
+def encode_classes(
+    clip: CLIP, variables: Mapping[str, Any], texts: Sequence[Sequence[str]]
+) -> jax.Array:
     """Text embeddings of classes, computed once per run.
 
     Args:

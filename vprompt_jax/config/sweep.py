@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from vprompt_jax.config.resolve import unused_by_all
 from vprompt_jax.process.errors import UserError
 
@@ -42,13 +44,13 @@ def _word(value: Any) -> str:
     return str(value).replace("/", "_")
 
 
-def expand(config) -> dict[str, Any]:
+def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     """The config of every run by name: the base with the run's overrides.
 
     Raises:
       UserError: if a run has an unknown key, or a name is there twice.
     """
-    runs: dict[str, Any] = {}
+    runs: dict[str, ConfigDict] = {}
     try:
         listed = [(str(name), dict(overrides)) for name, overrides in config.sweep]
     except (TypeError, ValueError) as error:
@@ -69,7 +71,7 @@ def expand(config) -> dict[str, Any]:
     return runs
 
 
-def choose(config, which: str) -> tuple[str, Any]:
+def choose(config: ConfigDict, which: str) -> tuple[str, ConfigDict]:
     """One run of a sweep, by its name or its number from 0.
 
     Raises:

@@ -5,7 +5,7 @@ as StableHLO with its weights, which needs jax and safetensors but none of this 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ class Exported:
       resolution: side of the input images, in pixels.
     """
 
-    def __init__(self, class_names: Sequence[str], resolution: int, call):
+    def __init__(
+        self, class_names: Sequence[str], resolution: int, call: Callable[[np.ndarray], Any]
+    ):
         self.class_names, self.resolution = tuple(class_names), resolution
         self._call = call
 
@@ -66,7 +68,7 @@ def stablehlo(adapted: Adapted, side: int) -> bytes:
     [b, C], on each of `PLATFORMS`; resizing and CLIP's normalisation are inside.
     """
 
-    def logits(weights, images):
+    def logits(weights: Any, images: jax.Array) -> jax.Array:
         return adapted.apply(traverse_util.unflatten_dict(weights, sep="/"), images)
 
     shapes = jax.eval_shape(lambda: adapted.variables)

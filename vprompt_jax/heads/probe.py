@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.clip.model import unit_norm
@@ -29,7 +30,7 @@ def solved(
     from sklearn.linear_model import LogisticRegression
 
     def unit(features: np.ndarray) -> np.ndarray:
-        return np.asarray(unit_norm(features.astype(np.float32)))
+        return np.asarray(unit_norm(jnp.asarray(features, jnp.float32)))
 
     x, y = unit(train[0]), train[1]
 

@@ -87,7 +87,8 @@ class Adapted:
         with jax.default_matmul_precision(self.config.model.matmul_precision):
             x = self.model.apply(variables, images, method="pixels")
             context = at_inference(self.config.seed)
-            return self.model.apply(variables, x, context, method="prompted")
+            canvas: Canvas = self.model.apply(variables, x, context, method="prompted")
+            return canvas
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32 [B, C] of images uint8 [B, h, w, 3] of any one size."""
@@ -152,10 +153,11 @@ def load(workdir: Path | str, *, best: bool = False) -> Adapted:
         raise UserError(f"{workdir}: nothing was selected on val under protocol=paper")
     config = resolve(json.loads((workdir / "config.json").read_text()))
     adaptation = adapted_from(config, result["class_names"], result["templates"])
-    params, assigned = adaptation.initial_params(), adaptation.initial_assigned()
-    if result["steps"]:
-        params, assigned = _restored(adaptation, workdir, result["steps"], best)
-    return Adapted(adaptation, params, assigned, result, best)
+    if not result["steps"]:
+        initial = adaptation.initial_params(), adaptation.initial_assigned()
+        return Adapted(adaptation, *initial, result, best)
+    learned = _restored(adaptation, workdir, result["steps"], best)
+    return Adapted(adaptation, *learned, result, best)
 
 
 def adapted_from(config: Config, class_names: Sequence[str], texts: Sequence[str]) -> Adaptation:
@@ -205,6 +207,6 @@ def _fingerprint(dataset: Dataset) -> str:
     for split in (dataset.train, dataset.val, dataset.test):
         if split is not None and len(split):
             digest.update(np.asarray(split.labels, np.int32).tobytes())
-            sample: Sequence[int] = np.unique(np.linspace(0, len(split) - 1, 256).astype(np.int32))
+            sample = np.unique(np.linspace(0, len(split) - 1, 256).astype(np.int32))
             digest.update(np.ascontiguousarray(split.fetch(np.asarray(sample))).tobytes())
     return digest.hexdigest()[:8]

@@ -14,7 +14,7 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.program import set_up_process, user_errors
 
 
-def print_commands(config, argv: list[str]) -> None:
+def print_commands(config: ConfigDict, argv: list[str]) -> None:
     """Prints a command per run of a sweep, for a scheduler; `argv` is this process's command."""
 
     with user_errors():
@@ -68,7 +68,7 @@ def launch(
 
 
 def _summary(result: dict[str, Any], workdir: Path) -> str:
-    def percent(value):
+    def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.2%}"
 
     rows = [

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from vprompt_jax.config import resolve
 from vprompt_jax.config.sweep import expand
 from vprompt_jax.process.errors import UserError
 
 
-def run(config, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: Path) -> None:
     """Runs what is not finished, each in a folder of its name, and writes the report.
 
     Args:

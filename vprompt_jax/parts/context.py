@@ -34,13 +34,12 @@ class Context(flax.struct.PyTreeNode):
 
     def step_key(self, purpose: str) -> jax.Array:
         """A key for the whole batch of this training step."""
+        assert self.step is not None, "there is no step at inference"
         return jax.random.fold_in(keys.stream(self.root, purpose), self.step)
 
     def example_keys(self, purpose: str) -> jax.Array:
         """Keys [B]: of this step in training, the same at every evaluation at inference."""
-        key = keys.stream(self.root, purpose)
-        if self.step is not None:
-            key = jax.random.fold_in(key, self.step)
+        key = keys.stream(self.root, purpose) if self.step is None else self.step_key(purpose)
         return keys.per_example(key, self.index)
 
 

@@ -116,6 +116,7 @@ class MaskGenerator(nn.Module):
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
         """The canvas with what is added kept in the regions that are marked, x' = x + P * m
         (AdaViPro, section 3)."""
+        assert canvas.added is not None and canvas.support is not None, "checked in `MaskPart`"
         logits = self(canvas.image)
         if context.is_training:
             draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
@@ -134,7 +135,7 @@ class MaskGenerator(nn.Module):
         )
 
     def _suits_tensor_cores(self) -> bool:
-        rounds = jax.config.jax_default_matmul_precision != "highest"  # float32 to TF32
+        rounds = jax.config.values["jax_default_matmul_precision"] != "highest"  # float32 to TF32
         return fused_policy.suits(self.width) and (rounds or self.dtype != jnp.float32)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

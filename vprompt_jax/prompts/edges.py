@@ -1,10 +1,12 @@
 """Edge detectors with fixed weights: what AdaViPro's mask generator looks at."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 
-def _neighbours(x: jax.Array):
+def _neighbours(x: jax.Array) -> Callable[[int, int], jax.Array]:
     """Returns at(dy, dx): the images [B, H, W, C] shifted, with zeros beyond the border."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -94,8 +94,9 @@ def fields(section: type[Section]) -> dict[str, Field]:
     return {f.name: _field(f, hints[f.name]) for f in dataclasses.fields(section)}
 
 
-def _field(field: dataclasses.Field, hint: Any) -> Field:
-    optional, choices = False, ()
+def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
+    optional = False
+    choices: tuple[Any, ...] = ()
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         options = typing.get_args(hint)
         optional = type(None) in options

@@ -19,7 +19,7 @@ def make_count_step(
 ) -> Callable[..., jax.Array]:
     """(params, assigned, frozen, root, batch) -> the assignment's counts over the batch."""
 
-    def step(params, assigned, frozen, root, batch):
+    def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> jax.Array:
         variables = variables_of(params, assigned, frozen, weights)
         _, out = applied(model, variables, batch, Context(root, batch["index"]))
         return jax.lax.psum(assignment.counts(out, batch), AXIS)

@@ -69,7 +69,7 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
         return dataset
     _say(summary)
     step = _make_activation_step(model)
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, split in dataset.splits():
         store = _store(workdir, name, len(split), shape, dtype, on_disk)
         batches = placed_batches(split, config.eval.batch_size, config.data.workers)
@@ -109,7 +109,7 @@ def _store(
 def _make_activation_step(model: AdaptedCLIP) -> Callable[..., Any]:
     """(frozen, batch) -> activations and indices of the whole batch, on every process."""
 
-    def step(frozen, batch):
+    def step(frozen: Any, batch: Mapping[str, jax.Array]) -> Any:
         activation = model.apply(frozen, batch["image"], method="activation")
         return jax.lax.all_gather((activation, batch["index"]), AXIS, tiled=True)
 

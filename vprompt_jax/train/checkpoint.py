@@ -123,7 +123,7 @@ class Checkpoints:
         except Exception as error:  # as in `save`
             raise self._failed(error) from error
 
-    def _read(self, step: int, **items):
+    def _read(self, step: int, **items: Any) -> Any:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _failed(self, error: Exception) -> UserError:

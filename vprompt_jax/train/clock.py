@@ -49,7 +49,7 @@ class Clock:
         """
         began = time.monotonic()
         yield
-        if self.since is not None and last_step.is_ready():
+        if self.since is not None and last_step.is_ready():  # type: ignore[attr-defined]
             self.waited += time.monotonic() - began
 
     def as_record(self) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str
       step: a batch -> sums; `step.make_eval_step` with all but the batch given.
       batches: of one pass over the split.
     """
-    total = None
+    total: dict[str, Any] = {}
     for batch in batches:
         sums = step(batch)
-        total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
+        total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
     return mean(total)

@@ -10,7 +10,9 @@ import optax
 from vprompt_jax.process.errors import UserError
 
 
-def keep_finite(before: Any, after: Any, sums: Mapping[str, jax.Array]) -> tuple[Any, dict]:
+def keep_finite(
+    before: Any, after: Any, sums: Mapping[str, jax.Array]
+) -> tuple[Any, dict[str, jax.Array]]:
     """Undoes a step whose loss, gradient or new parameters are not finite; runs inside the step.
 
     The step number goes on, and so do integer counts of the optimiser: the position in the data
@@ -31,7 +33,7 @@ def keep_finite(before: Any, after: Any, sums: Mapping[str, jax.Array]) -> tuple
         & jnp.isfinite(optax.tree.norm(after.params))
     )
 
-    def choose(new, old):
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         counts = jnp.issubdtype(jnp.result_type(new), jnp.integer)
         return new if counts else jnp.where(good, new, old)
 

@@ -23,11 +23,11 @@ class Interrupts:
             self._previous = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def _note(self, number, frame) -> None:
+    def _note(self, number: int, frame: object) -> None:
         self._asked = True
 
     def asked(self, step: int) -> bool:

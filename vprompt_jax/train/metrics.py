@@ -3,8 +3,9 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -26,22 +27,22 @@ class JsonLinesWriter:
         if path.exists():
             replace(path, "".join(_lines_up_to(path, resume_step)))
 
-    def write_scalars(self, step: int, scalars):
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         numbers = {name: float(value) for name, value in scalars.items()}
         values = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": int(step), **values}) + "\n")
 
-    def flush(self):
+    def flush(self) -> None:
         """Every line is written at once; this waits until the disk has them."""
         if self._path.exists():
             with self._path.open("a") as file:
                 os.fsync(file.fileno())
 
-    def close(self):
+    def close(self) -> None:
         self.flush()
 
-    def write_images(self, step: int, images):
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         pass  # TensorBoard has them
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP
@@ -34,7 +35,8 @@ def of_pixels(
     if not model.has("pixels") or jax.process_count() > 1:
         return {}
     indices = np.arange(min(_SHOWN, len(split)), dtype=np.int32)
-    canvas = _prompted(model, variables, split.fetch(indices), Context(root, indices))
+    context = Context(root, jnp.asarray(indices))
+    canvas = _prompted(model, variables, split.fetch(indices), context)
     c = model.clip.config
     pictures = {"prompted": on_screen(canvas.result, c.mean, c.std)}
     if "prompt" in canvas.shown:
@@ -49,4 +51,5 @@ def of_pixels(
 @functools.partial(jax.jit, static_argnums=0)
 def _prompted(model: AdaptedCLIP, variables: Any, images: Any, context: Context) -> Canvas:
     x = model.apply(variables, images, method="pixels")
-    return model.apply(variables, x, context, method="prompted")
+    canvas: Canvas = model.apply(variables, x, context, method="prompted")
+    return canvas

@@ -8,7 +8,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import UserError
@@ -35,8 +34,8 @@ class Best:
 
 def best_of(state: TrainState, accuracy: float = -1.0, step: int = 0) -> Best:
     """A copy of what a state has learned."""
-    copies = jax.tree.map(jnp.copy, (state.params, state.assigned))
-    return Best(*copies, accuracy, step)
+    params, assigned = jax.tree.map(jnp.copy, (state.params, state.assigned))
+    return Best(params, assigned, accuracy, step)
 
 
 @dataclasses.dataclass
@@ -105,7 +104,7 @@ def restore(state: TrainState, checkpoints: Checkpoints) -> Progress:
     restored = TrainState(**fields, assigned=arrays.get("assigned", {}))
     kept = record["best"]
     best = Best(arrays["best"], arrays.get("best_assigned", {}), kept["accuracy"], kept["step"])
-    pending = {name: np.float32(total) for name, total in record["pending"].items()}
+    pending = {name: jnp.float32(total) for name, total in record["pending"].items()}
     clock = Clock(**record["clock"])
     return Progress(restored, best, pending or None, clock, record["seconds"])
 

@@ -73,16 +73,16 @@ def fit(
         outcome = train(run, workdir)
         frozen = run.adaptation.frozen
 
-        def on_test(eval_step, params, assigned):
+        def on_test(eval_step: Any, params: Any, assigned: Any) -> dict[str, float]:
             step = functools.partial(eval_step, params, assigned, frozen, run.root)
             return evaluate(step, batches_of(run, run.dataset.test))
 
         zero_shot = None
         if run.adaptation.model.clip.config.has_text:
             zero_shot = on_test(make_eval_step(run.adaptation.zero_shot, {}), {}, {})
-        learned = outcome.params or outcome.assigned
-        last = zero_shot
-        if learned or zero_shot is None:
+        if zero_shot is not None and not (outcome.params or outcome.assigned):
+            last = zero_shot
+        else:
             last = on_test(outcome.eval_step, outcome.params, outcome.assigned)
         best = None
         if run.dataset.val is not None:

@@ -95,7 +95,7 @@ def make_train_step(
       nothing but the step number; the sums count it as "skipped".
     """
 
-    def apply(params, assigned, frozen, batch, context):
+    def apply(params: Any, assigned: Any, frozen: Any, batch: Batch, context: Context) -> Any:
         variables = variables_of(params, assigned, frozen, weights)
         return applied(model, variables, batch, context)
 
@@ -103,13 +103,15 @@ def make_train_step(
         apply = jax.checkpoint(apply, policy=REMAT[remat])
 
     # The root key is an argument: a constant would compile every seed anew.
-    def step(state: TrainState, frozen, root, batch: Batch) -> tuple[TrainState, Sums]:
+    def step(
+        state: TrainState, frozen: Any, root: jax.Array, batch: Batch
+    ) -> tuple[TrainState, Sums]:
         context = Context(root, batch["index"], state.step, values(state.step))
         if "image" in batch:
             images = augment(batch["image"], context.example_keys("augment"), augmentation)
             batch = {**batch, "image": images}
 
-        def loss_sum(params):
+        def loss_sum(params: Any) -> tuple[jax.Array, Sums]:
             logits, out = apply(params, state.assigned, frozen, batch, context)
             sums = _sums(logits, batch, out)
             return sums["loss"], sums
@@ -137,7 +139,7 @@ def make_eval_step(
     Inference: no noise, and whatever is random is fixed per example.
     """
 
-    def step(params, assigned, frozen, root, batch: Batch) -> Sums:
+    def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Sums:
         variables = variables_of(params, assigned, frozen, weights)
         logits, out = applied(model, variables, batch, Context(root, batch["index"]))
         return jax.lax.psum(_sums(logits, batch, out), AXIS)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 
 from vprompt_jax import data
@@ -112,8 +112,8 @@ def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
 def initial_state(adaptation: Adaptation, steps: int) -> TrainState:
     """The state before the first of a number of steps, a copy on every device."""
     params = adaptation.initial_params()
-    zero = np.zeros((), np.int32)
-    norms = {part: np.zeros((), np.float32) for part in params}
+    zero = jnp.zeros((), jnp.int32)
+    norms = {part: jnp.zeros((), jnp.float32) for part in params}
     opt_state = optimizer_of(adaptation.config, steps).init(params)
     assigned = adaptation.initial_assigned()
     state = TrainState(zero, params, assigned, opt_state, zero, norms)
