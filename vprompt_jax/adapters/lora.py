@@ -92,7 +92,7 @@ class LoRASection(TrainedSection):
         ("q", "v"), "of q, k, v, out, fc, proj", source="LoRA, section 4.2"
     )
     learning_rate: float = learning_rate(1e-2, "ours, chosen on val: docs/methods.md")
-    optimizer: Optimizer = optimizer("adamw", "LoRA, appendix D")
+    optimizer: Optimizer = optimizer("adamw", "ours")
 
 
 class LoRAPart(Part[LoRASection]):

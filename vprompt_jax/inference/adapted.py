@@ -87,7 +87,7 @@ class Adapted:
         with jax.default_matmul_precision(self.config.model.matmul_precision):
             x = self.model.apply(variables, images, method="pixels")
             context = at_inference(self.config.seed)
-            canvas: Canvas = self.model.apply(variables, x, context, method="prompted")
+            canvas: Any = self.model.apply(variables, x, context, method="prompted")
             return canvas
 
     def logits(self, images: np.ndarray) -> np.ndarray:
