@@ -307,7 +307,7 @@ def test_faults_of_a_folder(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(type(tmp_path), "iterdir", refused)
-    with pytest.raises(UserError, match=r"cannot read the folder .*train: Permission denied"):
+    with pytest.raises(UserError, match=r"cannot read the folder .*: Permission denied"):
         folder.load(tmp_path, 8, 2)
 
 

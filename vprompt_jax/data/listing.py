@@ -1,0 +1,121 @@
+"""Which files of a folder are pictures, and which folders are splits: one rule for every source."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import features
+
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
+
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
+SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".mpo"}
+if features.check("avif"):  # Pillow may be built without it
+    SUFFIXES.add(".avif")
+# Pictures that Pillow does not read: named where they are met, never passed over in silence.
+_UNREADABLE = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg"} - SUFFIXES
+
+# What systems, programs and archives leave in a user's folders, apart from names with a dot.
+_HIDDEN = {
+    "@eadir", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot",
+    "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+    "$recycle.bin", "system volume information", "lost+found", "__pycache__",
+}  # fmt: skip
+
+_USUAL = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF = {name: split for split, names in _USUAL.items() for name in names}
+USUAL_NAMES = ", ".join(_SPLIT_OF)
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's pictures."""
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def split_of(name: str) -> str | None:
+    """The split ("train", "val", "test") that a name usually means, in any case; else None."""
+    return _SPLIT_OF.get(name.strip().lower())
+
+
+def splits_of(names: Iterable[str], where: str | Path) -> tuple[dict[str, str], list[str]]:
+    """Which of the names mean which split.
+
+    Returns:
+      The names by split, in the order train, val, test; and those that mean none.
+
+    Raises:
+      UserError: if two names mean the same split.
+    """
+    by_split: dict[str, list[str]] = {split: [] for split in _USUAL}
+    others = []
+    for name in names:
+        split = split_of(name)
+        (others if split is None else by_split[split]).append(name)
+    for split, found in by_split.items():
+        if len(found) > 1:
+            raise UserError(
+                f"{printable(where)} has {' and '.join(map(repr, sorted(found)))}, which all mean "
+                f"the {split} split: join them, or rename all but one to what is no split's name"
+            )
+    return {split: found[0] for split, found in by_split.items() if found}, others
+
+
+def entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(folders, other entries) of a folder by name, without what is hidden; links are followed."""
+    inside = sorted(p for p in folder.iterdir() if not hidden(p.name))
+    return [p for p in inside if p.is_dir()], [p for p in inside if not p.is_dir()]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is one of a picture, be it one that can be read here or not."""
+    return path.suffix.lower() in SUFFIXES | _UNREADABLE
+
+
+def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Pictures at all depths, in order of their paths, and what else is there.
+
+    Links to folders are followed. Hidden files and folders do not count.
+
+    Returns:
+      Files that should be pictures by their names; and a line on every other entry, with the
+      reason.
+
+    Raises:
+      OSError: if a folder cannot be read.
+    """
+    pictures: list[Path] = []
+    others: list[str] = []
+    for path, reason in _walk(folder, ()):
+        if reason is None:
+            pictures.append(path)
+        else:
+            others.append(f"{printable(path)} ({reason})")
+    return sorted(pictures), others
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str | None]]:
+    """Files, and the reason for which each is none that can be read (None: it should be)."""
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        yield folder, "a link to a folder that it is in"
+        return
+    folders, files = entries(folder)
+    for path in files:
+        if path.is_file():
+            yield path, None if path.suffix.lower() in SUFFIXES else _why_not(path)
+        else:
+            yield path, "a link to nothing" if path.is_symlink() else "no regular file"
+    for inner in folders:
+        yield from _walk(inner, (*above, here))
+
+
+def _why_not(path: Path) -> str:
+    if path.suffix.lower() in _UNREADABLE:
+        return f"{path.suffix.lower()} cannot be read here: convert it to JPEG or PNG"
+    return f"its name ends in none of {' '.join(sorted(SUFFIXES))}"
