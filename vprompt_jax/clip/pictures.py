@@ -9,7 +9,7 @@ import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -77,7 +77,7 @@ def decode(stored: Stored) -> Image.Image:
         return Image.fromarray(_checked(stored))
     if isinstance(stored, Image.Image):
         return _upright(stored)
-    with _whole_files(), _open(stored) as image:
+    with _whole_files(), _file(stored) as file, Image.open(file) as image:
         return _upright(image)
 
 
@@ -98,12 +98,13 @@ def decoded_size(stored: Stored, exact_below: int) -> tuple[int, int]:
         return _checked(stored).shape[:2]
     if isinstance(stored, Image.Image):
         return _upright_size(stored, exact_below)
-    with _whole_files(), _open(stored) as image:
+    with _whole_files(), _file(stored) as file, Image.open(file) as image:
         return _upright_size(image, exact_below)
 
 
-def _open(stored: Path | str | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored)
+def _file(stored: Path | str | bytes) -> BinaryIO:
+    # Given a path, Pillow 13.0 maps some TIFFs into memory: those of orientation 5 to 8 wrongly.
+    return io.BytesIO(stored) if isinstance(stored, bytes) else open(stored, "rb")
 
 
 def _checked(array: np.ndarray) -> np.ndarray:

@@ -33,7 +33,9 @@ def _text(name) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"the class name {name!r} is not UTF-8: give class names as text") from error
+        raise UserError(
+            f"the class name {name!r} is not UTF-8: give class names as text"
+        ) from error
 
 
 def from_arrays(

@@ -66,6 +66,7 @@ def of_dataset(dataset: Dataset) -> str:
             + f" class, SHA-256 of keys {split.digest[:16]}"
         )
     lines += [_line("skipped", line) for line in dataset.skipped]
+    lines += [_line("note", line) for line in dataset.notes]
     return "\n".join(lines)
 
 

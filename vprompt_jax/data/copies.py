@@ -71,18 +71,20 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
     Raises:
       UserError: under "stop", listing the images.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[Split, int, str]] = {}
     pairs, kept = [], {}
     for name in ("test", "val", "train"):
         split: Split | None = getattr(dataset, name)
         if split is None or split.contents is None:
             continue
         copies = [i for i, content in enumerate(split.contents) if content in seen]
-        pairs += [f"{split.called(i, name)} is {seen[split.contents[i]]}" for i in copies]
+        for i in copies:
+            other, j, where = seen[split.contents[i]]
+            pairs.append(f"{split.called(i, name)} is {other.called(j, where)}")
         if copies:
             kept[name] = split.take(np.setdiff1d(np.arange(len(split)), copies))
-        here = {c: split.called(i, name) for i, c in enumerate(split.contents)}
-        seen = {**here, **seen}
+        for i, content in enumerate(split.contents):
+            seen.setdefault(content, (split, i, name))
     if not pairs:
         return dataset
     if on_bad == "stop":

@@ -152,8 +152,8 @@ def check(dataset: Dataset) -> None:
     classes = len(dataset.class_names)
     if classes < 2:
         raise UserError(
-            f"{dataset.name} has one class, {', '.join(dataset.class_names)!r}, and nothing to tell "
-            "it from: give each class a name of its own (in a folder: a folder of its own)"
+            f"{dataset.name} has one class, {', '.join(dataset.class_names)!r}, and no other to "
+            "tell it from: give each class a name of its own (in a folder: a folder of its own)"
         )
     for name, split in dataset.splits():
         if len(split) == 0:

@@ -66,7 +66,7 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
     why = layout.left_out
     listed: dict[str, Listed] = {}
     for split, place in layout.places.items():
-        here = {p.name for p in listing.entries(place)[0]}
+        here = {p.name for p in listing.Entries.of(place).folders}
         if extra := sorted(here - set(layout.classes)):
             raise UserError(f"{printable(place)} has classes that train lacks: {', '.join(extra)}")
         files, labels = [], []
@@ -97,21 +97,18 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
 def _layout(root: Path) -> _Layout:
     notes, left_out = [], []
     while True:
-        folders, files = listing.entries(root)
-        left_out += [f"{printable(p)} (in no class's folder)" for p in files if _lost(p)]
-        only = folders[0] if len(folders) == 1 else None
+        found = listing.Entries.of(root)
+        left_out += listing.in_no_class(found)
+        only = found.folders[0] if len(found.folders) == 1 else None
         if only is None or listing.split_of(only.name) or not _holds_folders_alone(only):
             break
         notes.append(f"{printable(root)} holds one folder: its content is taken, {only.name}/")
         root = only
-    places = _places(root, folders, left_out)
-    if not places:
-        places = {"train": root}
-    else:
-        for place in places.values():
-            loose = listing.entries(place)[1]
-            left_out += [f"{printable(p)} (in no class's folder)" for p in loose if _lost(p)]
-    classes = [p.name for p in listing.entries(places["train"])[0]]
+    places = _places(root, found.folders, left_out)
+    for place in places.values():
+        left_out += listing.in_no_class(listing.Entries.of(place))
+    places = places or {"train": root}
+    classes = [p.name for p in listing.Entries.of(places["train"]).folders]
     if not classes:
         raise UserError(
             f"{printable(places['train'])} holds no class folders: a dataset folder has "
@@ -130,7 +127,7 @@ def _places(root: Path, folders: list[Path], left_out: list[str]) -> dict[str, P
     """By split, its folder; empty if all folders are classes. Adds what neither is."""
     named = [p for p in folders if listing.split_of(p.name)]
     others = [p for p in folders if p not in named]
-    if others and not any(listing.entries(p)[0] for p in named):
+    if others and not any(listing.Entries.of(p).folders for p in named):
         return {}  # "train" may be a class, too: of a railway
     by_split, _ = listing.splits_of([p.name for p in named], root)
     if named and "train" not in by_split:
@@ -142,20 +139,15 @@ def _places(root: Path, folders: list[Path], left_out: list[str]) -> dict[str, P
         for folder in others:
             if count := len(listing.pictures_below(folder)[0]):
                 left_out.append(
-                    f"{printable(folder)} ({count} images; a split's name is one of "
+                    f"{printable(folder)} (a folder of {count} images; a split's name is one of "
                     f"{listing.USUAL_NAMES})"
                 )
     return {split: root / name for split, name in by_split.items()}
 
 
 def _holds_folders_alone(folder: Path) -> bool:
-    folders, files = listing.entries(folder)
-    return bool(folders) and not any(listing.is_picture(p) for p in files)
-
-
-def _lost(path: Path) -> bool:
-    """Whether a file where folders are expected might be meant as data."""
-    return listing.is_picture(path) or (path.is_symlink() and not path.exists())
+    found = listing.Entries.of(folder)
+    return bool(found.folders) and not any(map(listing.is_picture, found.files))
 
 
 def of_files(listed: dict[str, Listed], workers: int) -> dict[str, Records]:

@@ -108,9 +108,9 @@ def _shards(path: Path) -> dict[str, list[pa.Table]]:
 
 
 def _parquet_below(folder: Path) -> list[Path]:
-    folders, files = listing.entries(folder)
-    deeper = [file for inner in folders for file in _parquet_below(inner)]
-    return sorted([f for f in files if f.suffix == ".parquet"] + deeper)
+    found = listing.Entries.of(folder)
+    here = [file for file in found.files if file.suffix == ".parquet"]
+    return sorted(here + [file for inner in found.folders for file in _parquet_below(inner)])
 
 
 def _split_of_file(file: Path) -> tuple[str, Path]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from vprompt_jax.clip.pictures import Stored, decode, decoded_size
 from vprompt_jax.clip.preprocess import resize_and_crop
@@ -72,6 +73,8 @@ def _check(stored: Stored) -> None:
 
 def reason(error: Exception) -> str:
     """Why an image cannot be used, on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "empty, or in no format of pictures known here"
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     return kind + " ".join(printable(line) for line in str(error).splitlines())
 

@@ -1,5 +1,6 @@
 """Which files of a folder are pictures, and which folders are splits: one rule for every source."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ if features.check("avif"):  # Pillow may be built without it
     SUFFIXES.add(".avif")
 # Pictures that Pillow does not read: named where they are met, never passed over in silence.
 _UNREADABLE = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg"} - SUFFIXES
+_PICTURES = SUFFIXES | _UNREADABLE
 
 # What systems, programs and archives leave in a user's folders, apart from names with a dot.
 _HIDDEN = {
@@ -59,21 +61,59 @@ def splits_of(names: Iterable[str], where: str | Path) -> tuple[dict[str, str], 
     for split, found in by_split.items():
         if len(found) > 1:
             raise UserError(
-                f"{printable(where)} has {' and '.join(map(repr, sorted(found)))}, which all mean "
-                f"the {split} split: join them, or rename all but one to what is no split's name"
+                f"{printable(where)} has {' and '.join(map(repr, sorted(found)))}, which mean one, "
+                f"{split}: join them, or rename all but one to what is no split's name"
             )
     return {split: found[0] for split, found in by_split.items() if found}, others
 
 
-def entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(folders, other entries) of a folder by name, without what is hidden; links are followed."""
-    inside = sorted(p for p in folder.iterdir() if not hidden(p.name))
-    return [p for p in inside if p.is_dir()], [p for p in inside if not p.is_dir()]
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """What is in a folder, by name, without what is hidden; links are followed.
+
+    Attributes:
+      folders, files: what can be read as such.
+      strange: (path, why it is neither).
+    """
+
+    folders: list[Path]
+    files: list[Path]
+    strange: list[tuple[Path, str]]
+
+    @classmethod
+    def of(cls, folder: Path) -> "Entries":
+        """Lists a folder.
+
+        Raises:
+          OSError: if it cannot be read.
+        """
+        made = cls([], [], [])
+        with os.scandir(folder) as inside:
+            for entry in sorted(inside, key=lambda e: e.name):
+                if hidden(entry.name):
+                    continue
+                path = folder / entry.name
+                try:
+                    kind = made.folders if entry.is_dir() else made.files
+                    if kind is made.folders or entry.is_file():
+                        kind.append(path)
+                        continue
+                except OSError:  # a link that leads to itself
+                    pass
+                why = "a link to nothing" if entry.is_symlink() else "no regular file"
+                made.strange.append((path, why))
+        return made
+
+
+def in_no_class(found: Entries) -> list[str]:
+    """Lines on what may be meant as data where only folders are expected."""
+    pictures = [(path, "in no class's folder") for path in found.files if is_picture(path)]
+    return [f"{printable(path)} ({why})" for path, why in [*pictures, *found.strange]]
 
 
 def is_picture(path: Path) -> bool:
     """Whether the name is one of a picture, be it one that can be read here or not."""
-    return path.suffix.lower() in SUFFIXES | _UNREADABLE
+    return path.suffix.lower() in _PICTURES
 
 
 def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
@@ -105,13 +145,11 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Pa
     if here in above:
         yield folder, "a link to a folder that it is in"
         return
-    folders, files = entries(folder)
-    for path in files:
-        if path.is_file():
-            yield path, None if path.suffix.lower() in SUFFIXES else _why_not(path)
-        else:
-            yield path, "a link to nothing" if path.is_symlink() else "no regular file"
-    for inner in folders:
+    found = Entries.of(folder)
+    for path in found.files:
+        yield path, None if path.suffix.lower() in SUFFIXES else _why_not(path)
+    yield from found.strange
+    for inner in found.folders:
         yield from _walk(inner, (*above, here))
 
 

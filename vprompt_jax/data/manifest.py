@@ -57,7 +57,9 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
         raise UserError(f"{printable(path)} lists no images")
     listing.splits_of(named, path)
     names = sorted({entry.class_name for entry in entries})
-    dataset = of_entries(printable(path.stem), path.parent, entries, names, resolution, workers, on_bad)
+    dataset = of_entries(
+        printable(path.stem), path.parent, entries, names, resolution, workers, on_bad
+    )
     notes = [
         f"{printable(path)}: white space at the ends of the class name {name!r} (line {number} is "
         "the first) was dropped"

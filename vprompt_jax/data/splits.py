@@ -38,9 +38,7 @@ def first_by_hash(
     Returns:
       bool [N].
     """
-    digests = np.array(
-        [hashlib.sha256(encoded(f"{seed}:{key}")).hexdigest() for key in split.keys]
-    )
+    digests = np.array([hashlib.sha256(encoded(f"{seed}:{key}")).hexdigest() for key in split.keys])
     copies = _copies(split) if copies_together else {}
     chosen = np.zeros(len(split), bool)
     for label in np.unique(split.labels):
