@@ -1,6 +1,7 @@
 """Labels new images: python -m vprompt_jax.predict --workdir DIR IMAGE... | FOLDER | -"""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.batch_size < 1 or args.top < 1:
         raise UserError("--batch_size and --top must be at least 1")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
     found, left_out = find_images(args.images, sys.stdin)
     paths, bad = readable(found, args.on_bad_image)
     left_out += bad
