@@ -11,7 +11,7 @@ from PIL import Image
 
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
-from vprompt_jax.data import copies, folder, huggingface, images, listing, manifest, splits
+from vprompt_jax.data import card, copies, folder, huggingface, images, listing, manifest, splits
 from vprompt_jax.data.dataset import Dataset, Split, split_of_arrays
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
@@ -295,6 +295,21 @@ def test_a_rare_class_that_is_not_tested_is_named(paint, capsys):
     assert sizes(dataset) == {"train": 9, "test": 2}
     assert "the test split has no image of cone" in capsys.readouterr().err
     assert "cone" in dataset.notes[0]
+
+
+def test_a_test_split_may_lack_a_class_and_then_it_is_named(paint, capsys):
+    for place in ("train/disc", "train/tile", "train/cone", "test/disc", "test/tile"):
+        paint(place)
+    (paint.root / "test" / "cone").mkdir()
+    assert sizes(load(paint.root)) == {"train": 12, "test": 8}
+    assert "the test split has no image of cone" in capsys.readouterr().err
+
+
+def test_a_name_of_dollar_signs_is_drawn_as_it_is(paint, tmp_path):
+    for label in ("a$b_{$", "tile"):
+        paint(label, 5)
+    card.save_grid(load(paint.root), tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 1000
 
 
 def test_one_image_per_class_says_what_to_do(paint):

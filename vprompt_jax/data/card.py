@@ -88,8 +88,7 @@ def save_grid(dataset: Dataset, path: Path) -> None:
     for position, (i, image) in enumerate(zip(chosen, images, strict=True)):
         axes = figure.add_subplot(*_GRID, position + 1)
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(
-            textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="..."), size=6
-        )
+        title = textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="...")
+        axes.set_title(title, size=6, parse_math=False)  # a name may hold dollar signs
         axes.set_axis_off()
     figure.savefig(path, dpi=100)

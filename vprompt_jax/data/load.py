@@ -105,7 +105,7 @@ def _not_tested(dataset: Dataset) -> list[str]:
     more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
     return [
         f"{dataset.name}: the test split has no image of {', '.join(absent[:20])}{more}, so its "
-        "accuracy says nothing about them (a class of one image keeps it in train)"
+        "accuracy says nothing about them"
     ]
 
 
