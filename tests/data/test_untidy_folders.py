@@ -305,6 +305,20 @@ def test_a_test_split_may_lack_a_class_and_then_it_is_named(paint, capsys):
     assert "the test split has no image of cone" in capsys.readouterr().err
 
 
+def test_a_split_of_nothing_is_refused_not_cut_anew(paint, tmp_path):
+    for label in ("disc", "tile"):
+        paint(f"train/{label}")
+        (paint.root / "test" / label).mkdir(parents=True)
+    with pytest.raises(UserError, match="test: no images of disc, tile"):
+        load(paint.root)
+    save_parquet(tmp_path / "p", {"train": rows_of([0, 1]), "test": rows_of([0])[:0]})
+    with pytest.raises(UserError, match="the test split has no rows"):
+        huggingface.load(tmp_path / "p", "", 8, 2)
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(UserError, match="the test split has no images"):
+        data.from_arrays(pixels, np.arange(2), ["a", "b"], test=(pixels[:0], np.arange(0)))
+
+
 def test_a_name_of_dollar_signs_is_drawn_as_it_is(paint, tmp_path):
     for label in ("a$b_{$", "tile"):
         paint(label, 5)

@@ -24,6 +24,8 @@ def _split(name: str, images, labels) -> Split:
             f"the {name} labels are {labels.dtype} {list(labels.shape)}: give one integer for "
             f"each of the {len(images)} images"
         )
+    if len(images) == 0:
+        raise UserError(f"the {name} split has no images: leave it out, or give it some")
     return split_of_arrays(np.broadcast_to(images, (*images.shape[:3], 3)), labels)
 
 

@@ -68,7 +68,8 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
     for split, place in layout.places.items():
         here = {p.name for p in listing.Entries.of(place).folders}
         if extra := sorted(here - set(layout.classes)):
-            raise UserError(f"{printable(place)} has classes that train lacks: {', '.join(extra)}")
+            listed_names = ", ".join(map(printable, extra))
+            raise UserError(f"{printable(place)} has classes that train lacks: {listed_names}")
         files, labels = [], []
         for label, class_name in enumerate(layout.classes):
             if class_name in here:
@@ -77,7 +78,7 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
                 files += pictures
                 labels += [label] * len(pictures)
         empty = [c for i, c in enumerate(layout.classes) if i not in set(labels)]
-        if empty and split == "train":  # `load.prepare` names the classes that test lacks
+        if empty and (split == "train" or not files):  # test may lack some: `load.prepare` says so
             raise UserError(f"{printable(place)}: no images of {', '.join(empty)}")
         keys = [file.relative_to(layout.root).as_posix() for file in files]
         listed[split] = (files, labels, keys)
@@ -103,7 +104,7 @@ def _layout(root: Path) -> _Layout:
         only = found.folders[0] if len(found.folders) == 1 else None
         if only is None or listing.split_of(only.name) or not _holds_folders_alone(only):
             break
-        notes.append(f"{printable(root)} holds one folder: its content is taken, {only.name}/")
+        notes.append(f"{printable(root)} holds one folder: what is in {printable(only)} is taken")
         root = only
     places = _places(root, found.folders, left_out)
     for place in places.values():

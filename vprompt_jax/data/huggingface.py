@@ -181,6 +181,8 @@ def _labels(
     names = names or sorted({name for of_split in rows.values() for name in of_split})
     label_of = {name: label for label, name in enumerate(names)}
     for split, of_split in rows.items():
+        if not of_split:
+            raise UserError(f"{where}: the {split} split has no rows: move it away")
         if strange := sorted(set(of_split) - set(label_of)):
             raise UserError(
                 f"{where}: the {split} split has classes that {train} lacks: "

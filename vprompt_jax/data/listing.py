@@ -62,7 +62,7 @@ def splits_of(names: Iterable[str], where: str | Path) -> tuple[dict[str, str], 
         if len(found) > 1:
             raise UserError(
                 f"{printable(where)} has {' and '.join(map(repr, sorted(found)))}, which mean one, "
-                f"{split}: join them, or rename all but one to what is no split's name"
+                f"{split}: join them, or move all but one away"
             )
     return {split: found[0] for split, found in by_split.items() if found}, others
 
