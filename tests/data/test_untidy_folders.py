@@ -537,10 +537,10 @@ def test_image_columns_of_paths_stay_in_the_folder(tmp_path):
     bad = ("../outside.png", "/dev/zero", str(tmp_path / "outside.png"), "pipe", "none.png", "")
     with pytest.raises(UserError, match="6 files are not readable") as error:
         of(*bad)
-    assert str(error.value).count("the dataset's folder") == 3
-    assert "pipe is no regular file" in str(error.value)
+    assert str(error.value).count("leads out of") == 3
+    assert str(error.value).count("there is no file") == 2
     pq.write_table(pa.table({"image": [3, 4], "label": ["x", "y"]}), root / "train.parquet")
-    with pytest.raises(UserError, match="the row has a int for an image"):
+    with pytest.raises(UserError, match="the row has no image"):
         huggingface.load(root, "", 8, 2)
 
 

@@ -4,23 +4,18 @@ Read with pyarrow alone: both are Arrow tables, whose schema carries the feature
 """
 
 import dataclasses
-import errno
 import hashlib
-import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vprompt_jax.clip.pictures import Stored
-from vprompt_jax.data import listing
+from vprompt_jax.data import arrow_files, listing
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, splits
+from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
@@ -43,8 +38,8 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
     where = printable(path)
     try:
         shards = _shards(path)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise UserError(f"cannot read the dataset {where}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise UserError(f"cannot read the dataset {where}: {error or repr(error)}") from error
     theirs, others = listing.splits_of(shards, where)
     if "train" not in theirs:
         raise UserError(f"{where} has no train split, only {', '.join(shards) or 'nothing'}")
@@ -74,11 +69,11 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
 
 def _saved(folder: Path) -> list[pa.Table]:
     """A split that `save_to_disk` wrote."""
-    state = json.loads((folder / "state.json").read_text())
+    state = json_files.read_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise ValueError(f"{folder} selects rows by an index: call flatten_indices() before saving")
     return [
-        pa.ipc.open_stream(pa.memory_map(str(folder / file["filename"]))).read_all()
+        arrow_files.read_stream(arrow_files.inside(folder, file["filename"]))
         for file in state["_data_files"]
     ]
 
@@ -86,10 +81,13 @@ def _saved(folder: Path) -> list[pa.Table]:
 def _shards(path: Path) -> dict[str, list[pa.Table]]:
     """Tables by split, as the dataset names it."""
     if path.is_file():
-        return {"train": [pq.read_table(path)]}
+        return {"train": [arrow_files.read_parquet(path)]}
     if (path / "dataset_dict.json").is_file():
-        listed = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        return {split: _saved(path / split) for split in listed}
+        listed = json_files.read_object(path / "dataset_dict.json")["splits"]
+        return {
+            split: _saved(arrow_files.inside(path, f"{split}/state.json").parent)
+            for split in listed
+        }
     if (path / "state.json").is_file():
         return {"train": _saved(path)}
     by_folder: dict[Path, dict[str, list[Path]]] = {}
@@ -104,7 +102,9 @@ def _shards(path: Path) -> dict[str, list[pa.Table]]:
             + ", ".join(printable(path / folder) for folder in sorted(by_folder))
         )
     (by_split,) = by_folder.values()
-    return {split: [pq.read_table(f) for f in files] for split, files in by_split.items()}
+    return {
+        split: [arrow_files.read_parquet(f) for f in files] for split, files in by_split.items()
+    }
 
 
 def _parquet_below(folder: Path) -> list[Path]:
@@ -141,11 +141,12 @@ class _Columns:
         Raises:
           UserError: if there is no image, or it is not clear which is the label.
         """
-        kinds = {
-            name: feature.get("_type") if isinstance(feature, dict) else None
-            for name, feature in _features(schema).items()
-        }
-        images = [name for name, kind in kinds.items() if kind == "Image"]
+        try:
+            features = arrow_files.features(schema)
+        except ValueError as error:
+            raise UserError(f"cannot read the dataset {where}: {error}") from error
+        kinds = {name: feature.get("_type") for name, feature in features.items()}
+        images = [name for name, kind in kinds.items() if kind == "Image" and name in schema.names]
         images = images or [name for name in ("image", "img") if name in schema.names]
         labels = [label] if label else [n for n, kind in kinds.items() if kind == "ClassLabel"]
         labels = labels or ["label"]
@@ -157,11 +158,6 @@ class _Columns:
                 f"{', '.join(labels if len(labels) > 1 else schema.names)}"
             )
         return cls(images[0], labels[0])
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return stored.get("info", {}).get("features", {}) or {}
 
 
 def _labels(
@@ -177,7 +173,7 @@ def _labels(
         for split, tables in shards.items()
     }
     train = next(iter(shards))
-    names = _class_names(shards[train][0].schema, columns.label)
+    names = _class_names(where, shards[train][0].schema, columns.label)
     names = names or sorted({name for of_split in rows.values() for name in of_split})
     label_of = {name: label for label, name in enumerate(names)}
     for split, of_split in rows.items():
@@ -191,9 +187,11 @@ def _labels(
     return names, {split: [label_of[n] for n in of_split] for split, of_split in rows.items()}
 
 
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    feature = _features(schema).get(label)
-    return feature.get("names") if isinstance(feature, dict) else None
+def _class_names(where: str, schema: pa.Schema, label: str) -> list[str] | None:
+    try:
+        return arrow_files.features(schema).get(label, {}).get("names")
+    except ValueError as error:
+        raise UserError(f"cannot read the dataset {where}: {error}") from error
 
 
 def _names(where: str, table: pa.Table, columns: _Columns) -> list[str]:
@@ -212,8 +210,8 @@ def _names(where: str, table: pa.Table, columns: _Columns) -> list[str]:
         )
     if all(isinstance(value, str) for value in values):
         return values
-    names = _class_names(table.schema, columns.label)
-    if names is None or not all(isinstance(value, int) for value in values):
+    names = _class_names(where, table.schema, columns.label)
+    if names is None or not all(type(value) is int for value in values):
         raise UserError(
             f"{where}: the column {columns.label} holds numbers, and the file does not say what "
             "they stand for: save it with the ClassLabel feature, or with class names as strings"
@@ -233,42 +231,17 @@ def _records(
     cells = [table.column(column) for table in tables]
     starts = np.cumsum([0, *(len(c) for c in cells)])
 
-    def read(i: int) -> Stored:
+    def read(i: int) -> bytes | Path:
         table = int(np.searchsorted(starts, i, side="right")) - 1
-        return _stored(root, cells[table][i - int(starts[table])].as_py())
+        return arrow_files.picture(cells[table][i - int(starts[table])].as_py(), root)
 
     def key(i: int) -> str:
         try:
             stored = read(i)
-            content = stored if isinstance(stored, bytes) else Path(str(stored)).read_bytes()
+            content = stored if isinstance(stored, bytes) else stored.read_bytes()
             return hashlib.sha256(content).hexdigest()
         except (OSError, ValueError):  # reported with the other unreadable images
             return f"{where} row {i}"
 
     keys = [key(i) for i in range(len(labels))]
     return Records(labels, keys, read, lambda i: f"{where} row {i}", keys)
-
-
-def _stored(root: Path, cell: Any) -> Stored:
-    """An image's bytes, or the file that a cell of the table names.
-
-    Raises:
-      OSError, ValueError: if there is no image, or its file is not in the dataset's folder: a
-        table that came from elsewhere must not open other files of this machine.
-    """
-    if isinstance(cell, dict):  # the feature Image: the bytes, or where they are
-        cell = cell.get("bytes") or cell.get("path")
-    if not cell:
-        raise ValueError("the row has no image")
-    if isinstance(cell, bytes):
-        return cell
-    if not isinstance(cell, str):
-        raise ValueError(f"the row has a {type(cell).__name__} for an image")
-    path = (root / cell).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ValueError(f"{printable(cell)} is not in {printable(root)}, the dataset's folder")
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), printable(cell))
-    if not path.is_file():
-        raise ValueError(f"{printable(cell)} is no regular file")
-    return path
