@@ -43,11 +43,19 @@ def paint(tmp_path):
     return Painter(tmp_path / "shapes")
 
 
-def load(root, source="folder", **keys):
+def configured(root, source, protocol="paper", **keys):
     config = config_lib.default_config()
-    config.data.source, config.data.dir, config.protocol = source, str(root), "paper"
+    config.data.source, config.data.dir, config.protocol = source, str(root), protocol
     config.data.update(keys)
-    return data.load(config_lib.resolve(config), 8)
+    return config_lib.resolve(config)
+
+
+def load(root, source="folder", protocol="paper", **keys):
+    return data.load(configured(root, source, protocol, **keys), 8)
+
+
+def prepare(dataset, **keys):
+    return data.prepare(dataset, configured("", "given", name=dataset.name, **keys))
 
 
 def sizes(dataset):
@@ -270,7 +278,7 @@ def test_a_cut_takes_all_copies_of_an_image_or_none(paint):
     (paint.root / "tile" / "shared.png").write_bytes(shared)  # of two classes
     for seed in range(8):
         dataset = load(paint.root, test_fraction=0.4, split_seed=seed)
-        assert not set(dataset.train.contents) & set(dataset.test.contents)
+        assert not set(dataset.train.content_keys) & set(dataset.test.content_keys)
         # 40 % of each class, less a copy that did not fit any more.
         assert all(7 <= n <= 8 for n in np.bincount(dataset.test.labels))
 
@@ -279,13 +287,9 @@ def test_copies_of_arrays_in_two_splits_are_refused():
     pixels = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)
     labels = np.arange(12) % 2
     given = data.from_arrays(pixels[:8], labels[:8], ["a", "b"], test=(pixels[7:], labels[7:]))
-    config = config_lib.default_config()
-    config.data.source, config.data.name, config.protocol = "given", "arrays", "paper"
-    config = config_lib.resolve(config)
     with pytest.raises(UserError, match="train image 7 is test image 0"):
-        data.prepare(given, config)
-    config.data.on_bad_image = "skip"
-    assert sizes(data.prepare(given, config)) == {"train": 7, "test": 5}
+        prepare(given)
+    assert sizes(prepare(given, on_bad_image="skip")) == {"train": 7, "test": 5}
 
 
 def test_a_rare_class_that_is_not_tested_is_named(paint, capsys):
@@ -334,12 +338,9 @@ def test_one_image_per_class_says_what_to_do(paint):
     for label in ("disc", "tile"):
         paint(f"split/train/{label}", 1)
         paint(f"split/test/{label}", 1)
-    config = config_lib.default_config()
-    config.data.source, config.data.dir = "folder", str(paint.root / "split")
     with pytest.raises(UserError, match=r"val split holds no images.*protocol=paper"):
-        data.load(config_lib.resolve(config), 8)
-    config.protocol = "paper"
-    assert sizes(data.load(config_lib.resolve(config), 8)) == {"train": 2, "test": 2}
+        load(paint.root / "split", protocol="val")
+    assert sizes(load(paint.root / "split")) == {"train": 2, "test": 2}
 
 
 def write_manifest(paint, rows, header="path,label", bom="", name="m.csv"):

@@ -64,7 +64,7 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
     """Sees to it that no image is in two of the splits that a source gives.
 
     Args:
-      dataset: splits whose `contents` are not known are not looked at.
+      dataset: splits whose `content_keys` are not known are not looked at.
       on_bad: "stop", or "skip" to leave an image out of train if val or test has it, and out of
         val if test has it.
 
@@ -75,15 +75,15 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
     pairs, kept = [], {}
     for name in ("test", "val", "train"):
         split: Split | None = getattr(dataset, name)
-        if split is None or split.contents is None:
+        if split is None or split.content_keys is None:
             continue
-        copies = [i for i, content in enumerate(split.contents) if content in seen]
+        copies = [i for i, content in enumerate(split.content_keys) if content in seen]
         for i in copies:
-            other, j, where = seen[split.contents[i]]
+            other, j, where = seen[split.content_keys[i]]
             pairs.append(f"{split.called(i, name)} is {other.called(j, where)}")
         if copies:
             kept[name] = split.take(np.setdiff1d(np.arange(len(split)), copies))
-        for i, content in enumerate(split.contents):
+        for i, content in enumerate(split.content_keys):
             seen.setdefault(content, (split, i, name))
     if not pairs:
         return dataset

@@ -23,15 +23,15 @@ class Split:
       fetch: reads images by their index in this split.
       keys: a name per example that does not change between machines (the dataset's own, else the
         SHA-256 of the stored image): decides on which side of a cut the example falls.
-      contents: a name of each example's stored content, equal for copies and for nothing else;
-        None where that is not known.
+      content_keys: a name of each example's stored content, equal for copies and for nothing
+        else; None where that is not known.
       describe: index -> what messages call the example; None for its place in the split.
     """
 
     labels: np.ndarray
     fetch: Fetch
     keys: Sequence[str]
-    contents: Sequence[str] | None = None
+    content_keys: Sequence[str] | None = None
     describe: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
@@ -47,13 +47,13 @@ class Split:
 
     def take(self, indices: np.ndarray) -> "Split":
         """The examples at `indices`, in that order."""
-        contents, describe = self.contents, self.describe
+        content_keys, describe = self.content_keys, self.describe
         return Split(
             self.labels[indices],
             lambda chosen: self.fetch(indices[chosen]),
             [self.keys[i] for i in indices],
-            None if contents is None else [contents[i] for i in indices],
-            None if describe is None else lambda i: describe(int(indices[i])),
+            content_keys=None if content_keys is None else [content_keys[i] for i in indices],
+            describe=None if describe is None else lambda i: describe(int(indices[i])),
         )
 
     def joined(self, other: "Split") -> "Split":
@@ -69,10 +69,10 @@ class Split:
             return images
 
         labels = np.concatenate([self.labels, other.labels])
-        contents = None
-        if self.contents is not None and other.contents is not None:
-            contents = [*self.contents, *other.contents]
-        return Split(labels, fetch, [*self.keys, *other.keys], contents)
+        content_keys = None
+        if self.content_keys is not None and other.content_keys is not None:
+            content_keys = [*self.content_keys, *other.content_keys]
+        return Split(labels, fetch, [*self.keys, *other.keys], content_keys=content_keys)
 
     @property
     def digest(self) -> str:
@@ -140,7 +140,7 @@ def hash_keys(images: np.ndarray) -> list[str]:
 def split_of_arrays(images: np.ndarray, labels: np.ndarray) -> Split:
     """A split held in memory: uint8 [N, h, w, 3] and integers [N]."""
     keys = hash_keys(images)
-    return Split(labels.astype(np.int32), lambda indices: images[indices], keys, keys)
+    return Split(labels.astype(np.int32), lambda indices: images[indices], keys, content_keys=keys)
 
 
 def check(dataset: Dataset) -> None:

@@ -49,14 +49,14 @@ class Records:
       keys: see `dataset.Split`.
       read: index -> a file, an encoded image or uint8 [h, w, 1 or 3].
       describe: index -> what messages call the image.
-      contents: see `dataset.Split`.
+      content_keys: see `dataset.Split`.
     """
 
     labels: Sequence[int]
     keys: Sequence[str]
     read: Callable[[int], Stored]
     describe: Callable[[int], str]
-    contents: Sequence[str] | None = None
+    content_keys: Sequence[str] | None = None
 
 
 def _pixels(stored: Stored, side: int | None) -> np.ndarray:
@@ -155,7 +155,13 @@ def lazy_split(records: Records, side: int | None, workers: int) -> Split:
         return np.stack(list(pool.map(image, indices.tolist())))
 
     labels = np.asarray(records.labels, np.int32)
-    return Split(labels, fetch, records.keys, records.contents, records.describe)
+    return Split(
+        labels,
+        fetch,
+        records.keys,
+        content_keys=records.content_keys,
+        describe=records.describe,
+    )
 
 
 def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:

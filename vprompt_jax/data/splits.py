@@ -31,7 +31,7 @@ def first_by_hash(
       split: its examples.
       count: n -> how many of them.
       seed: of the hashes.
-      copies_together: mark none or all of an image's copies, as far as `split.contents` tells
+      copies_together: mark none or all of an image's copies, as far as `split.content_keys` tells
         which they are: they take the place of their first, unless they are more than are left to
         be marked. Copies that belong to several classes are not marked.
 
@@ -61,7 +61,7 @@ def first_by_hash(
 def _copies(split: Split) -> dict[int, list[int]]:
     """By index, the indices of all copies of an image that is there more than once."""
     by_content: dict[str, list[int]] = {}
-    for i, content in enumerate(split.contents or ()):
+    for i, content in enumerate(split.content_keys or ()):
         by_content.setdefault(content, []).append(i)
     return {i: group for group in by_content.values() if len(group) > 1 for i in group}
 
