@@ -1,5 +1,6 @@
 """Splits, sources and the order of examples."""
 
+import functools
 import hashlib
 
 import numpy as np
@@ -117,6 +118,22 @@ def test_the_position_in_the_data_is_the_step_number():
     for start in (1, 4, 8):
         for a, b in zip(whole[start:], batches(split, start=start), strict=True):
             np.testing.assert_array_equal(a["index"], b["index"])
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch):
+    drawn = []
+    draw = pipeline._drawn.__wrapped__
+
+    @functools.lru_cache(maxsize=2)
+    def counting(*key):
+        drawn.append(key)
+        return draw(*key)
+
+    monkeypatch.setattr(pipeline, "_drawn", counting)
+    seen = np.concatenate([indices(b) for b in batches(small_dataset().train)])
+    assert sorted(drawn) == [(1, epoch, 40) for epoch in range(3)]
+    expected = [np.random.default_rng((1, epoch)).permutation(40) for epoch in range(3)]
+    np.testing.assert_array_equal(seen, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 40, 100])

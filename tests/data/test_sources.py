@@ -303,11 +303,11 @@ def test_faults_of_a_folder(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no class folders"):
         folder.load(tmp_path / "train" / "ant", 8, 2)
 
-    def refused(self):
-        raise PermissionError(13, "Permission denied", str(self))
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(type(tmp_path), "iterdir", refused)
-    with pytest.raises(UserError, match=r"cannot read the folder .*train: Permission denied"):
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(UserError, match=r"cannot read the folder .*: Permission denied"):
         folder.load(tmp_path, 8, 2)
 
 

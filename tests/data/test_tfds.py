@@ -197,3 +197,24 @@ def test_a_field_that_is_no_label_is_refused(tmp_path):
         tfds_source.load("hand_made", where, 8, label="kind")
     with pytest.raises(UserError, match="is not part of VTAB-1k"):
         tfds_source.load("hand_made", where, 8, vtab=True)
+
+
+def test_offline_nothing_is_fetched(tmp_path, monkeypatch):
+    where = prepare(tmp_path / "prepared", "array_record")
+    monkeypatch.setenv("VPROMPT_OFFLINE", "1")
+
+    def fetched(self, *args, **kwargs):
+        raise AssertionError("an attempt to fetch")
+
+    assert len(tfds_source.load("hand_made", where, 8).train) == 4
+    monkeypatch.setattr(HandMade, "download_and_prepare", fetched)
+    with pytest.raises(UserError, match=r"is not prepared in .* VPROMPT_OFFLINE forbids to fetch"):
+        tfds_source.load("hand_made", str(tmp_path / "empty"), 8)
+
+
+def test_a_split_file_that_deals_an_example_to_two_splits_is_refused(tmp_path):
+    where = prepare(tmp_path, "array_record", Films)
+    dataset = tfds_source.load("films", where, 8, row=film_row())
+    entries = [splits.Entry("a/film1", "a", "train"), splits.Entry("film1", "a", "test")]
+    with pytest.raises(UserError, match=r"listed twice(.|\n)*a/film1 \(train\), film1 \(test\)"):
+        splits.arranged(dataset, entries, ["a", "b"])

@@ -128,18 +128,15 @@ def convert(args) -> str:
 def classify(args) -> str:
     """Zero-shot probabilities of the classes, best first."""
     import jax
-    from PIL import Image
 
-    from vprompt_jax.clip import preprocess
+    from vprompt_jax.clip import pictures, preprocess
     from vprompt_jax.clip.checkpoints.load import load
     from vprompt_jax.clip.class_texts import class_texts, encode_classes
     from vprompt_jax.clip.model import cosine_logits
 
     try:
-        with Image.open(args.image) as file:
-            file.load()
-            image = file.copy()
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        image = pictures.decode(args.image)
+    except Exception as error:  # Pillow's decoders raise many kinds
         raise UserError(f"{args.image} is not a readable image: {error}") from error
     clip, variables = load(args.checkpoint, image_resolution=args.resolution, **_chosen(args))
     c = clip.config

@@ -12,6 +12,9 @@ from vprompt_jax.clip.tokenizer import tokenize
 from vprompt_jax.process.errors import UserError
 
 _TEXTS_AT_A_TIME = 1024  # ImageNet's ensemble has 80,000
+_CLASSES_AT_A_TIME = 1024  # compared with all others
+_SAME_TEXT = 0.9999  # cosine
+_PAIRS_LISTED = 10
 
 
 def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
@@ -100,3 +103,40 @@ def encode_classes(
     parts = [encode(variables, part) for part in padded.reshape(-1, width, flat.shape[1])]
     embeddings = jnp.concatenate(parts)[: len(flat)].reshape(len(texts), -1, parts[0].shape[-1])
     return unit_norm(embeddings.mean(1))
+
+
+def indistinguishable(
+    embeddings: np.ndarray | jax.Array, names: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Pairs of classes whose texts the tower cannot tell apart.
+
+    Between such classes every method that scores by text chooses by rounding errors.
+
+    Args:
+      embeddings: [C, E] of unit length, as of `encode_classes`.
+      names: of the C classes.
+
+    Returns:
+      The names of the pairs whose cosine is above 0.9999, in the order of the classes.
+    """
+    rows = np.asarray(embeddings, np.float32)
+    pairs: list[tuple[str, str]] = []
+    for start in range(0, len(rows), _CLASSES_AT_A_TIME):
+        cosines = rows[start : start + _CLASSES_AT_A_TIME] @ rows.T
+        for i, j in np.argwhere(cosines > _SAME_TEXT):
+            if start + i < j:
+                pairs.append((names[start + i], names[j]))
+    return pairs
+
+
+def indistinguishable_message(pairs: Sequence[tuple[str, str]]) -> str:
+    """A warning that names the pairs of `indistinguishable`; "" if there are none."""
+    if not pairs:
+        return ""
+    listed = ", ".join(f"{a!r} = {b!r}" for a, b in pairs[:_PAIRS_LISTED])
+    more = f" and {len(pairs) - _PAIRS_LISTED} more" if len(pairs) > _PAIRS_LISTED else ""
+    return (
+        f"the text tower cannot tell {len(pairs)} pairs of classes apart (cosine above "
+        f"{_SAME_TEXT}), so no method with a text head can: {listed}{more}. Give them other names, "
+        "use config.head.kind=linear, or a tower that was trained on such words"
+    )

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD
+from vprompt_jax.clip.pictures import Stored, decode
 
 MEAN = np.array(CLIP_MEAN, np.float32)
 STD = np.array(CLIP_STD, np.float32)
@@ -108,49 +110,30 @@ def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
     return resize_matrix(source, target)[start : start + resolution]
 
 
-def resize_and_crop(image, resolution: int) -> np.ndarray:
+def resize_and_crop(image: Stored, resolution: int) -> np.ndarray:
     """Resizes the short side and crops the centre with Pillow, on the host.
 
     Args:
-      image: a PIL image of any mode, or uint8 [h, w, 3].
+      image: whatever `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
       resolution: side R of the result.
 
     Returns:
       uint8 [R, R, 3].
     """
-    from PIL import Image
-
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image, np.uint8))
-    image = _eight_bits_upright(image)
-    height, width = resized_size(image.height, image.width, resolution)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    picture = decode(image)
+    height, width = resized_size(picture.height, picture.width, resolution)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = _crop_start(width, resolution), _crop_start(height, resolution)
-    image = image.crop((left, top, left + resolution, top + resolution))
-    return np.asarray(image.convert("RGB"))
-
-
-def _eight_bits_upright(image):
-    """The PIL image as it is meant to be seen, in a mode whose values can be interpolated."""
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # 16-bit grey, which Pillow's convert would clip at 255: nearly all of it would be white.
-        levels = np.clip(np.asarray(image, np.float64), 0, 65535) / 257
-        return Image.fromarray(np.round(levels).astype(np.uint8))
-    if image.mode == "P":  # indices into a palette
-        return image.convert("RGBA" if "transparency" in image.info else "RGB")
-    # CLIP resizes the other modes before it converts them to RGB, and so does this.
-    return image.convert("L") if image.mode in ("1", "F") else image
+    picture = picture.crop((left, top, left + resolution, top + resolution))
+    return np.asarray(picture.convert("RGB"))
 
 
 def preprocess(
-    image,
+    image: Stored,
     resolution: int,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> np.ndarray:
-    """One image as the tower takes it: PIL or uint8 [h, w, 3] -> float32 [R, R, 3]."""
+    """One image as the tower takes it: PIL, uint8 [h, w, 3] or a file -> float32 [R, R, 3]."""
     pixels = resize_and_crop(image, resolution).astype(np.float32)
     return (pixels / 255.0 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

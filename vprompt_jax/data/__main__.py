@@ -65,11 +65,11 @@ def main() -> None:
             if row is not None and row.tfds is None:
                 return
             made = tfds_source.builder(row.tfds if row else args.name, args.dir)
-            if not (Path(made.data_dir) / "dataset_info.json").is_file():
+            if not tfds_source.is_prepared(made):
                 print(f"not prepared in {made.data_dir}; --download lets TFDS fetch it")
                 return
         config = _config(args, source)
-        dataset = data.load(config, args.resolution)
+        dataset = data.load(config.data, config.protocol, args.resolution)
         print(card.of_dataset(dataset))
         grid = Path(args.grid or f"{args.name.replace('/', '-')}.png")
         card.save_grid(dataset, grid)

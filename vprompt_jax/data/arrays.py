@@ -24,7 +24,20 @@ def _split(name: str, images, labels) -> Split:
             f"the {name} labels are {labels.dtype} {list(labels.shape)}: give one integer for "
             f"each of the {len(images)} images"
         )
+    if len(images) == 0:
+        raise UserError(f"the {name} split has no images: leave it out, or give it some")
     return split_of_arrays(np.broadcast_to(images, (*images.shape[:3], 3)), labels)
+
+
+def _text(name) -> str:
+    if not isinstance(name, bytes):
+        return str(name)
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the class name {name!r} is not UTF-8: give class names as text"
+        ) from error
 
 
 def from_arrays(
@@ -41,19 +54,19 @@ def from_arrays(
     Args:
       images: of train, uint8 [N, h, w, 3] or [N, h, w, 1].
       labels: of train, integers [N] in 0..C-1.
-      class_names: C names, as they are put into the prompt template.
+      class_names: C names, as they are put into the prompt template (UTF-8 if they are bytes).
       val, test: images and labels; without them they are cut from train when the dataset is
         loaded for a run.
       name: for results.
 
     Raises:
-      UserError: if an array has another type or shape.
+      UserError: if an array has another type or shape, or a class name is not text.
     """
     train = _split("train", images, labels)
     empty = train.take(np.array([], int))
     return Dataset(
         name,
-        tuple(str(n) for n in class_names),
+        tuple(_text(n) for n in class_names),
         train,
         None if val is None else _split("val", *val),
         empty if test is None else _split("test", *test),

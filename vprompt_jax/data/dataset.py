@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -14,7 +15,7 @@ from vprompt_jax.process.errors import UserError
 Fetch = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Split:
     """A list of labelled images.
 
@@ -24,23 +25,39 @@ class Split:
       keys: a name per example that does not change between machines (the dataset's own, else the
         SHA-256 of the stored image): decides on which side of a cut the example falls.
       content: what `fetch` gives: "image", or "activation" (float [n, ...]) of a cached prefix.
+      content_keys: a name of each example's stored content, equal for copies and for nothing
+        else; None where that is not known.
+      describe: index -> what messages call the example; None for its place in the split.
     """
 
     labels: np.ndarray
     fetch: Fetch
     keys: Sequence[str]
     content: Literal["image", "activation"] = "image"
+    content_keys: Sequence[str] | None = None
+    describe: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        classes = len(np.unique(self.labels))
+        return f"<Split: {len(self):,} images of {classes} classes>"
+
+    def called(self, index: int, name: str) -> str:
+        """What messages call an example of this split, whose name is `name`."""
+        return f"{name} image {index}" if self.describe is None else self.describe(index)
+
     def take(self, indices: np.ndarray) -> "Split":
         """The examples at `indices`, in that order."""
+        content_keys, describe = self.content_keys, self.describe
         return Split(
             self.labels[indices],
             lambda chosen: self.fetch(indices[chosen]),
             [self.keys[i] for i in indices],
-            self.content,
+            content=self.content,
+            content_keys=None if content_keys is None else [content_keys[i] for i in indices],
+            describe=None if describe is None else lambda i: describe(int(indices[i])),
         )
 
     def joined(self, other: "Split") -> "Split":
@@ -56,15 +73,18 @@ class Split:
             return images
 
         labels = np.concatenate([self.labels, other.labels])
-        return Split(labels, fetch, [*self.keys, *other.keys])
+        content_keys = None
+        if self.content_keys is not None and other.content_keys is not None:
+            content_keys = [*self.content_keys, *other.content_keys]
+        return Split(labels, fetch, [*self.keys, *other.keys], content_keys=content_keys)
 
     @property
     def digest(self) -> str:
         """SHA-256 over the sorted keys: equal for equal examples, whatever their order."""
-        return hashlib.sha256("\n".join(sorted(self.keys)).encode()).hexdigest()
+        return hashlib.sha256(encoded("\n".join(sorted(self.keys)))).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Splits of one labelled image collection.
 
@@ -76,6 +96,7 @@ class Dataset:
       template: the single prompt template.
       ensemble: templates whose embeddings are averaged.
       skipped: what was left out, and why, under `on_bad_image=skip`.
+      notes: what the source found otherwise than one would expect, and how it took it.
     """
 
     name: str
@@ -86,6 +107,11 @@ class Dataset:
     template: str = VP_TEMPLATE
     ensemble: tuple[str, ...] = GENERAL_TEMPLATES
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits())
+        return f"<Dataset {self.name}: {len(self.class_names)} classes; {sizes}>"
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         """The splits that exist, with their names."""
@@ -96,12 +122,12 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any example, label, class name or split."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        digest = hashlib.sha256(encoded("\n".join(self.class_names)))
         for name, split in self.splits():
             rows = sorted(
                 f"{k}\t{label}" for k, label in zip(split.keys, split.labels, strict=True)
             )
-            digest.update("\n".join([f"\n{name}", *rows]).encode())
+            digest.update(encoded("\n".join([f"\n{name}", *rows])))
         return digest.hexdigest()[:16]
 
     @property
@@ -114,7 +140,7 @@ class Dataset:
 
         def add(lines: Iterable[str]) -> None:
             for line in lines:
-                digest.update(line.encode() + b"\n")
+                digest.update(encoded(line) + b"\n")
 
         add(self.class_names)
         for name in ("train", "val", "test"):
@@ -126,6 +152,11 @@ class Dataset:
         return digest.hexdigest()
 
 
+def encoded(text: str) -> bytes:
+    """UTF-8, with the bytes of file names that are none (surrogates in a key) kept apart."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def hash_keys(images: np.ndarray) -> list[str]:
     """SHA-256 of each image's pixels: keys for images without a name of their own."""
     return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
@@ -133,19 +164,25 @@ def hash_keys(images: np.ndarray) -> list[str]:
 
 def split_of_arrays(images: np.ndarray, labels: np.ndarray) -> Split:
     """A split held in memory: uint8 [N, h, w, 3] and integers [N]."""
-    return Split(labels.astype(np.int32), lambda indices: images[indices], hash_keys(images))
+    keys = hash_keys(images)
+    return Split(labels.astype(np.int32), lambda indices: images[indices], keys, content_keys=keys)
 
 
 def check(dataset: Dataset) -> None:
-    """Refuses splits without images, labels without a class and classes without training images.
+    """Refuses a single class, splits without images, and labels and classes without each other.
 
     Raises:
       UserError: naming the split, or the classes.
     """
     classes = len(dataset.class_names)
+    if classes < 2:
+        raise UserError(
+            f"{dataset.name} has one class, {', '.join(dataset.class_names)!r}, and no other to "
+            "tell it from: give each class a name of its own (in a folder: a folder of its own)"
+        )
     for name, split in dataset.splits():
         if len(split) == 0:
-            raise UserError(f"{dataset.name}: the {name} split holds no images")
+            raise UserError(f"{dataset.name}: the {name} split holds no images{_way_out(name)}")
         if split.labels.min() < 0 or split.labels.max() >= classes:
             raise UserError(
                 f"{dataset.name}: the {name} split has labels {split.labels.min()}.."
@@ -156,4 +193,35 @@ def check(dataset: Dataset) -> None:
         raise UserError(
             f"{dataset.name}: the train split holds no image of {', '.join(missing[:20])}"
             f"{', ...' if len(missing) > 20 else ''}: add some, or remove the class"
+        )
+
+
+def _way_out(name: str) -> str:
+    """What to do about an empty split: one that is cut leaves each class an image for train."""
+    if name == "train":
+        return ""
+    without = ", or train without one (config.protocol=paper)" if name == "val" else ""
+    return (
+        f". It is cut from train where the source has none, which takes two different images of a "
+        f"class: add images, or a {name} split of your own{without}"
+    )
+
+
+def check_names(dataset: Dataset) -> None:
+    """Refuses class names that differ, but not as a prompt's text.
+
+    A prompt has them in lower case, with `_` and `-` as spaces (`class_texts`).
+
+    Raises:
+      UserError: naming them.
+    """
+    by_text: dict[str, list[str]] = {}
+    for name in dataset.class_names:
+        text = unicodedata.normalize("NFC", name).lower().replace("_", " ").replace("-", " ")
+        by_text.setdefault(" ".join(text.split()), []).append(name)
+    if same := [names for names in by_text.values() if len(names) > 1]:
+        listed = "\n  ".join(" = ".join(map(repr, names)) for names in same[:20])
+        raise UserError(
+            f"{dataset.name}: as text, these classes have the same name: join them, or name them "
+            f"apart ('capital A')\n  {listed}"
         )

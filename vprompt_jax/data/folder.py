@@ -1,86 +1,167 @@
 """A folder of images, a sub-folder per class: in `train/`, `test/` and `val/`, or to be cut."""
 
+import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
 
+from vprompt_jax.data import listing
+from vprompt_jax.data.copies import file_contents
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.data.images import SUFFIXES, Records, splits
+from vprompt_jax.data.images import Records, splits
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
-
-def _folders(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(images, other files) below a class's folder; hidden files do not count."""
-    inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    images = [p for p in inside if p.suffix.lower() in SUFFIXES]
-    return images, [p for p in inside if p.suffix.lower() not in SUFFIXES]
+Listed = tuple[list[Path], list[int], list[str]]  # files, labels and keys of a split
 
 
 def load(root: Path, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
     """Reads the folder's structure and every image's header.
 
     Args:
-      root: holds `train/CLASS/IMAGE`, and `test/` and `val/` likewise where they exist; or
-        CLASS/IMAGE alone, which is all train.
+      root: holds `train/CLASS/IMAGE`, and `test/` and `val/` likewise where they exist (or by
+        another usual name, `listing.split_of`); or CLASS/IMAGE alone, which is all train. A
+        single folder in it that holds all this is entered.
       resolution: of the tower.
       workers: threads that read.
-      on_bad: "stop" or "skip" at files that are not images.
+      on_bad: "stop" or "skip" at files that are not images, and at images that belong to no class.
 
     Returns:
       A dataset whose class names are the folders', sorted; `test` is empty where there is none.
 
     Raises:
-      UserError: if there are no classes, a split's classes differ from train's, a folder cannot
-        be read, or a file is not an image; all offenders are listed.
+      UserError: if there are no classes, two folders mean one split, a split's classes differ from
+        train's, a folder cannot be read, or a file is not an image; all offenders are listed.
     """
     try:
         return _load(root, resolution, workers, on_bad)
     except OSError as error:
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+        raise UserError(
+            f"cannot read the folder {printable(str(error.filename))}: {error.strerror}"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How a dataset's folder is laid out.
+
+    Attributes:
+      root: what holds the splits or the classes.
+      places: by split, the folder that holds its classes.
+      classes: the class folders' names, sorted.
+      left_out: lines on images that belong to no class of any split.
+      notes: lines on what was found otherwise than usual.
+    """
+
+    root: Path
+    places: dict[str, Path]
+    classes: list[str]
+    left_out: list[str]
+    notes: list[str]
 
 
 def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
-    names = [s for s in ("train", "val", "test") if (root / s).is_dir()]
-    if names and "train" not in names:
-        raise UserError(
-            f"no folder {root / 'train'}: a dataset folder has train/CLASS/IMAGE (test/ and val/ "
-            "are optional), or CLASS/IMAGE"
-        )
-    places = {name: root / name for name in names} or {"train": root}
-    classes = _folders(places["train"])
-    if not classes:
-        raise UserError(f"{places['train']} holds no class folders")
-    records, strange = {}, []
-    for name, place in places.items():
-        if extra := sorted(set(_folders(place)) - set(classes)):
-            raise UserError(f"{place} has classes that train lacks: {', '.join(extra)}")
+    layout = _layout(root)
+    why = layout.left_out
+    listed: dict[str, Listed] = {}
+    for split, place in layout.places.items():
+        here = {p.name for p in listing.Entries.of(place).folders}
+        if extra := sorted(here - set(layout.classes)):
+            listed_names = ", ".join(map(printable, extra))
+            raise UserError(f"{printable(place)} has classes that train lacks: {listed_names}")
         files, labels = [], []
-        for label, class_name in enumerate(classes):
-            images, others = _files(place / class_name)
-            strange += others
-            files += images
-            labels += [label] * len(images)
-        if empty := [c for i, c in enumerate(classes) if i not in set(labels)]:
-            raise UserError(f"{place}: no images of {', '.join(empty)}")
-        keys = [file.relative_to(root).as_posix() for file in files]
-        records[name] = of_files(files, labels, keys)
-    why = [f"{path} (its name ends in none of {' '.join(sorted(SUFFIXES))})" for path in strange]
+        for label, class_name in enumerate(layout.classes):
+            if class_name in here:
+                pictures, others = listing.pictures_below(place / class_name)
+                why += others
+                files += pictures
+                labels += [label] * len(pictures)
+        empty = [c for i, c in enumerate(layout.classes) if i not in set(labels)]
+        if empty and (split == "train" or not files):  # test may lack some: `load.prepare` says so
+            raise UserError(f"{printable(place)}: no images of {', '.join(empty)}")
+        keys = [file.relative_to(layout.root).as_posix() for file in files]
+        listed[split] = (files, labels, keys)
+    records = of_files(listed, workers)
     made = splits(records, resolution, workers, on_bad, why)
     nothing = made["train"].take(np.array([], int))
     return Dataset(
-        root.resolve().name,
-        tuple(classes),
+        printable(root.resolve().name),
+        tuple(layout.classes),
         made["train"],
         made.get("val"),
         made.get("test", nothing),
         skipped=tuple(why),
+        notes=tuple(layout.notes),
     )
 
 
-def of_files(files: list[Path], labels: list[int], keys: list[str]) -> Records:
-    """Records of image files."""
-    return Records(labels, keys, lambda i: files[i], lambda i: str(files[i]))
+def _layout(root: Path) -> _Layout:
+    notes, left_out = [], []
+    while True:
+        found = listing.Entries.of(root)
+        left_out += listing.in_no_class(found)
+        only = found.folders[0] if len(found.folders) == 1 else None
+        if only is None or listing.split_of(only.name) or not _holds_folders_alone(only):
+            break
+        notes.append(f"{printable(root)} holds one folder: what is in {printable(only)} is taken")
+        root = only
+    places = _places(root, found.folders, left_out)
+    for place in places.values():
+        left_out += listing.in_no_class(listing.Entries.of(place))
+    places = places or {"train": root}
+    classes = [p.name for p in listing.Entries.of(places["train"]).folders]
+    if not classes:
+        raise UserError(
+            f"{printable(places['train'])} holds no class folders: a dataset folder has "
+            "train/CLASS/IMAGE (test/ and val/ are optional), or CLASS/IMAGE"
+        )
+    for name in classes:
+        if name != printable(name):
+            raise UserError(
+                f"{printable(places['train'])}: a class's name becomes text, which "
+                f"{printable(name)!r} is not: rename the folder"
+            )
+    return _Layout(root, places, classes, left_out, notes)
+
+
+def _places(root: Path, folders: list[Path], left_out: list[str]) -> dict[str, Path]:
+    """By split, its folder; empty if all folders are classes. Adds what neither is."""
+    named = [p for p in folders if listing.split_of(p.name)]
+    others = [p for p in folders if p not in named]
+    if others and not any(listing.Entries.of(p).folders for p in named):
+        return {}  # "train" may be a class, too: of a railway
+    by_split, _ = listing.splits_of([p.name for p in named], root)
+    if named and "train" not in by_split:
+        raise UserError(
+            f"no folder {printable(root / 'train')} beside {', '.join(by_split.values())}: a "
+            "dataset folder has train/CLASS/IMAGE (test/ and val/ are optional), or CLASS/IMAGE"
+        )
+    if named:
+        for folder in others:
+            if count := len(listing.pictures_below(folder)[0]):
+                left_out.append(
+                    f"{printable(folder)} (a folder of {count} images; a split's name is one of "
+                    f"{listing.USUAL_NAMES})"
+                )
+    return {split: root / name for split, name in by_split.items()}
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    found = listing.Entries.of(folder)
+    return bool(found.folders) and not any(map(listing.is_picture, found.files))
+
+
+def of_files(listed: dict[str, Listed], workers: int) -> dict[str, Records]:
+    """Records of image files, by split; reads what it takes to tell which of them are equal."""
+    contents = iter(file_contents([f for files, _, _ in listed.values() for f in files], workers))
+    return {
+        split: Records(
+            labels,
+            keys,
+            files.__getitem__,
+            lambda i, files=files: printable(files[i]),
+            list(itertools.islice(contents, len(files))),
+        )
+        for split, (files, labels, keys) in listed.items()
+    }

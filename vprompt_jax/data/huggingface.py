@@ -3,19 +3,21 @@
 Read with pyarrow alone: both are Arrow tables, whose schema carries the features as JSON.
 """
 
+import dataclasses
 import hashlib
-import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from vprompt_jax.data import arrow_files, listing
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.data.images import Records, Stored, splits
+from vprompt_jax.data.images import Records, splits
+from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
-
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+from vprompt_jax.process.printable import printable
 
 
 def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
@@ -23,124 +25,223 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
 
     Args:
       path: a .parquet file (all train), a folder with `train-*.parquet`, `test-*.parquet` (as on
-        the Hub, also in `data/`), or a folder made by `save_to_disk`. Parquet is held in memory as
-        stored; a saved folder is mapped.
+        the Hub, also in a folder of their own, or in `train/`, `test/`), or a folder made by
+        `save_to_disk`. Parquet is held in memory as stored; a saved folder is mapped.
       label: the column of the label; "" for the only class label or the column `label`.
-      resolution, workers, on_bad: as for `folder.load`.
+      resolution, workers, on_bad: as for `folder.load`. Splits of unusual names (`listing`) are
+        left out under "skip".
 
     Raises:
-      UserError: if there is no table, or none with an image and a label; if an image is unreadable.
+      UserError: if there is no table, or none with an image and a label; if two splits mean one,
+        or their classes differ; if a row has no label, or its image is unreadable.
     """
+    where = printable(path)
     try:
-        tables = _tables(path)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"cannot read the dataset {path}: {error}") from error
-    unknown = sorted(set(tables) - set(_SPLITS))
-    if "train" not in tables:
-        raise UserError(f"{path} has no train split, only {', '.join(unknown) or 'nothing'}")
-    columns = _columns(path, tables["train"].schema, label)
-    names = columns[2] or _strings(path, tables, columns[1])
+        shards = _shards(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise UserError(f"cannot read the dataset {where}: {error or repr(error)}") from error
+    theirs, others = listing.splits_of(shards, where)
+    if "train" not in theirs:
+        raise UserError(f"{where} has no train split, only {', '.join(shards) or 'nothing'}")
+    left_out = [
+        f"{where}, split {other!r} ({sum(t.num_rows for t in shards[other])} rows; a split's name "
+        f"is one of {listing.USUAL_NAMES})"
+        for other in others
+    ]
+    columns = _Columns.of(where, shards[theirs["train"]][0].schema, label)
+    names, labels = _labels(where, {s: shards[s] for s in theirs.values()}, columns)
+    root = path if path.is_dir() else path.parent
     records = {
-        _SPLITS[split]: _records(path, split, table, columns, names)
-        for split, table in tables.items()
-        if split in _SPLITS
+        split: _records(f"{where}, {their}", root, shards[their], columns.image, labels[their])
+        for split, their in theirs.items()
     }
-    made = splits(records, resolution, workers, on_bad)
+    made = splits(records, resolution, workers, on_bad, left_out)
     nothing = made["train"].take(np.array([], int))
     return Dataset(
-        path.stem, tuple(names), made["train"], made.get("val"), made.get("test", nothing)
+        printable(path.stem),
+        tuple(names),
+        made["train"],
+        made.get("val"),
+        made.get("test", nothing),
+        skipped=tuple(left_out),
     )
 
 
-def _saved(folder: Path) -> pa.Table:
+def _saved(folder: Path) -> list[pa.Table]:
     """A split that `save_to_disk` wrote."""
-    state = json.loads((folder / "state.json").read_text())
+    state = json_files.read_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise ValueError(f"{folder} selects rows by an index: call flatten_indices() before saving")
-    parts = []
-    for file in state["_data_files"]:
-        parts.append(pa.ipc.open_stream(pa.memory_map(str(folder / file["filename"]))).read_all())
-    return pa.concat_tables(parts)
+    return [
+        arrow_files.read_stream(arrow_files.inside(folder, file["filename"]))
+        for file in state["_data_files"]
+    ]
 
 
-def _tables(path: Path) -> dict[str, pa.Table]:
+def _shards(path: Path) -> dict[str, list[pa.Table]]:
+    """Tables by split, as the dataset names it."""
     if path.is_file():
-        return {"train": pq.read_table(path)}
+        return {"train": [arrow_files.read_parquet(path)]}
     if (path / "dataset_dict.json").is_file():
-        listed = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        return {split: _saved(path / split) for split in listed}
+        listed = json_files.read_object(path / "dataset_dict.json")["splits"]
+        return {
+            split: _saved(arrow_files.inside(path, f"{split}/state.json").parent)
+            for split in listed
+        }
     if (path / "state.json").is_file():
         return {"train": _saved(path)}
-    files: dict[str, list[Path]] = {}
-    for file in sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")]):
-        files.setdefault(file.stem.split("-")[0], []).append(file)
-    if not files:
+    by_folder: dict[Path, dict[str, list[Path]]] = {}
+    for file in _parquet_below(path):
+        split, folder = _split_of_file(file.relative_to(path))
+        by_folder.setdefault(folder, {}).setdefault(split, []).append(file)
+    if not by_folder:
         raise ValueError("no .parquet file, dataset_dict.json or state.json there")
+    if len(by_folder) > 1:
+        raise ValueError(
+            "it holds several datasets: set config.data.dir to one of "
+            + ", ".join(printable(path / folder) for folder in sorted(by_folder))
+        )
+    (by_split,) = by_folder.values()
     return {
-        split: pa.concat_tables([pq.read_table(f) for f in found]) for split, found in files.items()
+        split: [arrow_files.read_parquet(f) for f in files] for split, files in by_split.items()
     }
 
 
-def _columns(path: Path, schema: pa.Schema, label: str) -> tuple[str, str, list[str] | None]:
-    """Names of the image's and the label's column, and the class names if the schema has them."""
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = stored.get("info", {}).get("features", {})
-    kinds = {
-        name: feature.get("_type") if isinstance(feature, dict) else None
-        for name, feature in features.items()
+def _parquet_below(folder: Path) -> list[Path]:
+    found = listing.Entries.of(folder)
+    here = [file for file in found.files if file.suffix == ".parquet"]
+    return sorted(here + [file for inner in found.folders for file in _parquet_below(inner)])
+
+
+def _split_of_file(file: Path) -> tuple[str, Path]:
+    """The split a file's name tells, or its folder's, and the folder of the dataset.
+
+    The Hub has train-00000-of-00002.parquet, NAME-train.parquet and train/0000.parquet.
+    """
+    words = re.split(r"[-_.]", file.stem)
+    usual = {word for word in words if listing.split_of(word)}
+    if len(usual) == 1:
+        return usual.pop(), file.parent
+    if listing.split_of(file.parent.name):
+        return file.parent.name, file.parent.parent
+    return words[0] if not usual else file.stem, file.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """Names of the columns of a table."""
+
+    image: str
+    label: str
+
+    @classmethod
+    def of(cls, where: str, schema: pa.Schema, label: str) -> "_Columns":
+        """Those of the image and the label.
+
+        Raises:
+          UserError: if there is no image, or it is not clear which is the label.
+        """
+        try:
+            features = arrow_files.features(schema)
+        except ValueError as error:
+            raise UserError(f"cannot read the dataset {where}: {error}") from error
+        kinds = {name: feature.get("_type") for name, feature in features.items()}
+        images = [name for name, kind in kinds.items() if kind == "Image" and name in schema.names]
+        images = images or [name for name in ("image", "img") if name in schema.names]
+        labels = [label] if label else [n for n, kind in kinds.items() if kind == "ClassLabel"]
+        labels = labels or ["label"]
+        if not images:
+            raise UserError(f"{where} has no column of images, only {', '.join(schema.names)}")
+        if len(labels) > 1 or labels[0] not in schema.names:
+            raise UserError(
+                f"{where}: config.data.label has to name the column of the label: one of "
+                f"{', '.join(labels if len(labels) > 1 else schema.names)}"
+            )
+        return cls(images[0], labels[0])
+
+
+def _labels(
+    where: str, shards: Mapping[str, list[pa.Table]], columns: _Columns
+) -> tuple[list[str], dict[str, list[int]]]:
+    """Class names, and the labels of every split, which agree by name.
+
+    The names are those of train's first table, in its order, or else the labels themselves, sorted;
+    another table may number the same names in another order.
+    """
+    rows = {
+        split: [name for table in tables for name in _names(f"{where}, {split}", table, columns)]
+        for split, tables in shards.items()
     }
-    images = [name for name, kind in kinds.items() if kind == "Image"]
-    images = images or [name for name in ("image", "img") if name in schema.names]
-    labels = [label] if label else [name for name, kind in kinds.items() if kind == "ClassLabel"]
-    labels = labels or ["label"]
-    if not images:
-        raise UserError(f"{path} has no column of images, only {', '.join(schema.names)}")
-    if len(labels) > 1 or labels[0] not in schema.names:
+    train = next(iter(shards))
+    names = _class_names(where, shards[train][0].schema, columns.label)
+    names = names or sorted({name for of_split in rows.values() for name in of_split})
+    label_of = {name: label for label, name in enumerate(names)}
+    for split, of_split in rows.items():
+        if not of_split:
+            raise UserError(f"{where}: the {split} split has no rows: move it away")
+        if strange := sorted(set(of_split) - set(label_of)):
+            raise UserError(
+                f"{where}: the {split} split has classes that {train} lacks: "
+                f"{', '.join(strange[:20])}{', ...' if len(strange) > 20 else ''}"
+            )
+    return names, {split: [label_of[n] for n in of_split] for split, of_split in rows.items()}
+
+
+def _class_names(where: str, schema: pa.Schema, label: str) -> list[str] | None:
+    try:
+        return arrow_files.features(schema).get(label, {}).get("names")
+    except ValueError as error:
+        raise UserError(f"cannot read the dataset {where}: {error}") from error
+
+
+def _names(where: str, table: pa.Table, columns: _Columns) -> list[str]:
+    """The class name of every row."""
+    for column in (columns.image, columns.label):
+        if column not in table.schema.names:
+            raise UserError(
+                f"{where} has no column {column!r}, only {', '.join(table.schema.names)}: a split "
+                "without images or labels is of no use here, so move its files away"
+            )
+    values = table.column(columns.label).to_pylist()
+    if None in values:
         raise UserError(
-            f"{path}: config.data.label has to name the column of the label: one of "
-            f"{', '.join(labels if len(labels) > 1 else schema.names)}"
+            f"{where}: row {values.index(None)} has no label ({values.count(None)} such rows): "
+            "remove them"
         )
-    feature = features.get(labels[0]) or {}
-    return images[0], labels[0], feature.get("names")
-
-
-def _strings(path: Path, tables: dict[str, pa.Table], column: str) -> list[str]:
-    """Class names from the labels themselves, sorted."""
-    found = {v for table in tables.values() for v in table.column(column).to_pylist()}
-    if not all(isinstance(v, str) for v in found):
+    if all(isinstance(value, str) for value in values):
+        return values
+    names = _class_names(where, table.schema, columns.label)
+    if names is None or not all(type(value) is int for value in values):
         raise UserError(
-            f"{path}: the column {column} holds numbers, and the file does not say what they stand "
-            "for: save it with the ClassLabel feature, or with class names as strings"
+            f"{where}: the column {columns.label} holds numbers, and the file does not say what "
+            "they stand for: save it with the ClassLabel feature, or with class names as strings"
         )
-    return sorted(found)
+    for row, value in enumerate(values):
+        if not 0 <= value < len(names):
+            raise UserError(
+                f"{where}: row {row} has the label {value}, but there are {len(names)} class "
+                "names; -1 marks images without a label: move such a split away"
+            )
+    return [names[value] for value in values]
 
 
-def _records(path: Path, split: str, table: pa.Table, columns, names: list[str]) -> Records:
-    images, labels = table.column(columns[0]), table.column(columns[1]).to_pylist()
-    if labels and isinstance(labels[0], str):
-        label_of = {name: label for label, name in enumerate(names)}
-        labels = [label_of[value] for value in labels]
-    if None in labels:
-        raise UserError(f"{path}: row {labels.index(None)} of {split} has no label")
+def _records(
+    where: str, root: Path, tables: list[pa.Table], column: str, labels: list[int]
+) -> Records:
+    cells = [table.column(column) for table in tables]
+    starts = np.cumsum([0, *(len(c) for c in cells)])
 
-    root = path if path.is_dir() else path.parent
-
-    def read(i: int) -> Stored:
-        cell = images[i].as_py()
-        if isinstance(cell, dict):  # Image: the bytes, or where they are
-            cell = cell["bytes"] or (cell["path"] and root / cell["path"])
-        if cell is None:
-            raise ValueError("the row has no image")
-        return cell
+    def read(i: int) -> bytes | Path:
+        table = int(np.searchsorted(starts, i, side="right")) - 1
+        return arrow_files.picture(cells[table][i - int(starts[table])].as_py(), root)
 
     def key(i: int) -> str:
         try:
             stored = read(i)
-            return hashlib.sha256(
-                stored if isinstance(stored, bytes) else stored.read_bytes()
-            ).hexdigest()
+            content = stored if isinstance(stored, bytes) else stored.read_bytes()
+            return hashlib.sha256(content).hexdigest()
         except (OSError, ValueError):  # reported with the other unreadable images
-            return f"{split} row {i}"
+            return f"{where} row {i}"
 
     keys = [key(i) for i in range(len(labels))]
-    return Records(labels, keys, read, lambda i: f"{path}, {split} row {i}")
+    return Records(labels, keys, read, lambda i: f"{where} row {i}", keys)

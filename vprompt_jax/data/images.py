@@ -2,27 +2,23 @@
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import UnidentifiedImageError
 
+from vprompt_jax.clip.pictures import Stored, decode, decoded_size
 from vprompt_jax.clip.preprocess import resize_and_crop
 from vprompt_jax.data.dataset import Split
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 # Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.
 MEMORY_LIMIT = 2 * 2**30  # bytes per split
 _CHUNK = 1024  # images decoded at a time
 _LISTED = 20  # offenders shown in a message
-# A cut-off image must be an error, not grey pixels with the right label.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-Stored = Path | bytes | np.ndarray
 
 
 class BadImages(UserError):
@@ -39,7 +35,7 @@ class BadImages(UserError):
         )
         rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
         super().__init__(
-            f"{len(listed)} {what}: repair or remove, or leave out with "
+            f"{len(listed)} {what} of a class: repair, move or remove, or leave out with "
             "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
         )
 
@@ -53,58 +49,46 @@ class Records:
       keys: see `dataset.Split`.
       read: index -> a file, an encoded image or uint8 [h, w, 1 or 3].
       describe: index -> what messages call the image.
+      content_keys: see `dataset.Split`.
     """
 
     labels: Sequence[int]
     keys: Sequence[str]
     read: Callable[[int], Stored]
     describe: Callable[[int], str]
-
-
-def _open(stored: Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored)
-
-
-def _header(stored: Stored) -> tuple[int, int]:
-    """Height and width without decoding."""
-    if isinstance(stored, np.ndarray):
-        return stored.shape[:2]
-    with _open(stored) as image:
-        return image.height, image.width
-
-
-def _check(stored: Stored) -> None:
-    """Decodes an image and forgets it."""
-    _pixels(stored, None)
+    content_keys: Sequence[str] | None = None
 
 
 def _pixels(stored: Stored, side: int | None) -> np.ndarray:
     """uint8 [side, side, 3], or at its stored size if `side` is None."""
-    if isinstance(stored, np.ndarray):
-        if side is None:
-            return np.broadcast_to(stored, (*stored.shape[:2], 3))
-        return resize_and_crop(stored if stored.shape[-1] == 3 else stored[..., 0], side)
-    with _open(stored) as image:
-        if side is None:
-            return np.asarray(image.convert("RGB"))
-        return resize_and_crop(image, side)
+    if side is None:
+        return np.asarray(decode(stored).convert("RGB"))
+    return resize_and_crop(stored, side)
 
 
-def images_in(root: Path) -> list[Path]:
-    """All image files below a folder, by their suffix, in order of their paths."""
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+def _check(stored: Stored) -> None:
+    """Decodes an image and forgets it."""
+    decode(stored)
 
 
-def decode(path: Path, side: int) -> np.ndarray:
+def reason(error: Exception) -> str:
+    """Why an image cannot be used, on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "empty, or in no format of pictures known here"
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return kind + " ".join(printable(line) for line in str(error).splitlines())
+
+
+def read(path: Path, side: int) -> np.ndarray:
     """Reads one image, resized and cropped: uint8 [side, side, 3].
 
     Raises:
-      UserError: if it cannot be decoded.
+      BadImages: if it cannot be decoded.
     """
     try:
         return _pixels(path, side)
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"cannot decode {path} ({error}): repair or remove the image") from error
+        raise BadImages([f"{printable(path)} ({reason(error)})"]) from error
 
 
 def splits(
@@ -135,11 +119,12 @@ def splits(
         try:
             return look(part.read(i))
         except Exception as error:  # Pillow's decoders raise many kinds
-            return f"{part.describe(i)} ({type(error).__name__}: {error})"
+            return f"{part.describe(i)} ({reason(error)})"
 
     everything = [(part, i) for part in records.values() for i in range(len(part.labels))]
     with ThreadPoolExecutor(workers) as pool:
-        sizes = list(pool.map(functools.partial(attempt, _header), everything))
+        size = functools.partial(decoded_size, exact_below=resolution)
+        sizes = list(pool.map(functools.partial(attempt, size), everything))
         found = {s for s in sizes if not isinstance(s, str)}
         if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
             # The run stops anyway: look inside the images, too, and list everything at once.
@@ -164,13 +149,19 @@ def lazy_split(records: Records, side: int | None, workers: int) -> Split:
         try:
             return _pixels(records.read(i), side)
         except Exception as error:  # Pillow's decoders raise many kinds
-            what = f"{records.describe(i)} ({type(error).__name__}: {error})"
-            raise BadImages([what]) from error
+            raise BadImages([f"{records.describe(i)} ({reason(error)})"]) from error
 
     def fetch(indices: np.ndarray) -> np.ndarray:
         return np.stack(list(pool.map(image, indices.tolist())))
 
-    return Split(np.asarray(records.labels, np.int32), fetch, records.keys)
+    labels = np.asarray(records.labels, np.int32)
+    return Split(
+        labels,
+        fetch,
+        records.keys,
+        content_keys=records.content_keys,
+        describe=records.describe,
+    )
 
 
 def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:

@@ -1,11 +1,15 @@
 """From a config to a dataset, whichever source it names."""
 
 import dataclasses
+import sys
 from pathlib import Path
+
+import numpy as np
 
 from vprompt_jax.data import (
     arrays,
     catalogue,
+    copies,
     digits,
     folder,
     huggingface,
@@ -14,10 +18,13 @@ from vprompt_jax.data import (
     splits,
     tfds_source,
 )
-from vprompt_jax.data.dataset import Dataset, check
+from vprompt_jax.data.dataset import Dataset, check, check_names
 from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema.sections import DataSection, Protocol
+
+# Sources whose splits are the same for everybody: their copies and names are left as they are.
+_PUBLIC = ("digits", "tfds")
 
 
 def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
@@ -62,10 +69,14 @@ def prepare(
       test_fraction: of train, where there is no test split; None for the config's, else 0.2.
 
     Raises:
-      UserError: if a split is empty, damaged or does not fit the classes.
+      UserError: if a split is empty, damaged or does not fit the classes; if an image is in two
+        splits, or two classes have one name (but for TFDS's).
     """
     c = section
     fraction = c.test_fraction or test_fraction or 0.2
+    if c.source not in _PUBLIC:
+        check_names(dataset)
+        dataset = copies.kept_apart(dataset, c.on_bad_image)
     dataset = splits.with_test(dataset, fraction, c.split_seed)
     if protocol == "val" or c.few_shot is not None:
         dataset = splits.with_validation(dataset, c.val_fraction, c.split_seed)
@@ -78,7 +89,32 @@ def prepare(
     check(dataset)
     dataset = _decoded(dataset, c.on_bad_image)
     check(dataset)
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_not_tested(dataset)))
+    for line in (*dataset.notes, *_left_out(dataset)):
+        print(f"note: {line}", file=sys.stderr)
     return dataset
+
+
+def _left_out(dataset: Dataset) -> list[str]:
+    """A note on what was skipped, if anything was."""
+    if not dataset.skipped:
+        return []
+    count = len(dataset.skipped)
+    more = f"\n  and {count - 20} more" if count > 20 else ""
+    return [f"{dataset.name}: left out\n  " + "\n  ".join(dataset.skipped[:20]) + more]
+
+
+def _not_tested(dataset: Dataset) -> list[str]:
+    """A line on the classes of which test has no image, if there are any."""
+    counts = np.bincount(dataset.test.labels, minlength=len(dataset.class_names))
+    absent = [n for n, c in zip(dataset.class_names, counts, strict=True) if c == 0]
+    if not absent:
+        return []
+    more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
+    return [
+        f"{dataset.name}: the test split has no image of {', '.join(absent[:20])}{more}, so its "
+        "accuracy says nothing about them"
+    ]
 
 
 def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:

@@ -9,35 +9,68 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vprompt_jax.data.dataset import Dataset, Split
+from vprompt_jax.data.dataset import Dataset, Split, encoded
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
+_LISTED = 20  # images shown in a message
 _VAL_SHOTS = 4  # at most, per class, beside few-shot training (CoOp, arXiv 2109.01134)
 
 
-def first_by_hash(split: Split, count: Callable[[int], int], seed: int) -> np.ndarray:
+def first_by_hash(
+    split: Split, count: Callable[[int], int], seed: int, *, copies_together: bool = False
+) -> np.ndarray:
     """Marks, per class of n examples, the first `count(n)` in the order of their hashes.
+
+    Args:
+      split: its examples.
+      count: n -> how many of them.
+      seed: of the hashes.
+      copies_together: mark none or all of an image's copies, as far as `split.content_keys` tells
+        which they are: they take the place of their first, unless they are more than are left to
+        be marked. Copies that belong to several classes are not marked.
 
     Returns:
       bool [N].
     """
-    digests = np.array([hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in split.keys])
+    digests = np.array([hashlib.sha256(encoded(f"{seed}:{key}")).hexdigest() for key in split.keys])
+    copies = _copies(split) if copies_together else {}
     chosen = np.zeros(len(split), bool)
     for label in np.unique(split.labels):
         members = np.flatnonzero(split.labels == label)
-        order = np.argsort(digests[members], kind="stable")
-        chosen[members[order][: count(len(members))]] = True
+        order = members[np.argsort(digests[members], kind="stable")]
+        left = count(len(members))
+        if not copies:
+            chosen[order[:left]] = True
+            continue
+        for i in order:
+            group = copies.get(i, [i])
+            if left <= 0:
+                break
+            if not chosen[i] and len(group) <= left and (split.labels[group] == label).all():
+                chosen[group] = True
+                left -= len(group)
     return chosen
+
+
+def _copies(split: Split) -> dict[int, list[int]]:
+    """By index, the indices of all copies of an image that is there more than once."""
+    by_content: dict[str, list[int]] = {}
+    for i, content in enumerate(split.content_keys or ()):
+        by_content.setdefault(content, []).append(i)
+    return {i: group for group in by_content.values() if len(group) > 1 for i in group}
 
 
 def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """(the rest, a share of each class rounded up, but never all of it)."""
-    chosen = first_by_hash(split, lambda n: min(math.ceil(fraction * n), n - 1), seed)
+    chosen = first_by_hash(
+        split, lambda n: min(math.ceil(fraction * n), n - 1), seed, copies_together=True
+    )
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))
 
 
@@ -99,7 +132,7 @@ def read_coop_file(path: Path) -> tuple[list[Entry], list[str]]:
         name each.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = [
             Entry(str(image), str(name), split)
             for split in ("train", "val", "test")
@@ -125,7 +158,7 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
     unique, the path's last part.
 
     Raises:
-      UserError: listing the entries that no example fits.
+      UserError: listing the entries that no example fits, or that an example fits twice.
     """
     pool = dataset.train
     for part in (dataset.val, dataset.test):
@@ -138,12 +171,13 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         for e in entries
     ]
     if missing := [e.path for e, i in zip(entries, found, strict=True) if i is None]:
-        listed = "\n  ".join(missing[:20])
+        listed = "\n  ".join(map(printable, missing[:20]))
         raise UserError(
             f"{dataset.name}: {len(missing)} images of config.data.split_file are not in the "
             f"source, which names its images like {pool.keys[0]!r}; with the files on disk, "
             f"config.data.source=folder finds them by path:\n  {listed}"
         )
+    refuse_twice("config.data.split_file", entries, found)
     label_of = {name: label for label, name in enumerate(class_names)}
     made = {}
     for name in ("train", "val", "test"):
@@ -156,3 +190,25 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         labels = np.array([label for _, label in rows], np.int32)
         made[name] = dataclasses.replace(part, labels=labels)
     return dataclasses.replace(dataset, class_names=tuple(class_names), **made)
+
+
+def refuse_twice(name: str, entries: Sequence[Entry], images: Sequence[Hashable]) -> None:
+    """Refuses a list that names an image more than once.
+
+    Args:
+      name: of the list, for the message.
+      entries: its lines.
+      images: which image each of them stands for.
+
+    Raises:
+      UserError: listing the images, with their splits and all spellings of their paths.
+    """
+    by_image: dict[Hashable, list[str]] = {}
+    for entry, image in zip(entries, images, strict=True):
+        by_image.setdefault(image, []).append(f"{printable(entry.path)} ({entry.split})")
+    if twice := [sorted(lines) for lines in by_image.values() if len(lines) > 1]:
+        rest = f"\n  and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
+        raise UserError(
+            f"{name}: {len(twice)} images are listed twice; an image in two splits would be "
+            "trained and tested on:\n  " + "\n  ".join(map(", ".join, twice[:_LISTED])) + rest
+        )

@@ -1,20 +1,22 @@
 """TensorFlow Datasets by random access (`tfds.data_source`), without tensorflow in the loop."""
 
 import hashlib
-import io
+import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from vprompt_jax.clip.pictures import Stored, decode
 from vprompt_jax.data import derived
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.data.images import Records, Stored, lazy_split
+from vprompt_jax.data.images import Records, lazy_split
 from vprompt_jax.data.info import DatasetInfo
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
@@ -38,6 +40,11 @@ def builder(name: str, data_dir: str):
                 "another config.data.dir"
             ) from error
         raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def is_prepared(made) -> bool:
+    """Whether a builder's dataset is on this disk."""
+    return (Path(made.data_dir) / "dataset_info.json").is_file()
 
 
 def load(
@@ -111,6 +118,13 @@ def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> d
     """Random access by our split names; encoded images stay as they are stored."""
     import tensorflow_datasets as tfds
 
+    offline = os.environ.get("VPROMPT_OFFLINE", "0") not in ("", "0")
+    if offline and not is_prepared(made):
+        raise UserError(
+            f"{name} is not prepared in {made.data_dir}, and VPROMPT_OFFLINE forbids to fetch it: "
+            "prepare it where there is a network and copy that folder, or set config.data.dir to "
+            "the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
+        )
     try:
         made.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its downloaders raise
@@ -176,17 +190,18 @@ def _records(
         image = stored(source[i])
         if row.scale == 1:
             return image
-        pixels = np.asarray(Image.open(io.BytesIO(image)))
-        return pixels.reshape(*pixels.shape[:2], -1) * np.uint8(row.scale)
+        return np.asarray(decode(image)) * np.uint8(row.scale)
 
     if len(source) > 200_000:
         print(f"reading the labels of {name}: {len(source):,} records", file=sys.stderr)
     with ThreadPoolExecutor(workers) as pool:
         rows = list(pool.map(index, range(len(source))))
+    keys = [key for _, key, _ in rows]
     records = Records(
         [label for label, _, _ in rows],
-        [key for _, key, _ in rows],
+        keys,
         read,
-        lambda i: f"{name} record {i} ({rows[i][1]})",
+        lambda i: printable(f"{name} record {i} ({rows[i][1]})"),
+        keys if row.key is None else None,
     )
     return records, {label: text for label, _, text in rows if text is not None}

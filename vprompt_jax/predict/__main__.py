@@ -1,6 +1,7 @@
 """Labels new images: python -m vprompt_jax.predict --workdir DIR IMAGE... | FOLDER | -"""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.predict.overlay import overlay, overlay_path
-from vprompt_jax.predict.pictures import batches, find_images
+from vprompt_jax.predict.pictures import batches, find_images, readable
 from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument("--overlay", type=Path, metavar="DIR",
                         help="write a PNG per image: it, edges, mask, prompted")  # fmt: skip
+    parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop",
+                        help="at a file that cannot be decoded: stop (default), or label the "
+                        "others and name it")  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=64, help="(default: 64)")
     return parser
 
@@ -49,23 +54,28 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints labels as `_parser` describes.
+    """Prints labels as `_parser` describes, and on standard error what has been left out.
 
     Raises:
       UserError: if images or the run are at fault.
     """
     if args.batch_size < 1 or args.top < 1:
         raise UserError("--batch_size and --top must be at least 1")
-    paths = find_images(args.images, sys.stdin)
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
+    found, left_out = find_images(args.images, sys.stdin)
+    paths, bad = readable(found, args.on_bad_image)
+    left_out += bad
     model = _load(args)
     if args.overlay:
         try:
             args.overlay.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--overlay: cannot write to {args.overlay}: {error}") from error
-    width = min(max(len(str(p)) for p in paths), 60)
+    width = min(max(len(printable(p)) for p in paths), 60)
     taken: set[Path] = set()
-    for chunk, images in batches(paths, args.batch_size, model.resolution):
+    read = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
+    for chunk, images in read:
         probabilities = model.probabilities(images)
         shown = model.inspect(images) if args.overlay else {}
         for i, path in enumerate(chunk):
@@ -78,7 +88,10 @@ def run(args: argparse.Namespace) -> None:
                 overlay(shown, i).save(picture)
                 record["overlay"] = str(picture)
             labels = "   ".join(f"{name} {100 * p:5.1f} %" for name, p in top)
-            print(json.dumps(record) if args.json else f"{path!s:<{width}}   {labels}", flush=True)
+            line = f"{printable(path):<{width}}   {labels}"
+            print(json.dumps(record) if args.json else line, flush=True)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

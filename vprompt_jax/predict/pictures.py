@@ -1,58 +1,137 @@
 """Which image files to label, and how they are read in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from vprompt_jax.data import images as images_lib
+from vprompt_jax.clip.pictures import decoded_size
+from vprompt_jax.data import listing
+from vprompt_jax.data.images import BadImages, read, reason
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
 _LISTED = 20  # offenders named in one message
+_WORKERS = 4  # threads that read
 
 
-def find_images(arguments: Sequence[str], listing: Iterable[str]) -> list[Path]:
+def find_images(arguments: Sequence[str], lines: Iterable[str]) -> tuple[list[Path], list[str]]:
     """The image files that arguments stand for.
 
     Args:
-      arguments: files; folders, searched at all depths; "-" for the lines of `listing`.
-      listing: one path per line.
+      arguments: files; folders, searched at all depths as those of a class are in training
+        (hidden names do not count); "-" for the paths in `lines`.
+      lines: one path each.
+
+    Returns:
+      The files; and a line on everything else that is in the folders, with the reason.
 
     Raises:
-      UserError: if a file is missing, or there are no images at all; all offenders are listed.
+      UserError: if a file is missing, a folder cannot be read, or there are no images at all; all
+        offenders are listed.
     """
     paths: list[Path] = []
+    others: list[str] = []
     missing = []
     for argument in arguments:
-        names = [line.strip() for line in listing] if argument == "-" else [argument]
-        for path in (Path(name) for name in names if name):
+        names = [line.rstrip("\r\n") for line in lines] if argument == "-" else [argument]
+        for path in (Path(name) for name in names if name.strip()):
             if path.is_dir():
-                paths += images_lib.images_in(path)
+                try:
+                    pictures, rest = listing.pictures_below(path)
+                except OSError as error:
+                    raise UserError(
+                        f"cannot read the folder {printable(str(error.filename))}: {error.strerror}"
+                    ) from error
+                paths += pictures
+                others += rest
             elif path.is_file():
                 paths.append(path)
             else:
-                missing.append(str(path))
+                missing.append(printable(path))
     if missing:
-        more = f"\n  and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        listed = "\n  ".join(missing[:_LISTED])
-        raise UserError(f"no such image or folder:\n  {listed}{more}")
+        raise UserError(f"no such image or folder:\n  {_listed(missing)}")
     if not paths:
-        raise UserError(f"no images in {', '.join(arguments)}")
-    return paths
+        where = f"no images in {', '.join(map(printable, arguments))}"
+        raise UserError(f"{where}, only\n  {_listed(others)}" if others else where)
+    return paths, others
 
 
-def batches(paths: Sequence[Path], size: int, resolution: int) -> Iterator[tuple]:
+def readable(paths: Sequence[Path], on_bad: str) -> tuple[list[Path], list[str]]:
+    """Looks at every file's header, so that most faults show before the first label.
+
+    Args:
+      paths: the files.
+      on_bad: "stop" or "skip" at files that are no images.
+
+    Returns:
+      The files that are images by their headers; and a line on every other one.
+
+    Raises:
+      UserError: listing the others under "stop", or if no file is left.
+    """
+
+    def fault(path: Path) -> str | None:
+        try:
+            decoded_size(path, 0)
+        except Exception as error:  # Pillow's decoders raise many kinds
+            return f"{printable(path)} ({reason(error)})"
+        return None
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        faults = list(pool.map(fault, paths))
+    bad = [line for line in faults if line]
+    if bad and (on_bad == "stop" or len(bad) == len(paths)):
+        raise _cannot_decode(bad)
+    return [path for path, line in zip(paths, faults, strict=True) if not line], bad
+
+
+def batches(
+    paths: Sequence[Path], size: int, resolution: int, on_bad: str, skipped: list[str]
+) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Reads images in batches of one shape, the last one filled up with copies.
+
+    Args:
+      paths: the files.
+      size: images per batch.
+      resolution: R, of the tower.
+      on_bad: "stop" or "skip" at images that cannot be decoded.
+      skipped: lines on those are added here.
 
     Yields:
       Paths, and uint8 [size, R, R, 3], whose first len(paths) images are theirs.
 
     Raises:
-      UserError: naming an image that cannot be decoded.
+      UserError: naming the images that cannot be decoded, under "stop" or if no other is left.
     """
     size = min(size, len(paths))
+    labelled = False
     for start in range(0, len(paths), size):
-        chunk = paths[start : start + size]
-        images = [images_lib.decode(path, resolution) for path in chunk]
-        images += [images[0]] * (size - len(chunk))
-        yield chunk, np.stack(images)
+        chunk, images, bad = [], [], []
+        for path in paths[start : start + size]:
+            try:
+                images.append(read(path, resolution))
+                chunk.append(path)
+            except BadImages as error:
+                bad += error.listed
+        if bad and on_bad == "stop":
+            raise _cannot_decode(bad)
+        skipped += bad
+        if chunk:
+            labelled = True
+            yield chunk, np.stack(images + [images[0]] * (size - len(chunk)))
+    if not labelled:
+        raise _cannot_decode(skipped)
+
+
+def _cannot_decode(bad: list[str]) -> UserError:
+    return UserError(
+        "cannot decode these files: repair or remove them, or leave them out with --on_bad_image "
+        f"skip\n  {_listed(bad)}"
+    )
+
+
+def _listed(lines: list[str]) -> str:
+    more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    return "\n  ".join(lines[:_LISTED]) + more
