@@ -31,6 +31,8 @@ FAMILIES: tuple[Family, ...] = (
 # one gives another function of the same weights.
 _MUST_BE_TOLD = ("vision_heads", "activation", "mean", "std")
 
+_LARGEST = 2**22  # of a config's numbers: channels, pixels, the size of a vocabulary
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -109,6 +111,7 @@ def open_checkpoint(
         raise UserError(f"{path} holds {some}, which is in no layout known here ({titles})")
     tensors = family.bare(tensors)
     config, notice = _fitting(path, _configure, path, family, tensors, told_by_name, given)
+    _fitting(path, _check_size, config, tensors)
     return Opened(path, family, tensors, config, notice)
 
 
@@ -150,6 +153,16 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
         return CLIPConfig(**told), notice
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _check_size(config: CLIPConfig, tensors: Tensors) -> None:
+    """Refuses an architecture that would take long to build and cannot be that of the weights."""
+    blocks = config.depth + config.text_layers
+    if blocks > len(tensors):
+        raise UserError(f"a model of {blocks:,} blocks, of which {len(tensors):,} tensors are none")
+    for field, value in dataclasses.asdict(config).items():
+        if isinstance(value, int) and value > _LARGEST:
+            raise UserError(f"{field} is {value:,}, more than any tower has")
 
 
 def _fitting(path: Path, convert: Callable, *args):
