@@ -7,13 +7,16 @@ import numpy as np
 
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.info import DatasetInfo, ensemble, texts
+from vprompt_jax.process.escapes import in_figure
+from vprompt_jax.process.printable import printable
 
 _WIDTH = 100
 _GRID = (6, 10)  # rows and columns of the sample picture
 
 
 def _line(title: str, value: str) -> str:
-    return textwrap.fill(f"{title + ':':<13}{value}", _WIDTH, subsequent_indent=" " * 13)
+    text = f"{title + ':':<13}{printable(value)}"
+    return textwrap.fill(text, _WIDTH, subsequent_indent=" " * 13)
 
 
 def _listed(values, most: int) -> str:
@@ -87,8 +90,7 @@ def save_grid(dataset: Dataset, path: Path) -> None:
     for position, (i, image) in enumerate(zip(chosen, images, strict=True)):
         axes = figure.add_subplot(*_GRID, position + 1)
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(
-            textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="..."), size=6
-        )
+        title = textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="...")
+        axes.set_title(in_figure(title), size=6)
         axes.set_axis_off()
     figure.savefig(path, dpi=100)

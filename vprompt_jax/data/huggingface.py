@@ -4,15 +4,15 @@ Read with pyarrow alone: both are Arrow tables, whose schema carries the feature
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from vprompt_jax.data import arrow_files
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, Stored, splits
+from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -33,8 +33,8 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
     """
     try:
         tables = _tables(path)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"cannot read the dataset {path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise UserError(f"cannot read the dataset {path}: {error or repr(error)}") from error
     unknown = sorted(set(tables) - set(_SPLITS))
     if "train" not in tables:
         raise UserError(f"{path} has no train split, only {', '.join(unknown) or 'nothing'}")
@@ -54,21 +54,24 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
 
 def _saved(folder: Path) -> pa.Table:
     """A split that `save_to_disk` wrote."""
-    state = json.loads((folder / "state.json").read_text())
+    state = json_files.read_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise ValueError(f"{folder} selects rows by an index: call flatten_indices() before saving")
     parts = []
     for file in state["_data_files"]:
-        parts.append(pa.ipc.open_stream(pa.memory_map(str(folder / file["filename"]))).read_all())
+        parts.append(arrow_files.read_stream(arrow_files.inside(folder, file["filename"])))
     return pa.concat_tables(parts)
 
 
 def _tables(path: Path) -> dict[str, pa.Table]:
     if path.is_file():
-        return {"train": pq.read_table(path)}
+        return {"train": arrow_files.read_parquet(path)}
     if (path / "dataset_dict.json").is_file():
-        listed = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        return {split: _saved(path / split) for split in listed}
+        listed = json_files.read_object(path / "dataset_dict.json")["splits"]
+        return {
+            split: _saved(arrow_files.inside(path, f"{split}/state.json").parent)
+            for split in listed
+        }
     if (path / "state.json").is_file():
         return {"train": _saved(path)}
     files: dict[str, list[Path]] = {}
@@ -77,7 +80,8 @@ def _tables(path: Path) -> dict[str, pa.Table]:
     if not files:
         raise ValueError("no .parquet file, dataset_dict.json or state.json there")
     return {
-        split: pa.concat_tables([pq.read_table(f) for f in found]) for split, found in files.items()
+        split: pa.concat_tables([arrow_files.read_parquet(f) for f in found])
+        for split, found in files.items()
     }
 
 
@@ -126,12 +130,7 @@ def _records(path: Path, split: str, table: pa.Table, columns, names: list[str])
     root = path if path.is_dir() else path.parent
 
     def read(i: int) -> Stored:
-        cell = images[i].as_py()
-        if isinstance(cell, dict):  # Image: the bytes, or where they are
-            cell = cell["bytes"] or (cell["path"] and root / cell["path"])
-        if cell is None:
-            raise ValueError("the row has no image")
-        return cell
+        return arrow_files.picture(images[i].as_py(), root)
 
     def key(i: int) -> str:
         try:

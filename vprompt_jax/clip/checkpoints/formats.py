@@ -11,7 +11,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from vprompt_jax.clip.checkpoints import archives, json_files, torch_files
+from vprompt_jax.clip.checkpoints import archives, torch_files
+from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
 
 

@@ -17,6 +17,7 @@ from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.variants import ACTIVATIONS, CLIPConfig
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
@@ -157,12 +158,12 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
 
 def _check_size(config: CLIPConfig, tensors: Tensors) -> None:
     """Refuses an architecture that would take long to build and cannot be that of the weights."""
-    blocks = config.depth + config.text_layers
-    if blocks > len(tensors):
-        raise UserError(f"a model of {blocks:,} blocks, of which {len(tensors):,} tensors are none")
-    for field, value in dataclasses.asdict(config).items():
-        if isinstance(value, int) and value > _LARGEST:
-            raise UserError(f"{field} is {value:,}, more than any tower has")
+    for field, value in jax.tree_util.tree_leaves_with_path(dataclasses.asdict(config)):
+        name = jax.tree_util.keystr(field)
+        blocks = "layers" in name or "blocks" in name
+        most = len(tensors) if blocks else _LARGEST
+        if isinstance(value, int) and not 0 <= value <= most:
+            raise UserError(f"config{name} is {value:,}, which no tower with these weights has")
 
 
 def _fitting(path: Path, convert: Callable, *args):
@@ -212,7 +213,7 @@ def load(
         path_or_name, activation=activation, fields=fields, cache_dir=cache_dir, offline=offline
     )
     if opened.notice:
-        logging.warning("%s", opened.notice)
+        logging.warning("%s", printable(opened.notice))
     config = opened.config
     if image_resolution is not None:
         positions.check_resolution(config, image_resolution)

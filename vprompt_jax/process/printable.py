@@ -1,0 +1,22 @@
+"""Names of files and classes as a terminal or a file may show them."""
+
+import os
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """The text, with what a terminal would obey or could not encode written as an escape.
+
+    That is control characters (a line break, ESC), invisible format characters, and the bytes of
+    a file name that are not UTF-8, which Python keeps as surrogates and refuses to print.
+    """
+    text = os.fspath(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _visible(c) for c in text)
