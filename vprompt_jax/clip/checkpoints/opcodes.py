@@ -52,8 +52,8 @@ class Reader:
         raise ValueError("the pickle refers to something outside")
 
     def read(self) -> Any:
-        """The value: None, bool, int, float, str, bytes, tuple, list (of a set, too), dict, and what
-        the methods above return.
+        """The value: None, bool, int, float, str, bytes, tuple, list (of a set, too) or dict, or
+        what the methods above return.
 
         Raises:
           ValueError: if the pickle is damaged or too large, or has other opcodes.
