@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vprompt_jax.process import json_files
+
 # What a file may unpack to, in multiples of its size, beyond a part that is free. Pictures are
 # compressed already, and arrays of pixels hardly get smaller than an eighth.
 _MOST_GROWTH = 8
 _FREE = 2**26  # bytes
 _LEAST_ROW = 2  # bytes of a row on disk: its label and its picture, both of few values
-_SMALL = (
-    2**28
-)  # bytes; a larger file can unpack to a few times its size unnoticed, not to terabytes
+_SMALL = 2**28  # bytes
 _LONGEST_NAME = 1000  # characters of a class
 
 
@@ -92,15 +92,25 @@ def picture(cell: Any, folder: Path) -> bytes | Path:
     raise ValueError("the row has no image")
 
 
-def check_names(names: list[str]) -> None:
-    """Refuses class names that are no names.
+def features(schema: pa.Schema) -> dict[str, dict]:
+    """What Hugging Face says of the columns, by name; {} where it says nothing.
 
     Raises:
-      ValueError: if one is no text, or very long.
+      ValueError: if it is damaged, or names classes by what is no text, or very long.
     """
-    for name in names:
-        if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-            raise ValueError(f"it has a class that is no text of up to {_LONGEST_NAME} characters")
+    stored = json_files.parse_object((schema.metadata or {}).get(b"huggingface") or b"{}")
+    about = stored.get("info") or {}
+    found = about.get("features") or {} if isinstance(about, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError("its features are no JSON objects")
+    found = {name: feature for name, feature in found.items() if isinstance(feature, dict)}
+    for name, feature in found.items():
+        names = feature.get("names") or []
+        if not isinstance(names, list) or not all(
+            isinstance(text, str) and len(text) <= _LONGEST_NAME for text in names
+        ):
+            raise ValueError(f"the classes of {name[:80]!r} are no texts")
+    return found
 
 
 def _size(path: Path) -> int:

@@ -87,13 +87,12 @@ def _tables(path: Path) -> dict[str, pa.Table]:
 
 def _columns(path: Path, schema: pa.Schema, label: str) -> tuple[str, str, list[str] | None]:
     """Names of the image's and the label's column, and the class names if the schema has them."""
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = stored.get("info", {}).get("features", {})
-    kinds = {
-        name: feature.get("_type") if isinstance(feature, dict) else None
-        for name, feature in features.items()
-    }
-    images = [name for name, kind in kinds.items() if kind == "Image"]
+    try:
+        features = arrow_files.features(schema)
+    except ValueError as error:
+        raise UserError(f"cannot read the dataset {path}: {error}") from error
+    kinds = {name: feature.get("_type") for name, feature in features.items()}
+    images = [name for name, kind in kinds.items() if kind == "Image" and name in schema.names]
     images = images or [name for name in ("image", "img") if name in schema.names]
     labels = [label] if label else [name for name, kind in kinds.items() if kind == "ClassLabel"]
     labels = labels or ["label"]
@@ -110,22 +109,24 @@ def _columns(path: Path, schema: pa.Schema, label: str) -> tuple[str, str, list[
 
 def _strings(path: Path, tables: dict[str, pa.Table], column: str) -> list[str]:
     """Class names from the labels themselves, sorted."""
-    found = {v for table in tables.values() for v in table.column(column).to_pylist()}
-    if not all(isinstance(v, str) for v in found):
+    values = [v for table in tables.values() for v in table.column(column).to_pylist()]
+    if not all(isinstance(v, str) for v in values):
         raise UserError(
             f"{path}: the column {column} holds numbers, and the file does not say what they stand "
             "for: save it with the ClassLabel feature, or with class names as strings"
         )
-    return sorted(found)
+    return sorted(set(values))
 
 
 def _records(path: Path, split: str, table: pa.Table, columns, names: list[str]) -> Records:
     images, labels = table.column(columns[0]), table.column(columns[1]).to_pylist()
     if labels and isinstance(labels[0], str):
         label_of = {name: label for label, name in enumerate(names)}
-        labels = [label_of[value] for value in labels]
+        labels = [label_of.get(value, value) for value in labels]
     if None in labels:
         raise UserError(f"{path}: row {labels.index(None)} of {split} has no label")
+    if odd := [v for v in labels if type(v) is not int or not 0 <= v < len(names)]:
+        raise UserError(f"{path}: {split} has the label {str(odd[0])[:40]!r}, which is no class")
 
     root = path if path.is_dir() else path.parent
 
