@@ -12,6 +12,11 @@ _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", "&": 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def printable_lines(text: str) -> str:
+    """`printable`, of which line breaks are left as they are: for messages of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def in_markdown(text: str) -> str:
     """Text for a paragraph or a cell of a table in Markdown."""
     return printable(text).translate(_MARKDOWN)
@@ -23,8 +28,8 @@ def in_html(text: str) -> str:
 
 
 def in_figure(text: str) -> str:
-    """Text for matplotlib, which takes what is between two dollar signs for mathematics."""
-    return printable(text).replace("$", r"\$")
+    """Lines of text for matplotlib, which takes what two dollar signs enclose for mathematics."""
+    return printable_lines(text).replace("$", r"\$")
 
 
 def in_spreadsheet(text: str) -> str:

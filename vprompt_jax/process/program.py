@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from vprompt_jax.process import cluster, memory, paths
 from vprompt_jax.process.errors import Interrupted, UserError
-from vprompt_jax.process.printable import printable
+from vprompt_jax.process.escapes import printable_lines
 
 
 @contextlib.contextmanager
@@ -19,8 +19,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        # A name in the message may hold what a terminal would obey; lines are the message's own.
-        print("error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        # A name in the message may hold what a terminal would obey.
+        print("error:", printable_lines(str(error)), file=sys.stderr)
         cluster.leave(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
