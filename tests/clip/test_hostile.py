@@ -134,7 +134,7 @@ def test_a_hostile_safetensors_file_is_refused(tmp_path, name):
         ('{"weight_map": {"a": "w.safetensors", "b": "w.safetensors"}}', "do not hold"),
         ('{"weight_map": {"a": "w.safetensors", "v": "v.safetensors"}}', "two of its files"),
         ('{"weight_map": {"a": "missing.safetensors"}}', "no weights at"),
-        ('{"weight_map": [' + "1," * 9_000_000 + "1]}", "more than 16,777,216 bytes"),
+        ('{"weight_map": [' + "1," * 9_000_000 + "1]}", "more than 8,388,608 bytes"),
         ("9" * 10_000, "not a readable JSON"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 2**24  # the index of a checkpoint with 100,000 tensors has half of this
+MOST_BYTES = 2**23  # the index of a checkpoint with 20,000 tensors has a third of this
 _MOST_DEPTH = 64
 
 

@@ -8,6 +8,7 @@ from typing import IO
 # torch stores its tensors as they are, and NumPy's compressed weights are hardly smaller.
 MOST_GROWTH = 8
 FREE = 2**26  # bytes
+_MOST_MEMBERS = 50_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can ask for gigabytes to unpack
 
 
@@ -26,6 +27,8 @@ class Archive:
             holds far more than a file of its size can.
         """
         self._zip = zipfile.ZipFile(path)
+        if len(self._zip.infolist()) > _MOST_MEMBERS:
+            raise ValueError(f"it has more than {_MOST_MEMBERS:,} members")
         self._members = {info.filename: info for info in self._zip.infolist()}
         self.names = list(self._members)
         if len(self.names) != len(self._zip.infolist()):

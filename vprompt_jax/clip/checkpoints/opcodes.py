@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-MOST_OPCODES = 3_000_000  # a training checkpoint with 10,000 tensors and an optimizer has a third
+MOST_OPCODES = 2_000_000  # a training checkpoint of 10,000 weights with Adam has 1.2 million
 _LONGEST_INTEGER = 255  # bytes
 _LONGEST_NAME = 500  # characters of a module and of a class
 
@@ -51,14 +51,14 @@ class Reader:
         """What lies outside of the pickle under this identifier."""
         raise ValueError("the pickle refers to something outside")
 
-    def read(self) -> Any:
+    def read(self, most: int = MOST_OPCODES) -> Any:
         """The value: None, bool, int, float, str, bytes, tuple, list (of a set, too) or dict, or
-        what the methods above return.
+        what the methods above return. The pickle may have `most` opcodes.
 
         Raises:
           ValueError: if the pickle is damaged or too large, or has other opcodes.
         """
-        for _ in range(MOST_OPCODES):
+        for _ in range(most):
             opcode = self._take(1)
             if opcode == b".":
                 if self._outer or len(self._stack) != 1:
@@ -70,7 +70,7 @@ class Reader:
                     f"the pickle has the opcode {opcode!r}, which torch does not write"
                 )
             step(self)
-        raise ValueError(f"the pickle has more than {MOST_OPCODES:,} opcodes")
+        raise ValueError(f"the pickle has more than {most:,} opcodes")
 
     def _take(self, count: int) -> bytes:
         """The next bytes; nothing is allocated for those that the file does not have."""

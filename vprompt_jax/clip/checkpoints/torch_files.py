@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vprompt_jax.clip.checkpoints import archives, pickles
+from vprompt_jax.clip.checkpoints import archives, opcodes, pickles
 
 # A tensor inside a file: shape, dtype, and how to read it.
 Found = tuple[tuple[int, ...], np.dtype, Callable[[], np.ndarray]]
@@ -61,14 +61,14 @@ def read_legacy(path: Path) -> dict[str, Found]:
     size = path.stat().st_size
     with path.open("rb") as file:
 
-        def next_pickle() -> Any:
-            return pickles.TensorReader(file, size - file.tell(), storages).read()
+        def next_pickle(most: int) -> Any:
+            return pickles.TensorReader(file, size - file.tell(), storages).read(most)
 
-        _magic, protocol, system = next_pickle(), next_pickle(), next_pickle()
+        _magic, protocol, system = (next_pickle(100) for _ in range(3))
         little = isinstance(system, dict) and system.get("little_endian") is True
         if protocol != 1001 or not little:
             raise ValueError("a torch file of an unknown protocol or byte order")
-        root, keys = next_pickle(), next_pickle()
+        root, keys = next_pickle(opcodes.MOST_OPCODES), next_pickle(_MOST_VALUES)
         known = dict(storages.items())
         if not isinstance(keys, list) or not all(isinstance(k, str) and k in known for k in keys):
             raise ValueError("a torch file whose list of storages is damaged")
