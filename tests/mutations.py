@@ -3,11 +3,13 @@
 An input is a number: the same number gives the same files, on every machine.
 """
 
+import dataclasses
 import functools
 import io
 import json
 import pickletools
 import random
+import re
 import shutil
 import struct
 import zipfile
@@ -159,11 +161,14 @@ def spoil_json(rng: random.Random, data: bytes) -> bytes:
         elif way == 1 and isinstance(container, dict):
             container[rng.choice(("x", "a.b", "num_heads", "layers"))] = container.pop(key)
         elif way == 2:
-            for _ in range(rng.choice((1, 70, 900))):
-                container[key] = [container[key]]
+            container[key] = f"deep{rng.choice((1, 70, 900, 20_000))}"
         else:
             container[key] = rng.choice(_VALUES)
-    return json.dumps(value).encode()
+    # The module json could not write what is as deep as this.
+    written = re.sub(
+        r'"deep(\d+)"', lambda m: "[" * int(m[1]) + "0" + "]" * int(m[1]), json.dumps(value)
+    )
+    return written.encode()
 
 
 def _places(value: Any):
@@ -264,6 +269,15 @@ def _golden(name: str) -> Callable[[], bytes]:
     return (GOLDEN / name).read_bytes
 
 
+@functools.cache
+def _own() -> bytes:
+    """What this package writes beside weights that it converts."""
+    from vprompt_jax.clip.checkpoints.load import open_checkpoint
+
+    config = open_checkpoint(GOLDEN / "openai_vit_tiny.safetensors").config
+    return json.dumps({"clip": dataclasses.asdict(config)}).encode()
+
+
 def _index() -> bytes:
     return json.dumps({"metadata": {}, "weight_map": {n: "a.safetensors" for n in vit()}}).encode()
 
@@ -288,6 +302,9 @@ KINDS: tuple[Kind, ...] = (
      (spoil_bytes, spoil_json)),
     ("weights", "w.npz", _BESIDE | {"w.npz": npz}, "config.json", (spoil_bytes, spoil_json)),
     ("weights", "", _CLIP, "config.json", (spoil_bytes, spoil_json)),
+    ("weights", "w.safetensors",
+     {"w.safetensors": _golden("openai_vit_tiny.safetensors"), "w.json": _own}, "w.json",
+     (spoil_bytes, spoil_json)),
     ("weights", "w.pt", _BESIDE | {"w.pt": archive}, "preprocessor_config.json",
      (spoil_bytes, spoil_json)),
     ("table", "t.parquet", {"t.parquet": parquet}, "t.parquet", (spoil_bytes, spoil_table)),

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -94,10 +95,7 @@ def _checked(path: Path, found: dict[str, torch_files.Found]) -> dict[str, Tenso
     for name, (shape, dtype, _) in found.items():
         if len(name) > _LONGEST_NAME:
             raise ValueError(f"the name {name[:40]}... has {len(name):,} characters")
-        if len(shape) > _MOST_DIMENSIONS:
-            raise ValueError(f"{name} has {len(shape)} dimensions")
-        if not all(type(n) is int and 0 <= n < _LARGEST_DIMENSION for n in shape):
-            raise ValueError(f"{name} has no possible shape")
+        _check_shape(name, shape)
         total += math.prod(shape) * dtype.itemsize
     most = archives.MOST_GROWTH * path.stat().st_size + archives.FREE
     if total > most:
@@ -105,6 +103,13 @@ def _checked(path: Path, found: dict[str, torch_files.Found]) -> dict[str, Tenso
             f"its tensors stand for {total:,} bytes; those of a file of its size may for {most:,}"
         )
     return {name: _guarded(path, *found[name]) for name in found}
+
+
+def _check_shape(name: str, shape: tuple[Any, ...]) -> None:
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{name[:80]} has {len(shape)} dimensions")
+    if not all(type(n) is int and 0 <= n < _LARGEST_DIMENSION for n in shape):
+        raise ValueError(f"{name[:80]} has no possible shape")
 
 
 @contextlib.contextmanager
@@ -121,8 +126,10 @@ def _damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _guarded(path: Path, shape, dtype, read: Callable[[], np.ndarray]) -> Tensor:
-    def guarded_read():
+def _guarded(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[], np.ndarray]
+) -> Tensor:
+    def guarded_read() -> np.ndarray:
         with _damage_named(path):
             return read()
 
@@ -152,8 +159,9 @@ def _read_safetensors(path: Path) -> dict[str, torch_files.Found]:
             raise ValueError(f"{name[:80]} is stored as {str(kind)[:20]}, which is not supported")
         shape, dtype = tuple(about["shape"]), np.dtype(_SAFETENSORS_DTYPES[kind])
         begin, end = about["data_offsets"]
-        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-            raise ValueError(f"{name[:80]} has no possible shape or place")
+        _check_shape(name, shape)
+        if not all(type(n) is int and 0 <= n <= size for n in (begin, end)):
+            raise ValueError(f"{name[:80]} does not lie in the file")
         if end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{name[:80]} has {end - begin:,} bytes, which its shape does not")
         places.append((begin, end))
@@ -165,8 +173,10 @@ def _read_safetensors(path: Path) -> dict[str, torch_files.Found]:
     return tensors
 
 
-def _file_reader(path: Path, start: int, shape, dtype) -> Callable[[], np.ndarray]:
-    def read():
+def _file_reader(
+    path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
         count = math.prod(shape) * dtype.itemsize
         content = np.fromfile(path, np.uint8, count, offset=start)
         return content.view(dtype).reshape(shape)  # raises if the file has become shorter
@@ -175,8 +185,8 @@ def _file_reader(path: Path, start: int, shape, dtype) -> Callable[[], np.ndarra
 
 
 def _read_npz(archive: archives.Archive) -> dict[str, torch_files.Found]:
-    def reader(member):
-        def read():
+    def reader(member: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
             with archive.open(member) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -193,8 +203,7 @@ def _read_npz(archive: archives.Archive) -> dict[str, torch_files.Found]:
             start = file.tell()
         if dtype.kind not in "biuf":
             raise ValueError(f"{member} holds {str(dtype)[:40]}, not numbers")
-        if not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"{member} has no possible shape")
+        _check_shape(member, shape)
         size = start + math.prod(shape) * dtype.itemsize
         if size != archive.size(member):
             raise ValueError(

@@ -39,7 +39,7 @@ class Reader:
         """What a class or function of this name stands for; never the thing itself."""
         raise ValueError(f"the pickle names {module}.{name}")
 
-    def called(self, function: Any, arguments: tuple) -> Any:
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """The result of a function or class that `named` returned."""
         raise ValueError("the pickle calls something")
 

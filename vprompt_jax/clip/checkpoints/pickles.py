@@ -1,6 +1,7 @@
 """What torch's pickles say: views of storages, and containers of them."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, ItemsView
 from typing import Any
 
 import ml_dtypes
@@ -46,14 +47,14 @@ class Module:
     """Stands for any TorchScript module: keeps its attributes, runs nothing."""
 
     def __init__(self) -> None:
-        self.attributes: dict | None = None
+        self.attributes: dict[Any, Any] | None = None
 
 
 class _NoWeights:
     """Stands for a value in which no weights are; its state is dropped."""
 
 
-class _OrderedDict(dict):
+class _OrderedDict(dict[Any, Any]):
     """Stands for OrderedDict, without the attributes that torch hangs on it (`_metadata`)."""
 
 
@@ -107,7 +108,12 @@ class StoredTensor:
 class TensorReader(opcodes.Reader):
     """Builds tensors and containers; refuses everything else by name."""
 
-    def __init__(self, pickle_file, size: int, storage: Callable[[str, np.dtype, int], Storage]):
+    def __init__(
+        self,
+        pickle_file: io.BufferedIOBase,
+        size: int,
+        storage: Callable[[str, np.dtype, int], Storage],
+    ):
         super().__init__(pickle_file, size)
         self._storage = storage
 
@@ -123,7 +129,7 @@ class TensorReader(opcodes.Reader):
             "the weights alone, torch.save(model.state_dict(), ...), or as .safetensors"
         )
 
-    def called(self, function: Any, arguments: tuple) -> Any:
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         if not isinstance(function, _Function):
             raise ValueError("the pickle calls what is no function")
         return function.substitute(*arguments)
@@ -148,13 +154,16 @@ class TensorReader(opcodes.Reader):
         return self._storage(key, storage_type.dtype, count)
 
 
-def _tensor(storage, offset, size, stride, _gradient, _hooks, metadata=None) -> StoredTensor:
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, _gradient: Any, _hooks: Any,
+    metadata: Any = None,
+) -> StoredTensor:  # fmt: skip
     if metadata:  # bits that say that numbers are stored negated or conjugated
         raise ValueError("a tensor whose numbers are stored negated or conjugated")
     return StoredTensor(storage, offset, size, stride)
 
 
-def _ordered(pairs=()) -> _OrderedDict:
+def _ordered(pairs: Any = ()) -> _OrderedDict:
     # Python 2 wrote the pairs as an argument, Python 3 fills the dictionary afterwards.
     result = _OrderedDict({opcodes.checked_key(key): value for key, value in pairs})
     if pairs:
@@ -211,5 +220,6 @@ class Storages:
             raise ValueError(f"storage {key} has two types or lengths")
         return storage
 
-    def items(self):
+    def items(self) -> ItemsView[str, Storage]:
+        """Names and storages that were asked for."""
         return self._known.items()

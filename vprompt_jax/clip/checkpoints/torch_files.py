@@ -52,7 +52,7 @@ def read_legacy(path: Path) -> dict[str, Found]:
     """Tensors of a file that torch before 1.6 saved: pickles, then the storages one by one."""
     places: dict[str, int] = {}
 
-    def load(key, size):
+    def load(key: str, size: int) -> bytes:
         with path.open("rb") as file:
             file.seek(places[key])
             return file.read(size)
