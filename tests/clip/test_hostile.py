@@ -32,7 +32,7 @@ def npz_of(path: Path, header: str, content: bytes = b"", **options) -> Path:
         ("'<f4'", "(10000000000, 0)", "promises 128 bytes, it has 132"),
         ("'<f4'", "(-1,)", "no possible shape"),
         ("'<f4'", "(True,)", "no possible shape"),
-        ("'|O'", "(1,)", "not numbers"),
+        ("'|O'", "(1,)", "holds Python objects"),
         ("'|S0'", "(10000000000,)", "not numbers"),
         ("('<f4', (10000000000,))", "(1,)", "promises|not numbers|no possible|readable"),
         ("[('a', '<f4')]", "(1,)", "not numbers"),

@@ -201,6 +201,8 @@ def _read_npz(archive: archives.Archive) -> dict[str, torch_files.Found]:
                 header = np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
             start = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{member} holds Python objects")
         if dtype.kind not in "biuf":
             raise ValueError(f"{member} holds {str(dtype)[:40]}, not numbers")
         _check_shape(member, shape)
