@@ -92,7 +92,7 @@ def picture(cell: Any, folder: Path) -> bytes | Path:
     raise ValueError("the row has no image")
 
 
-def features(schema: pa.Schema) -> dict[str, dict]:
+def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """What Hugging Face says of the columns, by name; {} where it says nothing.
 
     Raises:
@@ -132,4 +132,4 @@ def _unpacked(array: pa.Array) -> int:
     if not pa.types.is_dictionary(array.type):
         return array.nbytes
     lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-    return pc.sum(lengths.take(array.indices)).as_py() or 0
+    return int(pc.sum(lengths.take(array.indices)).as_py() or 0)

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from vprompt_jax.process.escapes import in_markdown
+
 _WHOLE = """\
 `model.stablehlo` holds the whole model, without its weights; it needs jax and safetensors only:
 
@@ -68,7 +70,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
         ("parameters used here", about["parameters"]),
         ("versions", ", ".join(f"{k} {v}" for k, v in about["versions"].items())),
     ]  # fmt: skip
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {name} | {in_markdown(value)} |" for name, value in rows)
     whole = _WHOLE.format(
         side=about["input_side"], classes=len(names), platforms=", ".join(about["platforms"])
     )
@@ -79,7 +81,7 @@ base_model: {json.dumps(base)}
 tags: [clip, visual-prompting, jax]
 ---
 
-# {result["method"]} on {result["dataset"]}
+# {result["method"]} on {in_markdown(result["dataset"])}
 
 An adaptation of a frozen CLIP, trained with vprompt_jax. The numbers were measured in that run.
 

@@ -9,13 +9,13 @@ MOST_BYTES = 2**23  # the index of a checkpoint with 20,000 tensors has a third 
 _MOST_DEPTH = 64
 
 
-def read_object(path: Path) -> dict:
+def read_object(path: Path) -> dict[str, Any]:
     """Reads a file that holds a JSON object; errors are those of `parse_object`, and OSError."""
     with path.open("rb") as file:
         return parse_object(file.read(MOST_BYTES + 1))
 
 
-def parse_object(text: bytes) -> dict:
+def parse_object(text: bytes) -> dict[str, Any]:
     """The JSON object in a text.
 
     Raises:
@@ -43,7 +43,7 @@ def _children(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("an object in it has one key twice")

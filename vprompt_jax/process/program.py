@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from vprompt_jax.process import cluster, memory, paths
 from vprompt_jax.process.errors import Interrupted, UserError
+from vprompt_jax.process.escapes import printable_lines
 
 
 @contextlib.contextmanager
@@ -18,7 +19,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A name in the message may hold what a terminal would obey.
+        print("error:", printable_lines(str(error)), file=sys.stderr)
         cluster.leave(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:

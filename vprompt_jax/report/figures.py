@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import title_of
+from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report import tables
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
 
@@ -109,7 +110,7 @@ def over(groups: Groups, key: str) -> Figure | None:
         aside = 0.008 * (i - (len(lines) - 1) / 2)
         x = [p * (at[-1] / at[0]) ** aside if spread_out else p + (at[-1] - at[0]) * aside
              for p in places]  # fmt: skip
-        axes.errorbar(x, 100 * means, 100 * bars, capsize=3, label=tables.describe(rest),
+        axes.errorbar(x, 100 * means, 100 * bars, capsize=3, label=in_figure(tables.describe(rest)),
                       **looks[rest])  # fmt: skip
     records = [r for g in groups.values() for r in g.values()]
     zero_shots = {r.result["zero_shot_accuracy"] for r in records} - {None}
@@ -118,7 +119,7 @@ def over(groups: Groups, key: str) -> Figure | None:
         low, high = min(low, *zero_shots), max(high, *zero_shots)
     reach = max(high - low, 0.01)
     for rest, values in levels.items():
-        mean, name = values.mean(), tables.describe(rest)
+        mean, name = values.mean(), in_figure(tables.describe(rest))
         if dict(rest)["method.name"] == "tp" and len(zero_shots) == 1:
             continue
         if low - reach <= mean <= high + reach:
@@ -149,7 +150,7 @@ def parameters(groups: Groups) -> Figure:
         bars = [100 * deviation(accuracies(g)) for g in members]
         axes.errorbar(counts, means, bars, linestyle="none", capsize=3, alpha=0.8,
                       marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
-                      label=title_of(method))  # fmt: skip
+                      label=in_figure(title_of(method)))  # fmt: skip
     # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
     axes.set_xscale("symlog", linthresh=100)
     counts = [next(iter(g.values())).result["trainable_parameters"] for g in groups.values()]
@@ -206,7 +207,7 @@ def curves(groups: Groups) -> Figure | None:
     for axes, (label, lines) in zip(row, panels, strict=True):
         for setting, (steps, means) in lines.items():
             name = dict(setting)["method.name"]
-            text = title_of(name) if crowded else tables.describe(setting)
+            text = in_figure(title_of(name) if crowded else tables.describe(setting))
             style = looks[setting] | ({"linestyle": "-"} if crowded else {})
             style["marker"] = style["marker"] if len(steps) < 12 else "none"
             axes.plot(steps, means, linewidth=0.8 if crowded else 1.5, markersize=4, label=text,

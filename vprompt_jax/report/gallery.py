@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from vprompt_jax.inference.adapted import Adapted
+from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report.figures import subplots
 
 MOST_CLASSES = 10  # rows of a figure
@@ -72,9 +73,9 @@ def prompted(
             cell.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
             cell.set_xticks([])
             cell.set_yticks([])
-        axes[0, column].set_title(title, fontsize=8)
+        axes[0, column].set_title(in_figure(title), fontsize=8)
     for row, name in enumerate(names):
-        axes[row, 0].set_ylabel(name[:16], fontsize=8)
+        axes[row, 0].set_ylabel(in_figure(name[:16]), fontsize=8)
     if masked:
         legend = [Patch(facecolor=_ON, label="prompt added"),
                   Patch(facecolor=_OFF, label="not added"),

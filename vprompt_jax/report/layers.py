@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from vprompt_jax import data
 from vprompt_jax.inference import adapted
 from vprompt_jax.methods import registry
+from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report import depth, figures
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
@@ -74,7 +75,9 @@ def figure(rows_by_tower: dict[str, list[dict[str, Any]]]) -> Figure:
             points = [(r["position"], r[key]) for r in rows if key in r]
             if points:
                 colour, marker = figures.COLOURS[number % 8], figures.MARKERS[number % 7]
-                cell.plot(*zip(*points, strict=True), color=colour, marker=marker, label=tower)
+                cell.plot(
+                    *zip(*points, strict=True), color=colour, marker=marker, label=in_figure(tower)
+                )
         cell.set_xlabel("position (block)")
         cell.set_ylabel(label)
         cell.grid(alpha=0.3)

@@ -1,13 +1,13 @@
 """The report as one HTML page that needs no other file."""
 
 import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 import vprompt_jax
+from vprompt_jax.process.escapes import in_html
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
 
@@ -27,7 +27,7 @@ code { font-size: 0.9em; } @media print { body { margin: 0; } }
 
 def _image(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    text = html.escape(caption)
+    text = in_html(caption)
     with Image.open(path) as image:
         width = round(image.width * 96 / 150)  # saved with 150 pixels per inch, a page has 96
     return (
@@ -57,10 +57,10 @@ def render(
     versions = sorted({
         ", ".join(f"{k} {v}" for k, v in r.result.get("versions", {}).items()) for r in records
     })  # fmt: skip
-    body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(facts)}</p>", "<h2>Tables</h2>"]
+    body = [f"<h1>{in_html(title)}</h1>", f"<p>{in_html(facts)}</p>", "<h2>Tables</h2>"]
     body += [f'<div class="wide">{table.html()}</div>' for table in tables]
     if note:
-        body.append(f"<p>{html.escape(note)}</p>")
+        body.append(f"<p>{in_html(note)}</p>")
     if figures:
         body.append("<h2>Figures</h2>")
         body += [_image(path, caption) for path, caption in figures]
@@ -75,11 +75,11 @@ def render(
     )  # fmt: skip
     body += ["<h2>Runs</h2>", f'<div class="wide">{runs.html()}</div>']
     body.append(f"<p>Made by vprompt_jax {vprompt_jax.__version__} from runs with ")
-    body.append(f"{html.escape('; '.join(versions))}.</p>")
+    body.append(f"{in_html('; '.join(versions))}.</p>")
     content = "\n".join(body)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n"
+        f"<title>{in_html(title)}</title>\n"
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{_STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
     )

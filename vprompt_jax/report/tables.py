@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 
 from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.methods.table import title_of
+from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
+from vprompt_jax.process.printable import printable
 from vprompt_jax.report import published
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, paired, spread
 
@@ -25,16 +26,16 @@ class Table:
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n"
+        body = "\n".join("| " + " | ".join(map(in_markdown, line)) + " |" for line in lines)
+        return f"**{in_markdown(self.title)}**\n\n{body}\n"
 
     def html(self) -> str:
         def row(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+            return "<tr>" + "".join(f"<{tag}>{in_html(c)}</{tag}>" for c in cells) + "</tr>"
 
         body = "\n".join(row(r, "td") for r in self.rows)
         return (
-            f"<table><caption>{html.escape(self.title)}</caption>\n"
+            f"<table><caption>{in_html(self.title)}</caption>\n"
             f"<thead>{row(self.header, 'th')}</thead>\n<tbody>{body}</tbody></table>\n"
         )
 
@@ -54,7 +55,7 @@ def _escaped(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}",
                "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
     special |= {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(c, c) for c in text)
+    return "".join(special.get(c, c) for c in printable(text))
 
 
 def label(key: str) -> str:
@@ -222,11 +223,19 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """One line per run: the scalars of its result, and every config value as `config.KEY`."""
+    """One line per run: the scalars of its result, and every config value as `config.KEY`.
+
+    Texts that a spreadsheet would run as formulas have an apostrophe before them.
+    """
     scalars = (str, int, float, bool, type(None))
     lines = [
-        {k: v for k, v in r.result.items() if isinstance(v, scalars)}
-        | {f"config.{k}": v for k, v in r.config.items()}
+        {
+            in_spreadsheet(key): in_spreadsheet(value) if isinstance(value, str) else value
+            for key, value in (
+                {k: v for k, v in r.result.items() if isinstance(v, scalars)}
+                | {f"config.{k}": v for k, v in r.config.items()}
+            ).items()
+        }
         for r in records
     ]
     names = list(dict.fromkeys(name for line in lines for name in line))

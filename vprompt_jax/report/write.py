@@ -6,6 +6,8 @@ from pathlib import Path
 from vprompt_jax import data
 from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.escapes import in_markdown
+from vprompt_jax.process.printable import printable
 from vprompt_jax.report import figures, gallery, layers, page, results, tables
 from vprompt_jax.report.results import Groups, Record
 
@@ -60,7 +62,12 @@ def write(
     written = []
     for name, figure, _ in pictures:
         written += figures.save(figure, out / f"{name}.png")
-    markdown = "\n".join([facts + "\n", *(t.markdown() for t in shown), note]).rstrip() + "\n"
+    markdown = (
+        "\n".join(
+            [in_markdown(facts) + "\n", *(t.markdown() for t in shown), in_markdown(note)]
+        ).rstrip()
+        + "\n"
+    )
     images = [(out / f"{name}.png", caption) for name, _, caption in pictures]
     texts = {
         "report.html": page.render(title, facts, shown, note, images, records),
@@ -111,7 +118,7 @@ def _galleries(groups: Groups) -> list[tuple[str, figures.Figure, str]]:
     try:
         dataset = data.load(first.config.data, first.config.protocol, first.resolution)
     except UserError as error:  # moved since, or given in Python: the tables stand without it
-        print(f"no pictures of prompted images: {error}")
+        print(printable(f"no pictures of prompted images: {error}"))
         return []
     test = dataset.test
     indices = gallery.one_per_class(test.labels)

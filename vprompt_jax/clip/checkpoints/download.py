@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from vprompt_jax.process.errors import UserError
@@ -17,6 +18,7 @@ def fetch(
     target: Path,
     *,
     sha256: str | None = None,
+    check: Callable[[Path], object] | None = None,
     headers: dict[str, str] | None = None,
     offline: bool = False,
     optional: bool = False,
@@ -31,6 +33,9 @@ def fetch(
       target: where it shall lie; appears only when whole and checked.
       sha256: of the file, in hex. None: the one the server announces, if any (Hugging Face's
         X-Linked-Etag).
+      check: raises a UserError where the file at a path is not what it should be. Called where
+        there is no digest, which alone would tell a whole file from half of one, or from the page
+        that a network's login puts in its place.
       headers: sent with the request.
       offline: do not connect.
       optional: a file that the server does not have is no error.
@@ -53,7 +58,9 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{target}.lock"):
-            return target.is_file() or _download(url, target, sha256, headers or {}, optional)
+            return target.is_file() or _download(
+                url, target, sha256, check, headers or {}, optional
+            )
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(
@@ -64,7 +71,12 @@ def fetch(
 
 
 def _download(
-    url: str, target: Path, sha256: str | None, headers: dict[str, str], optional: bool
+    url: str,
+    target: Path,
+    sha256: str | None,
+    check: Callable[[Path], object] | None,
+    headers: dict[str, str],
+    optional: bool,
 ) -> bool:
     import requests
 
@@ -101,14 +113,35 @@ def _download(
             f"the download of {url} stopped after {size:,} of {total:,} bytes: the same command "
             "goes on from there"
         )
+    _refuse_html(part, url)
     if sha256 and (found := _digest(part)) != sha256:
         part.unlink()
         raise UserError(
             f"what came from {url} has SHA-256 {found[:12]}..., not {sha256[:12]}...: it was "
             "damaged on the way, and discarded; the same command fetches it again"
         )
+    if check and not sha256:
+        try:
+            check(part)
+        except UserError as error:
+            part.unlink()
+            raise UserError(
+                f"what came from {url} ({size:,} bytes) was damaged on the way, or is another "
+                f"file, and was discarded; the same command fetches it again: {error}"
+            ) from error
     os.replace(part, target)
     return True
+
+
+def _refuse_html(part: Path, url: str) -> None:
+    with part.open("rb") as file:
+        start = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        part.unlink()
+        raise UserError(
+            f"{url} answered with a web page in place of the file: it was discarded; log in to the "
+            "network, or set the proxy, and give the same command again"
+        )
 
 
 def _refusal(url: str, status: int) -> str:

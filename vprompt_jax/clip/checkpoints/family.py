@@ -14,6 +14,7 @@ from vprompt_jax.process.errors import UserError
 Path = tuple[str, ...]
 Renames = Sequence[tuple[str, str]]
 
+_MOST_BLOCKS = 256  # public towers have at most 56
 # What torch calls a normalisation's statistics, and torchvision's ResNets (OpenAI's, too) a block.
 STATISTICS: Renames = ((r"\.mean$", r".running_mean"), (r"\.var$", r".running_var"))
 RESNET_BLOCKS: Renames = (
@@ -178,8 +179,22 @@ def shape_of(tensors: Tensors, name: str, rank: int) -> tuple[int, ...]:
 
 
 def count(tensors: Tensors, pattern: str) -> int:
-    """One more than the highest number that the pattern's group takes in the names."""
-    return max((int(m[1]) for name in tensors if (m := re.match(pattern, name))), default=-1) + 1
+    """One more than the highest number that the pattern's group takes in the names; 0 if none.
+
+    Raises:
+      UserError: if a number below it is missing (numbers may begin at 0 or 1), or it is more than
+        `_MOST_BLOCKS`: a tower is built block by block, and a name costs nothing.
+    """
+    numbers = {m[1] for name in tensors if (m := re.match(pattern, name))}
+    shown = pattern.replace(r"(\d+)", "N").replace("\\", "")
+    if len(numbers) > _MOST_BLOCKS:
+        raise UserError(f"it has {shown} with {len(numbers)} different N, over {_MOST_BLOCKS}")
+    first = 0 if "0" in numbers else 1
+    wanted = [str(i) for i in range(first, first + len(numbers))]
+    if missing := [number for number in wanted if number not in numbers]:
+        odd = sorted(numbers - set(wanted))[0]
+        raise UserError(f"it has {shown} with N = {odd[:20]}, but none with N = {missing[0]}")
+    return first + len(numbers) if numbers else 0
 
 
 def grid(positions: int, name: str) -> int:

@@ -2,15 +2,18 @@
 
 import contextlib
 import dataclasses
-import json
-import pickle
+import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from vprompt_jax.clip.checkpoints import pickles
+from vprompt_jax.clip.checkpoints import archives, torch_files
+from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
 
 
@@ -31,12 +34,17 @@ class Tensor:
 
 Tensors = Mapping[str, Tensor]
 
-# What damaged files raise, in this module and in the libraries below it.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError,
-           pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
+# Of one tensor and one checkpoint. The largest public CLIP has 2,000 tensors; the numbers of all
+# tensors together may take a multiple of the file, as views of one storage and compression allow.
+_MOST_TENSORS = 20_000
+_MOST_DIMENSIONS = 32
+_LARGEST_DIMENSION = 2**40
+_LONGEST_NAME = 500  # characters
+_SHARD = re.compile(r"\w[\w .+=@()-]*")  # a plain file name
 _SAFETENSORS_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8,
+    "BOOL": np.bool_,
 }  # fmt: skip
 
 
@@ -58,15 +66,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     with _damage_named(path):
-        if pickles.is_legacy(path):
-            found = pickles.read_legacy(path)
-        elif not zipfile.is_zipfile(path):
-            return _read_safetensors(path)
-        elif any(name.endswith(".npy") for name in zipfile.ZipFile(path).namelist()):
-            return _read_npz(path)
-        else:
-            found = pickles.read_archive(path)
-        return {name: _guarded(path, *found[name]) for name in found}
+        return _checked(path, _found(path))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -74,74 +74,144 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return {name: tensor.read() for name, tensor in read_tensors(path).items()}
 
 
+def _found(path: Path) -> dict[str, torch_files.Found]:
+    if torch_files.is_legacy(path):
+        return torch_files.read_legacy(path)
+    if not zipfile.is_zipfile(path):
+        return _read_safetensors(path)
+    archive = archives.Archive(path)
+    if any(name.endswith(".npy") for name in archive.names):
+        return _read_npz(archive)
+    return torch_files.read_archive(archive)
+
+
+def _checked(path: Path, found: dict[str, torch_files.Found]) -> dict[str, Tensor]:
+    """The tensors, once their number, names and sizes are those that a checkpoint can have."""
+    if not found:
+        raise ValueError("it holds no tensors")
+    if len(found) > _MOST_TENSORS:
+        raise ValueError(f"it holds {len(found):,} tensors, more than {_MOST_TENSORS:,}")
+    total = 0
+    for name, (shape, dtype, _) in found.items():
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"the name {name[:40]}... has {len(name):,} characters")
+        _check_shape(name, shape)
+        total += math.prod(shape) * dtype.itemsize
+    most = archives.MOST_GROWTH * path.stat().st_size + archives.FREE
+    if total > most:
+        raise ValueError(
+            f"its tensors stand for {total:,} bytes; those of a file of its size may for {most:,}"
+        )
+    return {name: _guarded(path, *found[name]) for name in found}
+
+
+def _check_shape(name: str, shape: tuple[Any, ...]) -> None:
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{name[:80]} has {len(shape)} dimensions")
+    if not all(type(n) is int and 0 <= n < _LARGEST_DIMENSION for n in shape):
+        raise ValueError(f"{name[:80]} has no possible shape")
+
+
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one message."""
     try:
         yield
-    except _DAMAGE as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # of Python's, NumPy's and zlib's, according to what is damaged
         raise UserError(
-            f"{path} is not a readable checkpoint ({error}): expected .safetensors, .npz, or a "
-            "file of torch.save or torch.jit.save; if it was downloaded, fetch it again"
+            f"{path} is not a readable checkpoint ({error or repr(error)}): expected .safetensors, "
+            ".npz, or a file of torch.save or torch.jit.save; if it was downloaded, fetch it again"
         ) from error
 
 
-def _guarded(path: Path, shape, dtype, read: Callable[[], np.ndarray]) -> Tensor:
-    def guarded_read():
+def _guarded(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[], np.ndarray]
+) -> Tensor:
+    def guarded_read() -> np.ndarray:
         with _damage_named(path):
             return read()
 
     return Tensor(tuple(shape), np.dtype(dtype), guarded_read)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import ml_dtypes  # noqa: F401 - lets NumPy understand "bfloat16"
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path) -> dict[str, torch_files.Found]:
+    """Eight bytes, which say how long the header is; the header, JSON; the tensors, back to back.
 
-    def reader(name):
-        def read():
-            # Opened for each tensor: the library maps the file, and what was read of a mapping
-            # counts as this process's memory until it is closed.
-            with safe_open(path, framework="np") as file:
-                return file.get_tensor(name)
+    Read here rather than by the library, which parses the header anew for each tensor and keeps
+    what it read of the file in this process's memory until the file is closed.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size - 8:
+            raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+        if length > json_files.MOST_BYTES:
+            raise ValueError(f"a header of {length:,} bytes")
+        header = json_files.parse_object(file.read(length))
+    header.pop("__metadata__", None)
+    tensors: dict[str, torch_files.Found] = {}
+    places = []
+    for name, about in header.items():
+        kind = about["dtype"]
+        if kind not in _SAFETENSORS_DTYPES:
+            raise ValueError(f"{name[:80]} is stored as {str(kind)[:20]}, which is not supported")
+        shape, dtype = tuple(about["shape"]), np.dtype(_SAFETENSORS_DTYPES[kind])
+        begin, end = about["data_offsets"]
+        _check_shape(name, shape)
+        if not all(type(n) is int and 0 <= n <= size for n in (begin, end)):
+            raise ValueError(f"{name[:80]} does not lie in the file")
+        if end - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name[:80]} has {end - begin:,} bytes, which its shape does not")
+        places.append((begin, end))
+        tensors[name] = shape, dtype, _file_reader(path, 8 + length + begin, shape, dtype)
+    places.sort()
+    ends = [0, *(end for _, end in places)]
+    if [begin for begin, _ in places] != ends[:-1] or 8 + length + ends[-1] != size:
+        raise ValueError("its tensors overlap, leave gaps, or do not end where the file ends")
+    return tensors
 
-        return read
 
-    try:
-        tensors = {}
-        with safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                piece = file.get_slice(name)
-                kind = piece.get_dtype()
-                if kind not in _SAFETENSORS_DTYPES:
-                    raise ValueError(f"{name} is stored as {kind}, which is not supported")
-                dtype = np.dtype(_SAFETENSORS_DTYPES[kind])
-                tensors[name] = _guarded(path, piece.get_shape(), dtype, reader(name))
-        return tensors
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+def _file_reader(
+    path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        count = math.prod(shape) * dtype.itemsize
+        content = np.fromfile(path, np.uint8, count, offset=start)
+        return content.view(dtype).reshape(shape)  # raises if the file has become shorter
+
+    return read
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    def reader(member):
-        def read():
-            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+def _read_npz(archive: archives.Archive) -> dict[str, torch_files.Found]:
+    def reader(member: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
+            with archive.open(member) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)
 
         return read
 
     tensors = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                header = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    header = np.lib.format.read_array_header_2_0
-                shape, _, dtype = header(file)
-            if dtype.hasobject:
-                raise ValueError(f"{member} holds Python objects")
-            tensors[member.removesuffix(".npy")] = _guarded(path, shape, dtype, reader(member))
+    for member in archive.names:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                header = np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            start = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{member} holds Python objects")
+        if dtype.kind not in "biuf":
+            raise ValueError(f"{member} holds {str(dtype)[:40]}, not numbers")
+        _check_shape(member, shape)
+        size = start + math.prod(shape) * dtype.itemsize
+        if size != archive.size(member):
+            raise ValueError(
+                f"the header of {member} promises {size:,} bytes, it has {archive.size(member):,}"
+            )
+        tensors[member.removesuffix(".npy")] = shape, dtype, reader(member)
     return tensors
 
 
@@ -151,21 +221,31 @@ def shards(index: Path) -> list[str]:
     Raises:
       UserError: if it is no such index.
     """
+    return sorted(set(_places(index).values()))
+
+
+def _places(index: Path) -> dict[str, str]:
+    """The names of tensors -> the file that holds each."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise UserError(f"{index} is no index of a sharded checkpoint: it has no weight_map")
-    names = sorted(set(places.values()))
-    for name in names:
-        if Path(name).name != name or name.endswith(".index.json"):
-            raise UserError(f"{index} names {name!r}, which is not a file beside it")
-    return names
+    for name in set(places.values()):
+        if not _SHARD.fullmatch(name) or name.endswith(".index.json"):
+            raise UserError(f"{index} names {name[:80]!r}, which is not a file beside it")
+    return places
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for name in shards(index):
-        tensors |= read_tensors(index.parent / name)
-    if missing := sorted(set(read_json(index)["weight_map"]) - set(tensors)):
+    places = _places(index)
+    for name in sorted(set(places.values())):
+        held = read_tensors(index.parent / name)
+        if twice := sorted(tensors.keys() & held.keys()):
+            raise UserError(f"{index}: two of its files hold the tensors {twice[:3]}")
+        tensors |= held
+        if len(tensors) > _MOST_TENSORS:
+            raise UserError(f"{index}: its files hold more than {_MOST_TENSORS:,} tensors")
+    if missing := sorted(set(places) - set(tensors)):
         raise UserError(f"{index} names tensors that its files do not hold: {missing[:3]}")
     return tensors
 
@@ -184,12 +264,9 @@ def read_json(path: Path) -> dict:
     """Reads a JSON object.
 
     Raises:
-      UserError: if it is not one.
+      UserError: if it is not one, or is very large or deep.
     """
     try:
-        value = json.loads(path.read_text())
+        return json_files.read_object(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value
+        raise UserError(f"{path} is not a readable JSON object: {error}") from error

@@ -18,6 +18,7 @@ from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import printable
 
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
@@ -31,6 +32,8 @@ FAMILIES: tuple[Family, ...] = (
 # Fields that would have a default, but must come from the checkpoint or from the user: a wrong
 # one gives another function of the same weights.
 _MUST_BE_TOLD = ("vision_heads", "text_heads", "activation", "mean", "std")
+
+_LARGEST = 2**22  # of a config's numbers: channels, pixels, the size of a vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,7 @@ def open_checkpoint(
         raise UserError(f"{path} holds {some}, which is in no layout known here ({titles})")
     tensors = family.bare(tensors)
     config, notice = _fitting(path, _configure, path, family, tensors, told_by_name, given)
+    _fitting(path, _check_size, config, tensors)
     return Opened(path, family, tensors, config, notice)
 
 
@@ -163,6 +167,16 @@ def _missing(told: Fields, vision: type, has_text: bool) -> list[str]:
     return missing
 
 
+def _check_size(config: CLIPConfig, tensors: Tensors) -> None:
+    """Refuses an architecture that would take long to build and cannot be that of the weights."""
+    for field, value in jax.tree_util.tree_leaves_with_path(dataclasses.asdict(config)):
+        name = jax.tree_util.keystr(field)
+        blocks = "layers" in name or "blocks" in name
+        most = len(tensors) if blocks else _LARGEST
+        if isinstance(value, int) and not 0 <= value <= most:
+            raise UserError(f"config{name} is {value:,}, which no tower with these weights has")
+
+
 def _fitting(path: Path, convert: Callable, *args):
     """Tensors of any names and shapes can come in: those that do not fit are the user's matter."""
     try:
@@ -210,7 +224,7 @@ def load(
         path_or_name, activation=activation, fields=fields, cache_dir=cache_dir, offline=offline
     )
     if opened.notice:
-        logging.warning("%s", opened.notice)
+        logging.warning("%s", printable(opened.notice))
     config = opened.config
     if image_resolution is not None:
         positions.check_resolution(config, image_resolution)

@@ -124,7 +124,10 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
 
     def fetch(file_name, *, to=None, optional=True):
         url = f"{base}/{owner}/{name}/resolve/{revision}/{file_name}"
-        return download.fetch(url, folder / (to or file_name), headers=headers, optional=optional)
+        check = formats.read_json if file_name.endswith(".json") else formats.read_tensors
+        return download.fetch(
+            url, folder / (to or file_name), check=check, headers=headers, optional=optional
+        )
 
     for file_name in _CONFIGS:
         fetch(file_name)
