@@ -9,16 +9,16 @@ import pytest
 from tests.conftest import TINY
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
+from vprompt_jax.adaptation.fold import folded
 from vprompt_jax.adaptation.model import variables_of
-from vprompt_jax.adapters import tuning
 from vprompt_jax.clip import CLIP
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.config import default_config, resolve
+from vprompt_jax.parts.context import at_inference
 
 RESNET = dataclasses.replace(
     TINY, vision=clip_lib.ResNetConfig(8, (1, 2), image_resolution=32, heads=2)
 )
-PLACES = jax.random.split(jax.random.key(0), 1)
 
 
 def random_variables(config: clip_lib.CLIPConfig, seed: int = 0) -> dict:
@@ -44,7 +44,8 @@ class Adapted:
         with config.unlocked():
             config.update_from_flattened_dict({k.replace("__", "."): v for k, v in keys.items()})
         self.config, self.clip = resolve(config), CLIP(tower)
-        self.model = build(self.config, self.clip, variables, classes=5)
+        self.parts = build(self.config, self.clip, variables, classes=5)
+        self.model = self.parts.model
         texts = np.random.default_rng(1).normal(size=(5, tower.embed_dim))
         texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
         used = {k: v for k, v in variables["params"].items() if k != "text"}
@@ -54,20 +55,28 @@ class Adapted:
 
     def params(self, seed: int | None = None):
         """Fresh parameters; with a seed, each is moved by a random tenth."""
-        made = self.model.init_trained(jax.random.key(0))
+        fresh = self.model.init_parts(jax.random.key(0))
         tower = self.frozen["params"]["clip"]["visual"]
-        if tuned := tuning.selected(tower, self.config.tune.weights, self.clip.config):
-            made["tune"] = tuned
+        fresh |= {name: part.initial(tower) for name, part in self.parts.weights.items()}
         if seed is None:
-            return made
+            return fresh
         rng = np.random.default_rng(seed)
-        return jax.tree.map(lambda p: np.asarray(p + 0.1 * rng.normal(size=p.shape), p.dtype), made)
+        return jax.tree.map(
+            lambda p: np.asarray(p + 0.1 * rng.normal(size=p.shape), p.dtype), fresh
+        )
+
+    def variables(self, params):
+        return variables_of(params, {}, self.frozen, self.parts.weights)
 
     def logits(self, params, images):
-        return self.model.apply(variables_of(params, self.frozen), images, place_keys=PLACES)[0]
+        return self.model.apply(self.variables(params), images, at_inference(0))[0]
 
     def features(self, params, pixels):
-        return self.model.apply(variables_of(params, self.frozen), pixels, method="features")
+        return self.model.apply(self.variables(params), pixels, method="features")
+
+    def folded(self, params):
+        """The image tower's plain weights with the parts folded into them."""
+        return folded(self.parts, params, self.frozen["params"]["clip"]["visual"])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import pytest
 from flax import traverse_util
 
 from tests.adapters.conftest import Adapted
-from vprompt_jax.adapters import merge
 from vprompt_jax.clip.sites import sites_of
 from vprompt_jax.process.errors import UserError
 
@@ -97,7 +96,7 @@ def test_merged_weights_give_the_same_features(towers, pixels, tower, keys):
     params = adapted.params(seed=5)
     expected = adapted.features(params, pixels)
     tower_params = adapted.frozen["params"]["clip"]["visual"]
-    folded = merge.merged(adapted.model, params, tower_params)
+    folded = adapted.folded(params)
     shapes = {k: np.shape(v) for k, v in traverse_util.flatten_dict(folded).items()}
     assert shapes == {k: v.shape for k, v in traverse_util.flatten_dict(tower_params).items()}
     plain.frozen["params"]["clip"] = {**plain.frozen["params"]["clip"], "visual": folded}
@@ -110,9 +109,7 @@ def test_what_cannot_be_merged_is_refused(towers):
     for keys in (dict(adapter__width=4), dict(ap__positions=(1,))):
         adapted = Adapted(*towers["vit"], **keys)
         with pytest.raises(ValueError, match="cannot be folded"):
-            merge.merged(
-                adapted.model, adapted.params(), adapted.frozen["params"]["clip"]["visual"]
-            )
+            adapted.folded(adapted.params())
 
 
 @pytest.mark.parametrize(
@@ -234,11 +231,12 @@ def test_the_entry_is_below_all_that_trains(towers, keys, tower, entry):
 @pytest.mark.parametrize("keys,tower,entry", [e for e in ENTRIES if e[2] != "pixels"])
 def test_activations_below_the_entry_give_the_same_logits(towers, images, keys, tower, entry):
     adapted = Adapted(*towers[tower], **keys)
+    assert adapted.model.entry == entry
     params = adapted.params(seed=10)
     expected = adapted.logits(params, images)
-    given = adapted.model.apply(adapted.frozen, images, entry, method="activation")
-    adapted.model = adapted.model.clone(start=entry)
-    np.testing.assert_allclose(adapted.logits(params, given), expected, rtol=1e-5, atol=1e-5)
+    given = adapted.model.apply(adapted.frozen, images, method="activation")
+    got, _ = adapted.model.apply(adapted.variables(params), given, method="from_activation")
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 REFUSED = [

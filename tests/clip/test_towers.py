@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.conftest import RESNET, Adapted, random_variables
 from tests.conftest import TINY
-from vprompt_jax.adapters import merge, tuning
+from vprompt_jax.adapters.tuning import TunedWeights
 from vprompt_jax.clip import CLIP, CLIPConfig, ViTConfig, sites
 from vprompt_jax.clip.checkpoints import positions
 from vprompt_jax.clip.variants import VARIANTS
@@ -132,11 +132,10 @@ def test_scale_and_shift_folds_into_every_kind(name):
     adapted = Adapted(config, variables, **keys)
     params = adapted.params(seed=5)
     expected = adapted.features(params, PIXELS)
-    tower = adapted.frozen["params"]["clip"]["visual"]
     plain = Adapted(config, variables, head__kind="linear")
     plain.frozen["params"]["clip"] = {
         **plain.frozen["params"]["clip"],
-        "visual": merge.merged(adapted.model, params, tower),
+        "visual": adapted.folded(params),
     }
     got = plain.features({}, PIXELS)
     assert np.abs(got - expected).max() < 2e-5 * np.abs(expected).max()
@@ -173,8 +172,9 @@ def test_normalisations_are_found_by_what_they_are(config):
     # Every normalisation of these towers says so in its name, and nothing else does.
     named = {w for w in found if isinstance(w, str) and ("ln_" in w or "bn" in w)}
     assert kinds == named
-    chosen = tuning.selected(variables["params"]["visual"], "norm", config)
-    assert {"/".join(path[:-1]) for path in tuning.paths(chosen)} == named
+    tuned = TunedWeights("norm", sites.normalisations(config))
+    paths = tuned.paths(variables["params"]["visual"])
+    assert {"/".join(path[:-1]) for path in paths} == named
 
 
 def test_normalisations_of_a_large_tower():

@@ -9,7 +9,9 @@ from PIL import Image
 from vprompt_jax import config as config_lib
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.augment import augment, crop_box, resized_crop
-from vprompt_jax.train import assemble, keys, step
+from vprompt_jax.parts import keys
+from vprompt_jax.process import parallel
+from vprompt_jax.train import step, training
 
 
 def example_keys(indices):
@@ -70,20 +72,28 @@ def test_crops_agree_with_pillow_within_one_grey_level(box):
 def test_the_train_step_augments_with_its_own_keys(tiny_config):
     tiny_config.method.name = "vp"
     tiny_config.optim.batch_size = 8
-    run = assemble.assemble(config_lib.resolve(tiny_config))
+    run = training.assemble(config_lib.resolve(tiny_config))
     stream = pipeline.train_batches(
         run.dataset.train, batch_size=8, epochs=1, seed=0, start=0, workers=1
     )
     batch = next(stream)
 
+    adaptation = run.adaptation
     steps = {
-        kind: step.make_train_step(run.model, run.optimizer(), None, augmentation=kind)
+        kind: step.make_train_step(
+            adaptation.model,
+            run.optimizer(),
+            run.values,
+            weights=adaptation.weights,
+            augmentation=kind,
+            remat="none",
+        )
         for kind in ("none", "flip")
     }
 
     def loss(kind, batch):
-        sent = pipeline.to_devices(batch)
-        _, sums = steps[kind](run.initial_state(), run.frozen, run.root, sent)
+        sent = parallel.to_devices(batch)
+        _, sums = steps[kind](run.initial_state(), adaptation.frozen, run.root, sent)
         return float(sums["loss"])
 
     drawn = jax.random.fold_in(keys.stream(run.root, "augment"), 0)

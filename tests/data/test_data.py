@@ -185,8 +185,9 @@ def test_protocols_differ_in_what_is_trained_on(photos):
     config = config_lib.default_config()
     config.data.source = "folder"
     config.data.dir = str(photos)
-    val = data.load(config_lib.resolve(config), 64)
+    resolved = config_lib.resolve(config)
+    assert resolved.protocol == "val"
+    val = data.load(resolved.data, resolved.protocol, 64)
     assert (len(val.train), len(val.val)) == (4, 2)
-    config.protocol = "paper"
-    paper = data.load(config_lib.resolve(config), 64)
+    paper = data.load(resolved.data, "paper", 64)
     assert (len(paper.train), paper.val) == (6, None)

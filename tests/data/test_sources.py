@@ -34,6 +34,11 @@ def encoded(array):
 EXAMPLES = [(s, c, i) for s, n in SPLITS.items() for c in range(2) for i in range(n)]
 
 
+def loaded(config):
+    """What a resolved config names, for a tower of eight pixels."""
+    return data.load(config.data, config.protocol, 8)
+
+
 def write_files(root):
     for split, label, i in EXAMPLES:
         path = root / split / CLASSES[label] / f"{i}.png"
@@ -85,7 +90,7 @@ def as_coop(root):
     config.data.source = "folder"
     config.data.dir = str(root)
     config.data.split_file = str(root / "split.json")
-    return data.load(config_lib.resolve(config), 8)
+    return loaded(config_lib.resolve(config))
 
 
 def as_parquet(root, strings=False):
@@ -188,7 +193,7 @@ def test_a_folder_without_splits_is_cut(tmp_path):
     config.data.source = "folder"
     config.data.dir = str(tmp_path)
     config.data.few_shot = 3
-    made = data.load(config_lib.resolve(config), 8)
+    made = loaded(config_lib.resolve(config))
     assert [len(s) for _, s in made.splits()] == [6, 2, 4]
     assert len({k for _, s in made.splits() for k in s.keys}) == 12
 
@@ -224,9 +229,9 @@ def config_of(root, **keys):
 def test_bad_files_stop_the_run_or_are_skipped_and_listed(tmp_path):
     offenders = break_files(write_files(tmp_path))
     with pytest.raises(UserError, match="3 files are not readable images") as error:
-        data.load(config_of(tmp_path), 8)
+        loaded(config_of(tmp_path))
     assert all(path in str(error.value) for path in offenders)
-    made = data.load(config_of(tmp_path, on_bad_image="skip"), 8)
+    made = loaded(config_of(tmp_path, on_bad_image="skip"))
     assert len(made.skipped) == 3
     for path in offenders:
         assert [line for line in made.skipped if path in line]
@@ -244,7 +249,7 @@ def test_bad_files_stop_the_run_or_are_skipped_and_listed(tmp_path):
 def test_skipping_looks_at_every_image_of_a_large_split(tmp_path, monkeypatch):
     break_files(write_files(tmp_path))
     monkeypatch.setattr(images, "MEMORY_LIMIT", 10)
-    made = data.load(config_of(tmp_path, on_bad_image="skip"), 8)
+    made = loaded(config_of(tmp_path, on_bad_image="skip"))
     assert len(made.skipped) == 3
     assert len(made.train.fetch(np.arange(len(made.train)))) == 6
 
@@ -255,7 +260,7 @@ def test_a_damaged_image_at_the_start_of_a_large_split_stops_the_run(tmp_path, m
     path.write_bytes(path.read_bytes()[:-30])
     monkeypatch.setattr(images, "MEMORY_LIMIT", 10)
     with pytest.raises(UserError, match=r"1 file (.|\n)*train/cat/0.png"):
-        data.load(config_of(tmp_path), 8)
+        loaded(config_of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,7 @@ def test_a_damaged_image_at_the_start_of_a_large_split_stops_the_run(tmp_path, m
 )
 def test_keys_that_do_not_fit_the_source_are_refused(tmp_path, keys, message):
     with pytest.raises(UserError, match=message):
-        data.load(config_of(tmp_path, **keys), 8)
+        loaded(config_of(tmp_path, **keys))
 
 
 def test_a_truncated_image_stops_the_run_before_it_starts(tmp_path):
@@ -278,7 +283,7 @@ def test_a_truncated_image_stops_the_run_before_it_starts(tmp_path):
     (tmp_path / offenders[1]).unlink()
     (tmp_path / offenders[2]).unlink()
     with pytest.raises(UserError, match=r"1 file (.|\n)*train/cat/1.png"):
-        data.load(config_of(tmp_path), 8)
+        loaded(config_of(tmp_path))
 
 
 def test_a_class_of_which_everything_was_skipped_is_refused(tmp_path):
@@ -286,7 +291,7 @@ def test_a_class_of_which_everything_was_skipped_is_refused(tmp_path):
     for file in (tmp_path / "train" / "dog").iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError, match="no image of dog"):
-        data.load(config_of(tmp_path, on_bad_image="skip"), 8)
+        loaded(config_of(tmp_path, on_bad_image="skip"))
 
 
 def test_faults_of_a_folder(tmp_path, monkeypatch):

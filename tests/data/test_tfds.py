@@ -163,16 +163,19 @@ def test_the_whole_way_from_a_config(tmp_path, monkeypatch):
     config.data.name = "films"
     config.data.dir = where
     config.data.split = "vtab"
-    dataset = data.load(config_lib.resolve(config), 8)
+    resolved = config_lib.resolve(config)
+    section = resolved.data
+    dataset = data.load(section, resolved.protocol, 8)
     assert dataset.class_names == ("Kind 0", "Kind 1", "Kind 2")
     assert [len(s) for _, s in dataset.splits()] == [3, 1, 2]
-    assert data.templates(config, dataset) == ("{} film",)
+    assert data.text_templates(section, dataset) == ("{} film",)
     config.data.templates = "ensemble"
-    assert len(data.templates(config, dataset)) == 18
+    assert len(data.text_templates(config_lib.resolve(config).data, dataset)) == 18
     config.data.template = "my {}"
-    assert data.templates(config, dataset) == ("my {}",)
+    assert data.text_templates(config_lib.resolve(config).data, dataset) == ("my {}",)
     config.protocol = "paper"  # VTAB-1k trains on its 800 and 200 together
-    assert [len(s) for _, s in data.load(config_lib.resolve(config), 8).splits()] == [4, 2]
+    paper = config_lib.resolve(config)
+    assert [len(s) for _, s in data.load(paper.data, paper.protocol, 8).splits()] == [4, 2]
 
 
 def test_a_split_file_finds_examples_by_name(tmp_path):

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vprompt_jax.adaptation.model import AdaptedCLIP, Built
+from vprompt_jax.heads.text import TextHead
+from vprompt_jax.parts.context import at_inference
 from vprompt_jax.prompts.vp import VisualPrompt, largest_size, support
+
+TEXT_HEAD = Built("head", "head", TextHead())
 
 
 def init(prompt):
@@ -79,15 +84,13 @@ def test_the_largest_size_covers_the_image_and_more_is_refused(template, largest
 
 def test_prompts_are_added_as_they_are(tiny):
     """x' = x + P * m: after normalisation, and not clamped."""
-    from vprompt_jax.adaptation.model import PromptedCLIP
-
     prompt = VisualPrompt("padding", 2, 32)
-    model = PromptedCLIP(tiny[0], prompt)
-    params = model.init_trained(jax.random.key(0))
+    model = AdaptedCLIP(tiny[0], (Built("prompt", "pixels", prompt), TEXT_HEAD))
+    params = model.init_parts(jax.random.key(0))
     params["prompt"]["values"] = params["prompt"]["values"] * 100
     x = jnp.ones((3, 32, 32, 3))
-    keys = jax.random.split(jax.random.key(0), 1)
-    after, _ = model.apply({"params": params}, x, keys, method="prompted")
-    pixels, _ = prompt.apply({"params": params["prompt"]}, keys)
-    np.testing.assert_array_equal(after, x + pixels)
-    assert np.abs(after).max() > 100
+    canvas = model.apply({"params": params}, x, at_inference(0), method="prompted")
+    pixels, _ = prompt.apply({"params": params["prompt"]}, jax.random.split(jax.random.key(0), 1))
+    np.testing.assert_array_equal(canvas.result, x + pixels)
+    np.testing.assert_array_equal(canvas.shown["prompt"], pixels)
+    assert np.abs(canvas.result).max() > 100

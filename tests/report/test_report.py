@@ -25,7 +25,7 @@ def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **ke
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in keys.items()})
     config = config_lib.resolve(config)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(config_lib.as_json(config))
+    (folder / "config.json").write_text(config.as_json())
     lines = [{"step": s, "train/loss": 1 / s, "val/accuracy": accuracy} for s in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     result = {
