@@ -1,9 +1,10 @@
 """What the environment says about other processes; joining them is tested in tests/train."""
 
+import runpy
+
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_config import load_config
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
@@ -49,7 +50,7 @@ def test_a_contradiction_is_named(monkeypatch, environment, message):
 
 
 def test_one_run_of_a_sweep_by_name_or_number():
-    config = load_config(ROOT / "configs" / "quickstart_compare.py")
+    config = runpy.run_path(str(ROOT / "configs" / "quickstart_compare.py"))["get_config"]()
     names = list(sweeps.expand(config))
     for which in (names[1], "1"):
         name, chosen = sweeps.choose(config, which)

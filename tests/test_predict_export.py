@@ -28,8 +28,9 @@ def finished(tiny_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run"
     accuracies, prompts = iter([0.9, 0.1]), []
 
-    def first_is_best(eval_step, params, run, split):
-        prompts.append(np.asarray(params["prompt"]["values"]))
+    def first_is_best(step, batches):
+        params, *_ = step.args
+        prompts.append(np.array(params["prompt"]["values"]))
         return {"accuracy": next(accuracies), "loss": 1.0}
 
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +73,7 @@ def test_probabilities_are_those_of_the_model_applied_by_hand(adapted, images):
     from vprompt_jax.prompts import adavipro
 
     x = np.stack([preprocess(image, 32) for image in images])
-    clip, variables = vp.clip.load(adapted.run.config.model.checkpoint)
+    clip, variables = vp.clip.load(adapted.config.model.checkpoint)
     marks = adapted.inspect(images)["marks"]
     where = np.asarray(adavipro.dilate(np.nan_to_num(marks), 8))
     tokens = vp.clip.tokenize([f"This is a photo of a {i}" for i in range(10)], 16)

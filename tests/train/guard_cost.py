@@ -13,15 +13,17 @@ import time
 import jax
 import jax.numpy as jnp
 
-from tests.train.trajectory import small_config
+from tests.train.trajectory import small_config, train_step_of
 from vprompt_jax.data import pipeline
-from vprompt_jax.train import guard, step
-from vprompt_jax.train.assemble import assemble
+from vprompt_jax.process import parallel
+from vprompt_jax.train import guard
+from vprompt_jax.train.training import assemble
 
 
 def main(checkpoint: str, pairs: str = "100", batch_size: str = "64") -> None:
     run = assemble(small_config(checkpoint))
-    batch = pipeline.to_devices(
+    frozen = run.adaptation.frozen
+    batch = parallel.to_devices(
         next(
             pipeline.train_batches(
                 run.dataset.train, batch_size=int(batch_size), epochs=1, seed=0, start=0, workers=1
@@ -36,15 +38,15 @@ def main(checkpoint: str, pairs: str = "100", batch_size: str = "64") -> None:
                 after,
                 {**sums, "skipped": jnp.float32(0)},
             )
-        steps[name] = step.make_train_step(run.model, run.optimizer(), run.temperature)
-        steps[name](run.initial_state(), run.frozen, run.root, batch)  # compiles
+        steps[name] = train_step_of(run)
+        steps[name](run.initial_state(), frozen, run.root, batch)  # compiles
         guard.keep_finite = keep_finite
     states = {name: run.initial_state() for name in steps}
 
     def seconds(name: str) -> tuple[float, float]:
         """Of the wall clock and of the processor, which other programs disturb less."""
         begun = time.perf_counter(), time.process_time()
-        states[name], _ = steps[name](states[name], run.frozen, run.root, batch)
+        states[name], _ = steps[name](states[name], frozen, run.root, batch)
         jax.block_until_ready(states[name])
         return time.perf_counter() - begun[0], time.process_time() - begun[1]
 

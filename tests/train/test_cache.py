@@ -7,11 +7,11 @@ import pytest
 from tests.conftest import leaves_by_path
 from vprompt_jax.config import resolve
 from vprompt_jax.heads.mapping import frequency_map, random_map
+from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
-from vprompt_jax.train.assemble import assemble
 from vprompt_jax.train.cache import with_prefix
-from vprompt_jax.train.run import load_run
+from vprompt_jax.train.training import assemble
 
 
 def ap_config(tiny_config, **keys):
@@ -32,7 +32,7 @@ def test_cached_and_uncached_runs_agree(tiny_config, tmp_path):
         name = f"{mode}-{storage}"
         keys = {"cache.mode": mode, "cache.storage": storage}
         results[name] = fit(ap_config(tiny_config, **keys), tmp_path / name)
-        params[name] = leaves_by_path(load_run(tmp_path / name)[1])
+        params[name] = leaves_by_path(adapted.load(tmp_path / name).params)
     for name in ("on-memory", "on-disk"):
         for key in ("test_accuracy", "zero_shot_accuracy", "val_accuracy_best"):
             assert results[name][key] == pytest.approx(results["off-memory"][key], abs=1e-3)
@@ -45,12 +45,16 @@ def test_cached_and_uncached_runs_agree(tiny_config, tmp_path):
 
 def test_half_precision_storage(tiny_config, tmp_path):
     run = assemble(resolve(ap_config(tiny_config, **{"cache.dtype": "bfloat16"})))
-    cached = with_prefix(run, tmp_path)
+    cached = with_prefix(run.adaptation, run.dataset, tmp_path)
+    assert [split.content for _, split in cached.splits()] == ["activation"] * 3
     rows = np.arange(5)
-    got = cached.dataset.val.fetch(rows)
+    got = cached.val.fetch(rows)
     assert got.dtype.name == "bfloat16"
     assert got.shape == (5, 17, 64)
-    exact = run.model.apply(run.frozen, run.dataset.val.fetch(rows), 1, method="activation")
+    assert run.adaptation.model.entry == 1
+    exact = run.adaptation.model.apply(
+        run.adaptation.frozen, run.dataset.val.fetch(rows), method="activation"
+    )
     assert np.abs(got.astype(np.float32) - exact).max() < 0.01 * np.abs(exact).max()
 
 
@@ -60,10 +64,11 @@ def test_what_does_not_fit_goes_on_without_or_is_refused(
     memory = psutil.virtual_memory()._replace(available=1000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     run = assemble(resolve(ap_config(tiny_config)))
-    assert with_prefix(run, tmp_path) is run
+    assert with_prefix(run.adaptation, run.dataset, tmp_path) is run.dataset
     assert "not cached: activations at position 1" in capsys.readouterr().err
+    run = assemble(resolve(ap_config(tiny_config, **{"cache.mode": "on"})))
     with pytest.raises(UserError, match=r"cache\.storage=disk"):
-        with_prefix(assemble(resolve(ap_config(tiny_config, **{"cache.mode": "on"}))), tmp_path)
+        with_prefix(run.adaptation, run.dataset, tmp_path)
 
 
 def test_prompts_on_pixels_cannot_be_cached(tiny_config, tmp_path):
@@ -80,7 +85,7 @@ def test_the_lbfgs_probe_beats_the_gradient_probe_on_train(tiny_config, tmp_path
     solved = fit(c, tmp_path / "lbfgs")
     assert solved["trainable_parameters"] == by_gradient["trainable_parameters"] == 17 * 10
     assert solved["val_accuracy_best"] > by_gradient["val_accuracy_best"]
-    params = load_run(tmp_path / "lbfgs")[1]
+    params = adapted.load(tmp_path / "lbfgs").params
     assert np.abs(params["head"]["dense"]["kernel"]).max() > 0
 
 

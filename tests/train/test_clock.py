@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from vprompt_jax.train import pictures
+from vprompt_jax.prompts import adavipro, vp
 from vprompt_jax.train.clock import Clock
 
 
@@ -48,7 +48,8 @@ def test_fetching_while_the_devices_work_is_no_waiting():
 
 
 def test_a_collapsed_mask_is_named():
-    assert "every region is off" in pictures.collapse({"regions_on": 0.0})
-    assert "every region is on" in pictures.collapse({"regions_on": 1.0})
-    assert pictures.collapse({"regions_on": 0.3}) is None
-    assert pictures.collapse({"accuracy": 0.3}) is None
+    assert "every region is off" in adavipro.PART.warning({"regions_on": 0.0})
+    assert "every region is on" in adavipro.PART.warning({"regions_on": 1.0})
+    assert adavipro.PART.warning({"regions_on": 0.3}) is None
+    # Of a method without a mask no part says anything.
+    assert vp.PART.warning({"accuracy": 0.3}) is None

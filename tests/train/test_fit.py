@@ -9,9 +9,9 @@ from PIL import Image
 
 from tests.conftest import TINY, leaves_by_path, random_tensors
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit, loop
-from vprompt_jax.train.run import load_run
 
 PARAMETERS = {
     "tp": 0,
@@ -82,7 +82,7 @@ def test_an_interrupted_run_resumes_to_the_same_parameters_and_history(
     monkeypatch.undo()
     assert not (tmp_path / "parts" / "result.json").exists()
     fit(tiny_config, tmp_path / "parts")
-    whole, parts = (load_run(tmp_path / n)[1] for n in NAMES)
+    whole, parts = (adapted.load(tmp_path / n).params for n in NAMES)
     for name, leaf in leaves_by_path(whole).items():
         np.testing.assert_array_equal(leaf, leaves_by_path(parts)[name])
     # Stopped once more, in the last evaluation: the best on val is that of the save.

@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.trajectory import small_config
+from tests.train.trajectory import small_config, train_step_of
 from vprompt_jax.data import pipeline
+from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts import adavipro
 from vprompt_jax.train import fit, guard, step
-from vprompt_jax.train.assemble import assemble
+from vprompt_jax.train.training import assemble
 
 
 def state(value, count, bad=0):
     return step.TrainState(
         jnp.int32(count),
         {"prompt": jnp.float32(value)},
+        {},
         {"trace": jnp.float32(value), "count": jnp.int32(count)},
         jnp.int32(bad),
         {"prompt": jnp.float32(1.0)},
@@ -53,23 +55,23 @@ def test_a_bad_step_leaves_parameters_and_momentum_and_moves_the_schedule(tiny_p
     """With a NaN put into the frozen weights for one step; then the step goes on as if alone."""
     # A large rate, so that the update is not lost in the rounding of parameters of size 1.
     run = assemble(small_config(str(tiny_path), method="vp", learning_rate=1e4))
-    train_step = step.make_train_step(run.model, run.optimizer(), None)
+    train_step, frozen = train_step_of(run), run.adaptation.frozen
     split = run.dataset.train
     batch = next(pipeline.train_batches(split, batch_size=30, epochs=1, seed=0, start=0, workers=1))
-    batch = pipeline.to_devices(batch)
+    batch = parallel.to_devices(batch)
     initial = jax.device_get(run.initial_state())
 
-    first, _ = train_step(run.initial_state(), run.frozen, run.root, batch)
+    first, _ = train_step(run.initial_state(), frozen, run.root, batch)
     first = jax.device_get(first)
-    broken = jax.tree.map(lambda x: x, run.frozen)
-    broken["params"]["clip"]["logit_scale"] = run.frozen["params"]["clip"]["logit_scale"] * np.nan
+    broken = jax.tree.map(lambda x: x, frozen)
+    broken["params"]["clip"]["logit_scale"] = frozen["params"]["clip"]["logit_scale"] * np.nan
     bad, sums = train_step(run.initial_state(), broken, run.root, batch)
     assert (float(sums["skipped"]), float(sums["count"]), float(sums["loss"])) == (1, 0, 0)
     assert np.isnan(bad.gradient_norms["prompt"])
     assert (int(bad.step), int(bad.bad_steps)) == (1, 1)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(bad).params, initial.params)
 
-    good, sums = train_step(bad, run.frozen, run.root, batch)
+    good, sums = train_step(bad, frozen, run.root, batch)
     assert (int(good.step), int(good.bad_steps), float(sums["skipped"])) == (2, 0, 0)
     norm = float(sums["gradient_norm"] / sums["count"])
     assert float(good.gradient_norms["prompt"]) == pytest.approx(norm, rel=1e-5)

@@ -39,15 +39,16 @@ def environment(devices: int, port: int, processes: int, process: int) -> dict[s
     return env
 
 
-def trajectory(checkpoint, out, *, processes=1, devices, examples=EXAMPLES):
+def trajectory(
+    checkpoint, out, *, processes=1, devices, examples=EXAMPLES, implementation="pmapped"
+):
     port = free_port()
+    command = [sys.executable, "-m", "tests.train.trajectory"]
+    command += [str(checkpoint), out, str(examples), implementation]
     started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train.trajectory", str(checkpoint), out, str(examples)],
-            cwd=ROOT, env=environment(devices, port, processes, i),
-        )
+        subprocess.Popen(command, cwd=ROOT, env=environment(devices, port, processes, i))
         for i in range(processes)
-    ]  # fmt: skip
+    ]
     assert [p.wait(timeout=600) for p in started] == [0] * processes
     return np.load(out)
 
@@ -94,6 +95,20 @@ def test_devices_change_nothing_but_rounding(runs):
     np.testing.assert_array_equal(np.sort(one["seen"]), np.arange(EXAMPLES))
     assert_same_choices(one, four)
     assert distance(one, four) < TOLERANCE
+
+
+@pytest.mark.parametrize("name, devices", [("one", 1), ("four", 4)])
+def test_shard_map_in_place_of_pmap_changes_nothing_but_rounding(
+    runs, tiny_path, tmp_path, name, devices
+):
+    """The two ways of process/parallel.py to run a step on all devices."""
+    out = str(tmp_path / f"{name}.npz")
+    mapped = trajectory(tiny_path, out, devices=devices, implementation="shard_mapped")
+    assert (runs[name]["implementation"], mapped["implementation"]) == ("pmapped", "shard_mapped")
+    assert mapped["devices"] == devices
+    assert_same_choices(runs[name], mapped)
+    print(f"{devices} devices: parameters differ by {distance(runs[name], mapped):.1e}")
+    assert distance(runs[name], mapped) < TOLERANCE
 
 
 @pytest.mark.slow

@@ -30,10 +30,13 @@ def test_a_run_shorter_than_its_warmup_only_warms_up():
 
 
 def test_each_part_has_its_learning_rate_momentum_and_decay():
-    rule = optimizer.make(
-        {"prompt": ("sgd", 2.0), "mask": ("sgd", 0.5)},
-        warmup=0, steps=10, momentum=0.9, weight_decay=0.1,
-    )  # fmt: skip
+    rates = {"prompt": 2.0, "mask": 0.5}
+    rule = optimizer.by_part(
+        {
+            part: optimizer.rule("sgd", optimizer.schedule(peak, 0, 10), 0.9, 0.1)
+            for part, peak in rates.items()
+        }
+    )
     params = {"prompt": {"values": jnp.array([1.0])}, "mask": {"kernel": jnp.array([3.0])}}
     gradient = jax.tree.map(jnp.ones_like, params)
     state = rule.init(params)
@@ -42,7 +45,7 @@ def test_each_part_has_its_learning_rate_momentum_and_decay():
     for s in range(4):
         updates, state = rule.update(gradient, state, params)
         params = jax.tree.map(lambda p, u: p + u, params, updates)
-        for part, peak in (("prompt", 2.0), ("mask", 0.5)):
+        for part, peak in rates.items():
             velocity[part] = 0.9 * velocity[part] + 1.0 + 0.1 * value[part]
             value[part] -= formula(s, peak, 0, 10) * velocity[part]
     assert float(params["prompt"]["values"][0]) == pytest.approx(value["prompt"], rel=1e-5)
@@ -51,8 +54,9 @@ def test_each_part_has_its_learning_rate_momentum_and_decay():
 
 def test_adamw_decays_apart_from_the_gradient():
     """First step of AdamW by hand: lr * (sign of the gradient + decay * value)."""
-    rule = optimizer.make(
-        {"lora": ("adamw", 0.1)}, warmup=0, steps=10, momentum=0.9, weight_decay=0.5
+    rates = optimizer.schedule(0.1, 0, 10)
+    rule = optimizer.by_part(
+        {"lora": optimizer.rule("adamw", rates, momentum=0.9, weight_decay=0.5)}
     )
     params = {"lora": {"a": jnp.array([2.0])}}
     updates, _ = rule.update({"lora": {"a": jnp.array([-3.0])}}, rule.init(params), params)

@@ -1,16 +1,21 @@
 """The step: what it transfers, what it leaves alone, and what it computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from tests.train.trajectory import small_config
+from tests.train.trajectory import small_config, train_step_of
 from vprompt_jax.clip import preprocess_batch, unit_norm
 from vprompt_jax.data import pipeline
+from vprompt_jax.parts import Context
+from vprompt_jax.process import parallel
 from vprompt_jax.train import evaluate, step
-from vprompt_jax.train.assemble import assemble
+from vprompt_jax.train.loop import batches_of
+from vprompt_jax.train.training import assemble
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def run(tiny_path):
 
 @pytest.fixture(scope="module")
 def train_step(run):
-    return step.make_train_step(run.model, run.optimizer(), run.temperature)
+    return train_step_of(run)
 
 
 def batches(run, **kwargs):
@@ -31,10 +36,10 @@ def batches(run, **kwargs):
 def test_a_step_transfers_only_the_batch(run, train_step):
     """Once the batch is placed, nothing moves to, from or between devices."""
     state, stream = run.initial_state(), batches(run)
-    state, _ = train_step(state, run.frozen, run.root, pipeline.to_devices(next(stream)))
-    placed = pipeline.to_devices(next(stream))
+    state, _ = train_step(state, run.adaptation.frozen, run.root, parallel.to_devices(next(stream)))
+    placed = parallel.to_devices(next(stream))
     with jax.transfer_guard("disallow_explicit"):
-        state, _ = train_step(state, run.frozen, run.root, placed)
+        state, _ = train_step(state, run.adaptation.frozen, run.root, placed)
     assert int(state.step) == 2
     assert placed["image"].dtype == jnp.uint8
 
@@ -45,16 +50,16 @@ def test_the_transfer_guard_would_notice(run, train_step):
         pytest.raises(Exception, match=r"[Dd]isallowed"),
         jax.transfer_guard("disallow_explicit"),
     ):
-        train_step(state, jax.device_get(run.frozen), run.root, next(stream))
+        train_step(state, jax.device_get(run.adaptation.frozen), run.root, next(stream))
 
 
 def test_frozen_weights_stay_bit_identical_and_trained_parts_move(run, train_step):
-    before = jax.device_get(run.frozen)
+    before = jax.device_get(run.adaptation.frozen)
     state = run.initial_state()
     initial = jax.device_get(state.params)
     for _, batch in zip(range(3), batches(run), strict=False):
-        state, _ = train_step(state, run.frozen, run.root, pipeline.to_devices(batch))
-    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(run.frozen))
+        state, _ = train_step(state, run.adaptation.frozen, run.root, parallel.to_devices(batch))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(run.adaptation.frozen))
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), initial, jax.device_get(state.params))
     assert all(jax.tree.leaves(moved))
 
@@ -72,24 +77,27 @@ def test_one_step_by_hand(run, train_step):
     batch = next(batches(run))
     state = run.initial_state()
     params = jax.device_get(state.params)
-    after, sums = train_step(state, run.frozen, run.root, pipeline.to_devices(batch))
+    after, sums = train_step(state, run.adaptation.frozen, run.root, parallel.to_devices(batch))
 
     real = batch["weight"].ravel() > 0
     images = batch["image"].reshape(-1, 32, 32, 3)[real]
     labels, index = batch["label"].ravel()[real], batch["index"].ravel()[real]
-    frozen = jax.device_get(run.frozen)
-    noise_keys = step.noise_keys(jax.random.key(0), 0, index)
+    frozen = jax.device_get(run.adaptation.frozen)
+    noise_keys = Context(jax.random.key(0), index, 0).example_keys("noise")
     noise = jax.vmap(lambda k: jax.random.gumbel(k, (4, 4, 2)))(noise_keys)
+
+    model = run.adaptation.model
+    (mask,) = [part.module for part in model.parts if part.name == "mask"]
 
     def loss_of(prompt):
         x = preprocess_batch(images, 32)
-        logits = run.model.mask.apply({"params": params["mask"]}, x)
+        logits = mask.apply({"params": params["mask"]}, x)
         scores = jax.nn.log_softmax(logits) + noise
         marks = (scores[..., 1] > scores[..., 0]).astype(jnp.float32)
         pixels = jnp.repeat(jnp.repeat(marks, 8, 1), 8, 2)[..., None]
         x = x + prompt.reshape(32, 32, 3) * pixels
         clip_variables = {"params": frozen["params"]["clip"]}
-        features = run.model.clip.apply(clip_variables, x, method="encode_image")
+        features = model.clip.apply(clip_variables, x, method="encode_image")
         texts = frozen["constants"]["text_features"]
         scale = jnp.exp(frozen["params"]["clip"]["logit_scale"])
         logits = scale * unit_norm(features) @ texts.T
@@ -109,26 +117,28 @@ def test_one_step_by_hand(run, train_step):
 @pytest.fixture(scope="module")
 def zero_shot(run):
     """The compiled evaluation of the bare CLIP, and by hand whether it is right, image by image."""
-    frozen = jax.device_get(run.frozen)
+    frozen = jax.device_get(run.adaptation.frozen)
     clip_variables = {"params": frozen["params"]["clip"]}
 
     @jax.jit
     def right(images, labels):
         x = preprocess_batch(images, 32)
-        features = run.model.clip.apply(clip_variables, x, method="encode_image")
+        features = run.adaptation.model.clip.apply(clip_variables, x, method="encode_image")
         texts = frozen["constants"]["text_features"]
         return jnp.argmax(unit_norm(features) @ texts.T, -1) == labels
 
     val = run.dataset.val
     hits = right(val.fetch(np.arange(len(val))), val.labels)
-    return step.make_eval_step(run.zero_shot_model), np.asarray(hits)
+    return step.make_eval_step(run.adaptation.zero_shot, {}), np.asarray(hits)
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 1436])
 def test_evaluation_counts_every_image_once(run, zero_shot, size):
     """Against accuracy by hand, for batches that do not divide the split or the devices."""
     eval_step, hits = zero_shot
-    values = evaluate.evaluate(eval_step, {}, run, run.dataset.val.take(np.arange(size)))
+    on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
+    split = run.dataset.val.take(np.arange(size))
+    values = evaluate.evaluate(on_batch, batches_of(run, split))
     assert values["accuracy"] == pytest.approx(
         float(hits[:size].mean()), abs=1.5 / size if size > 100 else 1e-6
     )
