@@ -18,7 +18,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 _PAGES_KEPT = """
 import concurrent.futures, ctypes
 from vprompt_jax.process import program
-cli.set_up_process()
+program.set_up_process()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]

@@ -168,7 +168,7 @@ def test_what_does_not_exist_or_answer_is_named(server, tmp_path):
 _PROGRAM = """
 import sys
 from pathlib import Path
-from vprompt_jax.clip import download
+from vprompt_jax.clip.checkpoints import download
 download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])
 """
 
