@@ -33,7 +33,9 @@ def broken_links(text: str, folder: Path) -> list[str]:
         path, _, anchor = target.partition("#")
         if path and not (folder / path).exists():
             broken.append(target)
-        elif anchor and anchor not in anchors_of((folder / path).read_text() if path else text):
+            continue
+        headings = (folder / path).read_text() if path else text
+        if anchor and anchor not in anchors_of(headings):
             broken.append(target)
     return broken
 

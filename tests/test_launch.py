@@ -61,7 +61,8 @@ def test_what_takes_seconds_to_import_is_imported_where_it_is_used():
     assert "--config" in shown.stdout
     assert not re.search(r"\| +(jax|flax|tensorflow)$", shown.stderr, re.MULTILINE)
     script = (
-        "import sys; from vprompt_jax import export, predict, launching, train; import vprompt_jax.launching.sweep, vprompt_jax.export.files, vprompt_jax.predict.__main__; "
+        "import sys; from vprompt_jax import train; import vprompt_jax.launching.sweep; "
+        "import vprompt_jax.export.files, vprompt_jax.predict.__main__; "
         "print({'tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -7,6 +7,8 @@ import pytest
 
 from vprompt_jax.prompts.vp import VisualPrompt, largest_size, support
 
+pytestmark = pytest.mark.fast
+
 
 def init(prompt):
     keys = jax.random.split(jax.random.key(7), 1)

@@ -17,6 +17,8 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import __main__ as program
 from vprompt_jax.report import figures, gallery, results, tables
 
+pytestmark = pytest.mark.fast
+
 
 def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **keys):
     """A finished run's files: config.json, metrics.jsonl and result.json."""
