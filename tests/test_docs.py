@@ -34,8 +34,7 @@ def broken_links(text: str, folder: Path) -> list[str]:
         if path and not (folder / path).exists():
             broken.append(target)
             continue
-        headings = (folder / path).read_text() if path else text
-        if anchor and anchor not in anchors_of(headings):
+        if anchor and anchor not in anchors_of((folder / path).read_text() if path else text):
             broken.append(target)
     return broken
 
