@@ -1,6 +1,7 @@
 """vprompt_jax: visual prompts for a frozen CLIP, in JAX."""
 
 import importlib
+from typing import Any
 
 from vprompt_jax import clip
 
@@ -15,7 +16,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name == "data":
         return importlib.import_module("vprompt_jax.data")
     if name in _LAZY:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from vprompt_jax.train.assemble import Run, run_around
 from vprompt_jax.train.cache import with_prefix
 
 
-def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict]:
+def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict[str, Any]]:
     """A public variant with random weights, whose speed is that of the real ones.
 
     Raises:
@@ -64,7 +65,7 @@ class CompiledStep:
     compilations: int | None
     _step: Any
     _state: Any
-    _rest: tuple
+    _rest: tuple[Any, ...]
     _model: PromptedCLIP
 
     @functools.cached_property
@@ -76,6 +77,13 @@ class CompiledStep:
             return None
         frozen, _, batch = self._rest
         return floor_flops(self._model, frozen, batch["image"])
+
+    @property
+    def flops_over_floor(self) -> float | None:
+        """FLOPs over the least; None where either is not known."""
+        if self.cost.flops is None or not self.floor:
+            return None
+        return self.cost.flops / self.floor
 
     @property
     def flops_per_image(self) -> float | None:
@@ -91,7 +99,14 @@ class CompiledStep:
 
 
 def compile_step(
-    config, name: str, clip: CLIP, variables: dict, classes: int, workdir, *, run_steps: bool = True
+    config: Any,
+    name: str,
+    clip: CLIP,
+    variables: dict[str, Any],
+    classes: int,
+    workdir: Path,
+    *,
+    run_steps: bool = True,
 ) -> CompiledStep:
     """Compiles the train step of a config on random images.
 
@@ -110,6 +125,7 @@ def compile_step(
     config = config_lib.resolve(config)
     run = _run(config, clip, variables, classes)
     run = with_prefix(run, workdir)
+    assert run.dataset is not None, "a run around random images has them"
     batch = next(
         pipeline.train_batches(
             run.dataset.train, batch_size=config.optim.batch_size, epochs=1, seed=0, start=0,
@@ -123,7 +139,7 @@ def compile_step(
         temperature=run.temperature if run.model.mask is not None else None,
         remat=config.model.remat,
     )
-    train_step = step_of(run.model)
+    train_step: Any = step_of(run.model)
     state = run.initial_state()
     rest = (run.frozen, run.root, placed)
     compilations = None
@@ -137,7 +153,8 @@ def compile_step(
         # The compiler counts a loop's body once, however often it runs: count without the loop
         # (and so without the generator's second forward pass, which saves memory).
         whole = run.model.clone(mask=run.model.mask.clone(at_once=sys.maxsize))
-        counts = cost_of(step_of(whole).lower(state, *rest).compile())
+        whole_step: Any = step_of(whole)
+        counts = cost_of(whole_step.lower(state, *rest).compile())
         cost = dataclasses.replace(cost, flops=counts.flops, bytes=counts.bytes)
     count = sum(leaf.size for leaf in jax.tree.leaves(step_lib.trained(state.params)))
     return CompiledStep(
@@ -154,7 +171,7 @@ def compile_step(
     )
 
 
-def _run(config, clip: CLIP, variables: dict, classes: int) -> Run:
+def _run(config: Any, clip: CLIP, variables: dict[str, Any], classes: int) -> Run:
     rng = np.random.default_rng(0)
     side = clip.config.image_resolution
     count = max(config.optim.batch_size, classes)
@@ -173,15 +190,16 @@ def floor_flops(model: PromptedCLIP, frozen: Any, images: jax.Array) -> float | 
     start = model.start
     if start is None:
         side = model.resolution
-        shape, dtype = (images.shape[1], side, side, 3), jnp.float32
+        shape: tuple[int, ...] = (images.shape[1], side, side, 3)
+        dtype = jnp.dtype(jnp.float32)
     else:
         shape, dtype = images.shape[1:], images.dtype
 
-    def features(frozen, x):
+    def features(frozen: Any, x: jax.Array) -> jax.Array:
         clip = {**frozen, "params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             clip["batch_stats"] = frozen["batch_stats"]["clip"]
-        made = model.clip.apply(clip, x, start=start, method="encode_image")
+        made: Any = model.clip.apply(clip, x, start=start, method="encode_image")
         return jnp.square(made.astype(jnp.float32)).sum()
 
     gradient = jax.jit(functools.partial(jax.value_and_grad, argnums=1)(features))

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(args: argparse.Namespace):
+def _load(args: argparse.Namespace) -> Any:
     """The model of a workdir: an `Adapted`, or an `export.Exported`, which only gives logits."""
     from vprompt_jax.export import files as export
     from vprompt_jax.inference import adapted

@@ -41,7 +41,9 @@ def find_images(arguments: Sequence[str], listing: Iterable[str]) -> list[Path]:
     return paths
 
 
-def batches(paths: Sequence[Path], size: int, resolution: int) -> Iterator[tuple]:
+def batches(
+    paths: Sequence[Path], size: int, resolution: int
+) -> Iterator[tuple[Sequence[Path], np.ndarray]]:
     """Reads images in batches of one shape, the last one filled up with copies.
 
     Yields:

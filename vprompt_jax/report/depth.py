@@ -31,7 +31,9 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     return float(cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 
-def features_by_position(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) -> dict:
+def features_by_position(
+    clip: CLIP, variables: Mapping[str, Any], x: jax.Array
+) -> dict[int, np.ndarray]:
     """Activations at positions 0..L, averaged over tokens or places.
 
     Args:
@@ -43,10 +45,10 @@ def features_by_position(clip: CLIP, variables: Mapping[str, Any], x: jax.Array)
       Position -> float32 [B, channels].
     """
 
-    def collect(variables, x):
+    def collect(variables: Mapping[str, Any], x: jax.Array) -> dict[int, jax.Array]:
         found = {}
 
-        def tap(position, a):
+        def tap(position: int, a: jax.Array) -> jax.Array:
             axes = tuple(range(1, a.ndim - 1))
             found[position] = a.astype(jnp.float32).mean(axes)
             return a
@@ -71,17 +73,17 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
       ValueError: if the tower is no ViT.
     """
     c = clip.config
-    if not c.is_vit:
+    if c.vision_patch_size is None:
         raise ValueError("attention distances are of vision transformers")
     grid = c.image_resolution // c.vision_patch_size
     places = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1)
     places = places.reshape(-1, 2) * c.vision_patch_size
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
 
-    def collect(variables, x):
+    def collect(variables: Mapping[str, Any], x: jax.Array) -> jax.Array:
         found = []
 
-        def interceptor(call, args, kwargs, context):
+        def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             if context.method_name == "__call__" and context.module.path[-1] == "attn":
                 block = variables["params"]["visual"][context.module.path[-2]]["attn"]["in_proj"]
                 found.append(_mean_distance(args[0], block, c.vision_heads, apart))
@@ -94,7 +96,9 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
     return np.asarray(jax.jit(collect)(variables, x), np.float64)
 
 
-def _mean_distance(x: jax.Array, in_proj, heads: int, apart: np.ndarray) -> jax.Array:
+def _mean_distance(
+    x: jax.Array, in_proj: Mapping[str, jax.Array], heads: int, apart: np.ndarray
+) -> jax.Array:
     batch, length, width = x.shape
     qkv = (x @ in_proj["kernel"] + in_proj["bias"]).reshape(batch, length, 3, heads, -1)
     q, k = qkv[:, 1:, 0].astype(jnp.float32), qkv[:, 1:, 1].astype(jnp.float32)

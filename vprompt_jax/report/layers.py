@@ -24,7 +24,7 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
       Checkpoint -> a row per position; {} where no two positions are compared.
     """
     first: dict[str, Record] = {}
-    positions: dict[str, set] = {}
+    positions: dict[str, set[Any]] = {}
     for record in records:
         if where := record.result.get("ap_positions"):
             tower = record.config["model.checkpoint"]
@@ -41,7 +41,7 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
         variables = {"params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             variables["batch_stats"] = frozen["batch_stats"]["clip"]
-        pixels = model.run.model.apply(frozen, images, method="pixels")
+        pixels: Any = model.run.model.apply(frozen, images, method="pixels")
         made[Path(tower).name] = depth.measure(clip, variables, pixels)
     return made
 

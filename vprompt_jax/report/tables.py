@@ -62,7 +62,7 @@ class Table:
         return f"**{self.title}**\n\n{body}\n"
 
     def html(self) -> str:
-        def row(cells, tag):
+        def row(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
         body = "\n".join(row(r, "td") for r in self.rows)
