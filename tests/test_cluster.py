@@ -9,6 +9,8 @@ from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 BY_HAND = {"VPROMPT_COORDINATOR": "h:1", "VPROMPT_PROCESSES": "2", "VPROMPT_PROCESS": "0"}
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "1"}
 

@@ -1,12 +1,15 @@
-"""Links of the Markdown files lead somewhere, and the commands they show name what exists."""
+"""Links of the Markdown files lead somewhere; the commands, files and lines they show work."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-FILES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+pytestmark = pytest.mark.fast
+
+FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def slug(heading: str) -> str:
@@ -15,30 +18,39 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
-def broken_links(text: str, folder, anchors: set[str]) -> list[str]:
-    """Relative links to no file, and anchors to no heading."""
+def anchors_of(text: str) -> set[str]:
+    """The anchors of a file's headings."""
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+def broken_links(text: str, folder: Path) -> list[str]:
+    """Relative links to no file, and anchors to no heading of this or another file."""
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
-        path, _, anchor = target.partition("#")
         if re.match(r"(https?|mailto):", target):
             continue
-        if (path and not (folder / path).exists()) or (not path and anchor not in anchors):
+        path, _, anchor = target.partition("#")
+        if path and not (folder / path).exists():
+            broken.append(target)
+            continue
+        if anchor and anchor not in anchors_of((folder / path).read_text() if path else text):
             broken.append(target)
     return broken
 
 
 def test_the_checker_finds_what_is_broken(tmp_path):
-    (tmp_path / "there.md").write_text("")
-    text = "# A `b` c\n[x](there.md) [y](gone.md) [z](#a-b-c) [w](#none) [h](https://a.b)"
-    assert broken_links(text, tmp_path, {slug("A `b` c")}) == ["gone.md", "#none"]
+    (tmp_path / "there.md").write_text("## There it is")
+    text = (
+        "# A `b` c\n[x](there.md) [y](gone.md) [z](#a-b-c) [w](#none) [h](https://a.b) "
+        "[i](there.md#there-it-is) [j](there.md#nowhere)"
+    )
+    assert broken_links(text, tmp_path) == ["gone.md", "#none", "there.md#nowhere"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_links_lead_somewhere(path):
-    text = path.read_text()
-    anchors = {slug(h) for h in re.findall(r"^#+ (.*)$", text, re.M)}
-    assert broken_links(text, path.parent, anchors) == []
+    assert broken_links(path.read_text(), path.parent) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
@@ -49,6 +61,28 @@ def test_configs_and_modules_of_commands_exist(path):
     for module in re.findall(r"python3? -m (vprompt_jax[\w.]*)", text):
         file = ROOT / module.replace(".", "/")
         assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_files_that_are_named_exist(path):
+    """`vprompt_jax/...`, `tests/...` and short forms such as `prompts/vp.py`."""
+    names = re.findall(r"`((?:[\w.]+/)+[\w.]*\w)`", path.read_text())
+    starts = ("vprompt_jax/", "tests/", "docs/", "configs/", "zoo/", "data/", "benchmark/")
+    starts += ("prompts/", "clip/", "adapters/")
+    for name in names:
+        if name.startswith(starts) and not name.startswith("docs/api"):
+            assert (ROOT / name).exists() or (ROOT / "vprompt_jax" / name).exists(), name
+
+
+def test_the_lines_that_add_a_method_add_one(monkeypatch):
+    from vprompt_jax.methods import table
+
+    text = (ROOT / "docs" / "methods.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.setattr(table, "METHODS", dict(table.METHODS))
+    exec(lines, {})
+    defaults = table.lookup("norm_linear").defaults
+    assert (defaults["tune.weights"], defaults["head.kind"]) == ("norm", "linear")
 
 
 def test_the_table_of_sweeps_counts_their_runs():

@@ -12,6 +12,8 @@ import pytest
 
 from vprompt_jax.process import memory
 
+pytestmark = pytest.mark.fast
+
 GLIBC = platform.libc_ver()[0] == "glibc"
 
 # 200 MiB are taken, written to and given back by a thread, which would have a heap of its own.

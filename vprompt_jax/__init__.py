@@ -5,7 +5,7 @@ from typing import Any
 
 from vprompt_jax import clip
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["clip", "data", "default_config", "fit", "load"]
 
 # Training imports TensorFlow (for TensorBoard), which takes seconds: only when it is asked for.

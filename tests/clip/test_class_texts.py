@@ -8,6 +8,8 @@ from vprompt_jax.clip import class_texts as text
 from vprompt_jax.clip import tokenize
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def test_one_template_takes_names_as_vp_does_and_an_ensemble_as_they_are():
     assert text.class_texts(["Polka-dotted_Cup"], ["a {}"]) == [["a polka dotted cup"]]

@@ -14,6 +14,8 @@ import vprompt_jax as vp
 from tests.conftest import GOLDEN
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def relative_error(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()

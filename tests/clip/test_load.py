@@ -16,6 +16,8 @@ from tests.conftest import GOLDEN, TINY, random_tensors
 from vprompt_jax.clip.checkpoints import formats, openai
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def test_export_and_load_are_inverse(tmp_path):
     clip, variables = vp.clip.load(GOLDEN / "openai_rn_tiny.pt")

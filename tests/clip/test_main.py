@@ -10,19 +10,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
-from vprompt_jax.clip import __main__ as program
+from vprompt_jax.clip import __main__ as main_lib
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the program in this process: (its output, its error message or None)."""
-    monkeypatch.setattr(program.program, "set_up_process", lambda: None)
+    monkeypatch.setattr(main_lib.program, "set_up_process", lambda: None)
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["vprompt_jax.clip", *map(str, args)])
         status = None
         try:
-            program.main()
+            main_lib.main()
         except SystemExit as stop:
             status = stop.code
         shown = capsys.readouterr()

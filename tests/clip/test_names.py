@@ -18,6 +18,8 @@ from tests.conftest import GOLDEN
 from vprompt_jax.clip.checkpoints import download, locate
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 DATA = (GOLDEN / "openai_vit_tiny.safetensors").read_bytes()
 DIGEST = hashlib.sha256(DATA).hexdigest()
 

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 from vprompt_jax import clip
 from vprompt_jax.clip.preprocess import MEAN, STD, preprocess, preprocess_batch, resize_and_crop
 
+pytestmark = pytest.mark.fast
+
 SIZES = [(32, 32, 224), (224, 224, 224), (48, 32, 64), (500, 375, 224), (97, 211, 64), (7, 9, 32),
          (1, 1, 8), (1, 5, 8), (33, 1, 8), (31, 517, 16)]  # fmt: skip
 

@@ -8,6 +8,8 @@ import pytest
 
 from vprompt_jax import clip
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "text, ids",

@@ -9,6 +9,8 @@ from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.variants import VARIANTS, VISION_HEADS, variant_name
 
+pytestmark = pytest.mark.fast
+
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
 # checkpoints, the ResNets' and supervised ViTs' those of torchvision and timm (1000 classes).
 PUBLISHED = {

@@ -15,6 +15,8 @@ from vprompt_jax import data
 from vprompt_jax.data import arrays, folder, huggingface, images, manifest
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 SPLITS = {"train": 4, "val": 2, "test": 3}  # images per class
 CLASSES = ("cat", "dog")
 

@@ -11,6 +11,8 @@ from vprompt_jax.data import splits
 from vprompt_jax.data.dataset import Dataset, Split, split_of_arrays
 from vprompt_jax.process.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def dataset(order=None, count=60, classes=3):
     """Image i is filled with i and called "i"; its class is i mod 3."""

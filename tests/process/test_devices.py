@@ -7,6 +7,8 @@ import pytest
 
 from vprompt_jax.process import devices
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "platform, capability, expected",

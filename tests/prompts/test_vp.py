@@ -10,6 +10,7 @@ from vprompt_jax.heads.text import TextHead
 from vprompt_jax.parts.context import at_inference
 from vprompt_jax.prompts.vp import VisualPrompt, largest_size, support
 
+pytestmark = pytest.mark.fast
 TEXT_HEAD = Built("head", "head", TextHead())
 
 

@@ -17,6 +17,8 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import __main__ as program
 from vprompt_jax.report import figures, gallery, results, tables
 
+pytestmark = pytest.mark.fast
+
 
 def write_run(folder, accuracy, *, seed=0, zero_shot=0.5, dataset="digits", **keys):
     """A finished run's files: config.json, metrics.jsonl and result.json."""
@@ -230,7 +232,8 @@ def test_the_report_of_a_folder_is_whole(folders, tmp_path, capsys):
     for svg in out.glob("*.svg"):
         ET.parse(svg)
     for png in out.glob("*.png"):
-        assert Image.open(png).width > 600
+        with Image.open(png) as image:
+            assert image.width > 600
     markdown = (out / "table.md").read_text()
     assert "13 runs of mini-clip-rn. digits: 10 train, 0 val and 1,000 test images" in markdown
     assert "zero-shot accuracy on test 50.0 %" in markdown

@@ -3,8 +3,12 @@
 import dataclasses
 import time
 
+import pytest
+
 from vprompt_jax.prompts import adavipro, vp
 from vprompt_jax.train.clock import Clock
+
+pytestmark = pytest.mark.fast
 
 
 @dataclasses.dataclass

@@ -7,6 +7,8 @@ import pytest
 
 from vprompt_jax.train import optimizer
 
+pytestmark = pytest.mark.fast
+
 
 def formula(s, lr, warmup, steps):
     if s < warmup:

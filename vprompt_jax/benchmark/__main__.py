@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from vprompt_jax.process import program
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
             for name, dtype in itertools.product(args.tower, args.dtype):
                 tower = modes.load_tower(args, name, dtype)
                 made += [make(args, tower, batch) for batch in args.batch]
-        figures = {"tables": made}
+        figures: dict[str, Any] = {"tables": made}
         if args.start:
             figures["seconds_to_first_step"] = _first_steps()
         if args.json:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from vprompt_jax.train.cache import with_prefix
 from vprompt_jax.train.training import Training, around, trained_counts
 
 
-def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict]:
+def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict[str, Any]]:
     """A public variant with random weights, whose speed is that of the real ones.
 
     Raises:
@@ -67,7 +68,7 @@ class CompiledStep:
     compilations: int | None
     _step: Any
     _state: Any
-    _rest: tuple
+    _rest: tuple[Any, ...]
     _model: AdaptedCLIP
 
     @functools.cached_property
@@ -80,6 +81,13 @@ class CompiledStep:
         if self.cost.flops is None or on_features:
             return None
         return floor_flops(self._model, frozen, batch)
+
+    @property
+    def flops_over_floor(self) -> float | None:
+        """FLOPs over the least; None where either is not known."""
+        if self.cost.flops is None or not self.floor:
+            return None
+        return self.cost.flops / self.floor
 
     @property
     def flops_per_image(self) -> float | None:
@@ -95,7 +103,14 @@ class CompiledStep:
 
 
 def compile_step(
-    config, name: str, clip: CLIP, variables: dict, classes: int, workdir, *, run_steps: bool = True
+    config: Any,
+    name: str,
+    clip: CLIP,
+    variables: dict[str, Any],
+    classes: int,
+    workdir: Path,
+    *,
+    run_steps: bool = True,
 ) -> CompiledStep:
     """Compiles the train step of a config on random images.
 
@@ -193,7 +208,7 @@ def floor_flops(model: AdaptedCLIP, frozen: Any, batch: Mapping[str, jax.Array])
         start, side = None, model.resolution
         shape, dtype = (batch["image"].shape[1], side, side, 3), jnp.float32
 
-    def features(frozen, x):
+    def features(frozen: Any, x: jax.Array) -> jax.Array:
         clip = {**frozen, "params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             clip["batch_stats"] = frozen["batch_stats"]["clip"]

@@ -62,7 +62,12 @@ def predict(cost: Cost, machine: Machine, dtype: str, exchanged: int) -> Predict
       machine: a row of `MACHINES`.
       dtype: of the frozen tower.
       exchanged: bytes summed over the devices; a ring sends each of them twice, save one share.
+
+    Raises:
+      ValueError: if the FLOPs were not counted.
     """
+    if cost.flops is None:
+        raise ValueError("the step's FLOPs were not counted")
     shares = 2 * (machine.devices - 1) / machine.devices
     return Prediction(
         cost.flops / machine.flops[dtype],

@@ -113,9 +113,9 @@ def counted_compilations() -> Iterator[Callable[[], int]]:
     """Counts the programs that are compiled, or taken from the cache, inside the block."""
     count = 0
 
-    def listen(event: str, duration: float, **kwargs) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         nonlocal count
-        del duration, kwargs
+        del duration_secs, kwargs
         count += event == "/jax/core/compile/backend_compile_duration"
 
     jax.monitoring.register_event_duration_secs_listener(listen)

@@ -1,5 +1,6 @@
 """The benchmark's tables: measured, predicted for other machines, and what fits into a memory."""
 
+import argparse
 import dataclasses
 import functools
 import itertools
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.benchmark import compiled, machines, measure, torch_side
-from vprompt_jax.clip.checkpoints import load
+from vprompt_jax.clip.checkpoints.load import load
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.methods import METHODS, registry
@@ -31,10 +32,10 @@ class Tower:
     name: str
     dtype: str
     clip: CLIP
-    variables: dict
+    variables: dict[str, Any]
 
 
-def load_tower(args, name: str, dtype: str) -> Tower:
+def load_tower(args: argparse.Namespace, name: str, dtype: str) -> Tower:
     """Loads a checkpoint, or draws a variant's weights.
 
     Raises:
@@ -114,7 +115,7 @@ _MEASURED = (
 )
 
 
-def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
+def measured(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns what each method's step costs here. FLOPs and memory are per device."""
     counts = counts_of_cpu(args, tower) if jax.default_backend() == "gpu" else None
     made = _compiled(args, tower, batch, run_steps=not args.no_timing)
@@ -127,16 +128,16 @@ def measured(args, tower: Tower, batch: int) -> dict[str, Any]:
             in_torch[way] = torch_side.make_step(*made_of, way, tower.dtype, args.precision)
         programs = [matmul, *(row.run_step for row in made), *in_torch.values()]
         times = measure.seconds(programs, args.repeats)
-    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    result: dict[str, Any] = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     rate = matmul_flops / times[0] if times else None
     if rate:
         result["matmul_gflops_per_second"] = rate / 1e9
     for i, row in enumerate(made):
-        figures = {
+        figures: dict[str, Any] = {
             "method": row.name,
             "trained_parameters": row.parameters,
             "gflop_per_image": _in_billions(row.flops_per_image),
-            "flops_over_floor": row.cost.flops / row.floor if row.floor else None,
+            "flops_over_floor": row.flops_over_floor,
             "temp_mib": row.cost.temp_bytes / 2**20,
             "gbyte_accessed": row.cost.bytes / 1e9,
             "bytes_per_image": row.bytes_per_image,
@@ -180,7 +181,7 @@ def _counted(command: tuple[str, ...]) -> list[dict[str, Any]]:
         return json.loads(path.read_text())["tables"][0]["rows"]
 
 
-def counts_of_cpu(args, tower: Tower) -> list[dict[str, Any]]:
+def counts_of_cpu(args: argparse.Namespace, tower: Tower) -> list[dict[str, Any]]:
     """The rows of this table as a CPU's compiler counts them, in a process of its own.
 
     FLOPs per image depend neither on the batch nor on the dtype, so one count serves them all.
@@ -195,7 +196,9 @@ def counts_of_cpu(args, tower: Tower) -> list[dict[str, Any]]:
 def beside_vp(figures: list[dict[str, Any]]) -> None:
     """Adds how many times as fast as VP each row is, and would be if FLOPs were all."""
     vp = next((row for row in figures if row["method"] == "vp"), None)
-    for row in figures if vp else []:
+    if vp is None:
+        return
+    for row in figures:
         if row["gflop_per_image"]:
             row["speed_over_vp_by_flops"] = vp["gflop_per_image"] / row["gflop_per_image"]
         if "images_per_second" in row:
@@ -214,7 +217,7 @@ _PREDICTED = (
 )
 
 
-def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
+def predicted(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`).
 
     Raises:
@@ -223,7 +226,7 @@ def predicted(args, tower: Tower, batch: int) -> dict[str, Any]:
     if jax.default_backend() == "gpu":
         raise UserError("--predict needs the counts of a CPU's compiler: set JAX_PLATFORMS=cpu")
     steps = math.ceil(args.predict / batch)
-    result = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
+    result: dict[str, Any] = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     compiled = {}
     for machine in machines.MACHINES:
         own = math.ceil(batch / machine.devices)
@@ -257,7 +260,7 @@ _FITTING = (
 )
 
 
-def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
+def fitting(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
     """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
     limit = int(args.fit * 2**30)
     counts: dict[int, list[tuple[str, int, float | None]]] = {}
@@ -269,9 +272,17 @@ def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
             counts[size] = [(r.name, r.cost.memory_bytes, r.flops_per_image) for r in made]
         return counts[size]
 
-    result = {"tower": tower.name, "dtype": tower.dtype, "gib": args.fit, "rows": []}
+    def memory_of(number: int, size: int) -> int:
+        return at(size)[number][1]
+
+    result: dict[str, Any] = {
+        "tower": tower.name,
+        "dtype": tower.dtype,
+        "gib": args.fit,
+        "rows": [],
+    }
     for i in range(len(at(batch))):
-        size = machines.largest_batch(lambda n, i=i: at(n)[i][1], batch, limit)
+        size = machines.largest_batch(functools.partial(memory_of, i), batch, limit)
         name, memory, flops = at(size or batch)[i]
         result["rows"].append({
             "method": name,
@@ -283,7 +294,9 @@ def fitting(args, tower: Tower, batch: int) -> dict[str, Any]:
     return result
 
 
-def print_table(title: str, columns: Sequence[tuple[str, str, str]], table: list[dict]) -> None:
+def print_table(
+    title: str, columns: Sequence[tuple[str, str, str]], table: list[dict[str, Any]]
+) -> None:
     """Prints rows in aligned columns of (key, heading, format); "-" where a row has no value."""
     print(f"\n{title}")
     lines = [[heading for _, heading, _ in columns]]

@@ -62,7 +62,7 @@ def make_step(
     torch.set_float32_matmul_precision("highest" if precision == "highest" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "highest"
     side = config.image_resolution
-    model = transformers.CLIPModel(
+    model: Any = transformers.CLIPModel(
         transformers.CLIPConfig(
             text_config=dict(
                 hidden_size=text.width, intermediate_size=4 * text.width,
@@ -77,11 +77,11 @@ def make_step(
         )
     ).eval().to(device, torch.float32 if way == "public" else kind)  # fmt: skip
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch_size, 3, side, side)).astype(np.float32)
-    images = torch.from_numpy(images).to(device)
+    pixels = rng.normal(size=(batch_size, 3, side, side)).astype(np.float32)
+    images = torch.from_numpy(pixels).to(device)
     labels = torch.from_numpy(rng.integers(0, classes, batch_size)).to(device)
-    tokens = rng.integers(1, 1000, (classes, text.context_length))
-    tokens = torch.from_numpy(tokens).to(device)
+    words = rng.integers(1, 1000, (classes, text.context_length))
+    tokens = torch.from_numpy(words).to(device)
     pad = round(30 / 224 * side)
     mask = torch.ones(1, 3, side, side, device=device)
     mask[..., pad : side - pad, pad : side - pad] = 0
@@ -93,7 +93,7 @@ def make_step(
         return made / made.norm(dim=-1, keepdim=True)
 
     encode = model.get_image_features
-    precise = contextlib.nullcontext()
+    precise: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if way == "public":
         precise = torch.autocast(device.type, kind, enabled=dtype != "float32")
     else:

@@ -41,7 +41,7 @@ def _arguments() -> dict[str, Any] | None:
 def _integer(name: str, default: str | None = None) -> int:
     text = os.environ.get(name, default)
     try:
-        return int(text)
+        return int(text or "")
     except ValueError:
         raise UserError(
             f"the environment variable {name}={text!r} must be a whole number"

@@ -32,7 +32,9 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     return float(cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 
-def features_by_position(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) -> dict:
+def features_by_position(
+    clip: CLIP, variables: Mapping[str, Any], x: jax.Array
+) -> dict[int, np.ndarray]:
     """Activations at positions 0..L, averaged over tokens or places.
 
     Args:
@@ -44,10 +46,10 @@ def features_by_position(clip: CLIP, variables: Mapping[str, Any], x: jax.Array)
       Position -> float32 [B, channels].
     """
 
-    def collect(variables, x):
+    def collect(variables: Mapping[str, Any], x: jax.Array) -> dict[int, jax.Array]:
         found = {}
 
-        def tap(position, a):
+        def tap(position: int, a: jax.Array) -> jax.Array:
             axes = tuple(range(1, a.ndim - 1))
             found[position] = a.astype(jnp.float32).mean(axes)
             return a
@@ -80,10 +82,10 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
     places = places.reshape(-1, 2) * vision.patch_size
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
 
-    def collect(variables, x):
+    def collect(variables: Mapping[str, Any], x: jax.Array) -> jax.Array:
         found = []
 
-        def interceptor(call, args, kwargs, context):
+        def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             if context.method_name == "__call__" and context.module.path[-1] == "attn":
                 block = variables["params"]["visual"][context.module.path[-2]]["attn"]["in_proj"]
                 found.append(_mean_distance(args[0], block, vision, apart))

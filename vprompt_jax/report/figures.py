@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,21 +30,21 @@ def axes() -> dict[str, str]:
     return {name: field.key.axis for name, field in registry.all_fields().items() if field.key.axis}
 
 
-def subplots(rows: int, columns: int, width: float, height: float):
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
     """A figure, drawn without a screen, and its axes [rows, columns]; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save(figure, path: Path) -> list[Path]:
+def save(figure: Figure, path: Path) -> list[Path]:
     """Writes `path` as PNG and, beside it, as SVG."""
     figure.savefig(path, dpi=150)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return [path, path.with_suffix(".svg")]
 
 
-def styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
+def styles(settings: Sequence[Setting]) -> dict[Setting, dict[str, Any]]:
     """A look per setting: colour and marker by method, dashes by what else differs."""
     methods = list(dict.fromkeys(dict(s)["method.name"] for s in settings))
     looks, seen = {}, dict.fromkeys(methods, 0)
@@ -61,7 +62,7 @@ def styles(settings: Sequence[Setting]) -> dict[Setting, dict]:
     return looks
 
 
-def _legend(figure: Figure, handles: Sequence, texts: Sequence[str], *, columns: int) -> None:
+def _legend(figure: Figure, handles: Sequence[Any], texts: Sequence[str], *, columns: int) -> None:
     """A legend above the axes, in as many of the columns as its texts leave room for."""
     letters = 15 * figure.get_figwidth()  # of one line, without the handles
     columns = max(1, min(columns, int(letters / (max(map(len, texts)) + 10))))
@@ -69,7 +70,7 @@ def _legend(figure: Figure, handles: Sequence, texts: Sequence[str], *, columns:
                   loc="outside upper center")  # fmt: skip
 
 
-def _number(value) -> float | None:
+def _number(value: Any) -> float | None:
     """A key's value as a place on an axis; None if it has none."""
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]

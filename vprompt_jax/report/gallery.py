@@ -55,6 +55,7 @@ def prompted(
             masked = True
             if all(heading != "edges" for heading, _ in columns):
                 columns.insert(1, ("edges", shown["edges"]))
+        assert model.prompt is not None, "models without a pixel prompt are not shown"
         prompt, factor = magnified(model.prompt)
         heading = f"{title}\nprompt" + (f" x {factor}" if factor > 1 else "")
         prompt = np.broadcast_to(model.on_screen(prompt), shown["image"].shape)

@@ -26,7 +26,7 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
       Checkpoint -> a row per position; {} where no two positions are compared.
     """
     first: dict[str, Record] = {}
-    positions: dict[str, set] = {}
+    positions: dict[str, set[Any]] = {}
     for record in records:
         if where := record.config.get(registry.position_key() or ""):
             tower = record.config["model.checkpoint"]

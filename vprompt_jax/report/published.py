@@ -36,7 +36,7 @@ class Published:
 
 
 # AdaViPro's defaults (section 4.1), which a value without other `keys` was measured with.
-_DEFAULTS = {
+_DEFAULTS: dict[str, dict[str, Any]] = {
     "vp": {"prompt.size": 30},
     "adavipro": {"prompt.size": 30, "mask.region": 32, "mask.edge": "laplacian", "mask.width": 64,
                  "mask.temperature": 5.0, "mask.temperature_decay": 0.98},
@@ -61,7 +61,7 @@ DIFFERENCES = (
 
 def settings_of(published: Published) -> dict[str, Any]:
     """All config values a printed one was measured with."""
-    return _DEFAULTS[published.method] | dict(published.keys)
+    return {**_DEFAULTS[published.method], **dict(published.keys)}
 
 
 def _dataset(record: Record) -> str:

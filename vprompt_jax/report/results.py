@@ -127,7 +127,7 @@ def varying(records: Sequence[Record]) -> list[str]:
     What a method brings with it does not count: only a key with several values within one method,
     or one that data, tower or protocol differ in.
     """
-    values: dict[tuple[str, str], set] = {}
+    values: dict[tuple[str, str], set[Any]] = {}
     for record in records:
         for key, value in record.config.items():
             if key not in _ASIDE:
@@ -156,7 +156,7 @@ def group(records: Sequence[Record]) -> Groups:
             )
         by_seed[seed] = record
 
-    def order(item):
+    def order(item: tuple[Setting, dict[int, Record]]) -> list[tuple[int, float, str]]:
         # Numbers by size, texts by alphabet, absent values first.
         values = dict(item[0])
         return [

@@ -30,7 +30,7 @@ class Table:
         return f"**{in_markdown(self.title)}**\n\n{body}\n"
 
     def html(self) -> str:
-        def row(cells, tag):
+        def row(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{in_html(c)}</{tag}>" for c in cells) + "</tr>"
 
         body = "\n".join(row(r, "td") for r in self.rows)

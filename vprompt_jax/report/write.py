@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from vprompt_jax import data
 from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
@@ -44,7 +46,7 @@ def write(
     shown += [t for t in (tables.differences(groups), beside) if t is not None]
     facts = _facts(records)
 
-    pictures: list[tuple[str, figures.Figure, str]] = []
+    pictures: list[tuple[str, Figure, str]] = []
     if not several:
         for key, label in figures.axes().items():
             if (figure := figures.over(groups, key)) is not None:
@@ -104,7 +106,7 @@ def _facts(records: Sequence[Record]) -> str:
     return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
 
 
-def _galleries(groups: Groups) -> list[tuple[str, figures.Figure, str]]:
+def _galleries(groups: Groups) -> list[tuple[str, Figure, str]]:
     """Every setting with a pixel prompt, at its first seed, on one test image of every class."""
     chosen = [
         (tables.describe(setting), next(iter(by_seed.values())))

@@ -66,7 +66,7 @@ def _bend(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[1.0, 0.0], [slant, 1.0]])
     centre = (_CANVAS - 1) / 2
-    at = np.stack(np.mgrid[:_CANVAS, :_CANVAS]).reshape(2, -1) - centre
+    at = np.mgrid[:_CANVAS, :_CANVAS].reshape(2, -1) - centre
     smooth = rng.uniform(4, 8)
     shift = ndimage.gaussian_filter(rng.normal(0, 1, (2, _CANVAS, _CANVAS)), (0, smooth, smooth))
     shift *= rng.uniform(0, 2.0) / (shift.std() + 1e-6)

@@ -18,8 +18,10 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,18 +60,21 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
     )
 
 
-def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: jax.Array):
+def make_step(
+    recipe: Recipe, images: jax.Array, labels: jax.Array, captions: jax.Array
+) -> Callable[[dict[str, Any]], tuple[dict[str, Any], tuple[jax.Array, jax.Array]]]:
     """The jitted step; the few megabytes of renderings live on the device."""
     model = CLIP(recipe.config, train=True)
     keeps_text = bool(recipe.text_from)
     optimizer = _optimizer(recipe)
 
-    def loss_of(params, batch_stats, x, y, tokens):
+    def loss_of(
+        params: Any, batch_stats: Any, x: jax.Array, y: jax.Array, tokens: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         variables = {"params": params, "batch_stats": batch_stats}
-        features, updated = model.apply(
-            variables, x, method="encode_image", mutable=["batch_stats"]
-        )
-        texts = model.apply(variables, tokens, method="encode_text")
+        applied: Any = model.apply(variables, x, method="encode_image", mutable=["batch_stats"])
+        features, updated = applied
+        texts: Any = model.apply(variables, tokens, method="encode_text")
         texts = jax.lax.stop_gradient(texts) if keeps_text else texts
         own, other = jnp.split(unit_norm(texts), 2)
         # Captions also have to find another caption of their class. Without this the text tower
@@ -84,7 +89,9 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
         return loss, (stats, (logits[: len(y)].argmax(-1) == y).mean())
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, images, labels, captions):
+    def step(
+        state: dict[str, Any], images: jax.Array, labels: jax.Array, captions: jax.Array
+    ) -> tuple[dict[str, Any], tuple[jax.Array, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
         pick, noise, text = jax.random.split(key, 3)
         at = jax.random.randint(pick, (recipe.batch,), 0, len(labels))
@@ -114,7 +121,7 @@ def make_step(recipe: Recipe, images: jax.Array, labels: jax.Array, captions: ja
     return functools.partial(step, images=images, labels=labels, captions=captions)
 
 
-def initial_state(recipe: Recipe) -> dict:
+def initial_state(recipe: Recipe) -> dict[str, Any]:
     """Fresh parameters and optimiser state."""
     config = recipe.config
     side = config.image_resolution
@@ -135,11 +142,13 @@ def initial_state(recipe: Recipe) -> dict:
     )
 
 
-def _render_chunk(chunk: int, seed: int, fonts: tuple[str, ...]):
+def _render_chunk(chunk: int, seed: int, fonts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     return glyphs.render_set(1000, fonts, seed * 100_000 + chunk)
 
 
-def rendered(path: Path, count: int, seed: int, fonts: tuple[str, ...]):
+def rendered(
+    path: Path, count: int, seed: int, fonts: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Renders `count` images (rounded up to thousands) in all cores, or reads them back."""
     if not path.exists():
         work = functools.partial(_render_chunk, seed=seed, fonts=fonts)
@@ -154,7 +163,9 @@ def rendered(path: Path, count: int, seed: int, fonts: tuple[str, ...]):
         return file["images"], file["labels"]
 
 
-def accuracy(config: CLIPConfig, variables: dict, images: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(
+    config: CLIPConfig, variables: dict[str, Any], images: np.ndarray, labels: np.ndarray
+) -> float:
     """Zero-shot accuracy over all glyph classes with the template "This is a photo of a {}"."""
     model = CLIP(config)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
@@ -163,8 +174,8 @@ def accuracy(config: CLIPConfig, variables: dict, images: np.ndarray, labels: np
     )
 
     @jax.jit
-    def correct(x, y):
-        features = model.apply(variables, normalize(x), method="encode_image")
+    def correct(x: jax.Array, y: jax.Array) -> jax.Array:
+        features: Any = model.apply(variables, normalize(x), method="encode_image")
         return ((features @ text.T).argmax(-1) == y).sum()
 
     size = 500
@@ -174,7 +185,7 @@ def accuracy(config: CLIPConfig, variables: dict, images: np.ndarray, labels: np
     return float(sum(map(int, parts)) / len(labels))
 
 
-def export(variables: dict, path: Path, notes: dict) -> None:
+def export(variables: dict[str, Any], path: Path, notes: dict[str, Any]) -> None:
     """Writes the model in fp16 with OpenAI's names, and the JSON that describes it."""
     flat = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(variables).items()}
     # Rows of tokens that no caption uses never left their random start; zeros compress.

@@ -1,6 +1,7 @@
 """What the mini CLIPs are, and how their images are shown to them while they learn."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class Recipe:
 # What differs from the defaults. In a scene a glyph is as often dark on bright as bright on dark:
 # on average no pixel of a patch says anything about the class, and the ViT, whose first layer is
 # linear in its patches, stayed near chance for thousands of steps. It starts with one polarity.
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "rn": {},
     "vit": dict(
         text_from="mini-clip-rn",
@@ -80,7 +81,7 @@ def augment(key: jax.Array, x: jax.Array, strength: jax.Array, recipe: Recipe) -
     batch, side = x.shape[:2]
     k = jax.random.split(key, 9)
 
-    def per_image(key, low, high):
+    def per_image(key: jax.Array, low: float, high: float) -> jax.Array:
         return jax.random.uniform(key, (batch, 1, 1, 1), minval=low, maxval=high)
 
     around = [jnp.roll(x, s, axis) for axis in (1, 2) for s in (-1, 1)]

@@ -1,0 +1,1 @@
+"""A CLIP with its trained adaptation, ready for new images."""

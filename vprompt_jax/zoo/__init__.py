@@ -1,0 +1,1 @@
+"""The embedded mini CLIPs, and the programs that made them."""
