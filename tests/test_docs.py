@@ -95,3 +95,46 @@ def test_the_table_of_sweeps_counts_their_runs():
     for name, paper, mini in rows:
         get_config = importlib.import_module(f"configs.sweeps.{name}").get_config
         assert [len(get_config(v).sweep) for v in ("paper", "mini")] == [int(paper), int(mini)]
+
+
+def test_the_page_of_config_keys_is_what_the_declarations_say():
+    from vprompt_jax.config.__main__ import markdown
+
+    assert (ROOT / "docs" / "config.md").read_text() == markdown()
+
+
+def test_the_table_of_methods_has_every_method_and_no_other():
+    from vprompt_jax.methods import METHODS
+
+    table = (ROOT / "README.md").read_text().split("## Methods")[1].split("\n\n")[1]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == list(METHODS)
+
+
+# Where a part may be called by its name: in its own room, in rows of tables, and in configs.
+OWN = {
+    "prompt": "prompts/vp.py",
+    "mask": "prompts/adavipro.py",
+    "vpt": "adapters/tokens.py",
+    "ap": "adapters/activation.py",
+    "adapter": "adapters/bottleneck.py",
+    "lora": "adapters/lora.py",
+    "ssf": "adapters/scale_shift.py",
+    "tune": "adapters/tuning.py",
+    "head": "heads/",
+}
+TABLES = ("methods/table.py", "report/published.py")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_parts_name_stands_in_its_own_room_and_in_tables(name):
+    """As a key of the config, of its sections, or of parameters by part."""
+    taken = rf"""(?:params|parts|sections|trained)(?:\[|\.get\()["']{name}["']"""
+    pattern = re.compile(rf"""\bconfig\.{name}\b|["']{name}\.\w+["']|{taken}""")
+    for path in (ROOT / "vprompt_jax").rglob("*.py"):
+        place = path.relative_to(ROOT / "vprompt_jax").as_posix()
+        if place.startswith(OWN[name].split("/")[0]) or place in TABLES:
+            continue
+        code = [line.split("#")[0] for line in path.read_text().splitlines()]
+        hits = [line.strip() for line in code if pattern.search(line)]
+        assert hits == [], place

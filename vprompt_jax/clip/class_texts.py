@@ -138,5 +138,5 @@ def indistinguishable_message(pairs: Sequence[tuple[str, str]]) -> str:
     return (
         f"the text tower cannot tell {len(pairs)} pairs of classes apart (cosine above "
         f"{_SAME_TEXT}), so no method with a text head can: {listed}{more}. Give them other names, "
-        "use config.head.kind=linear, or a tower that was trained on such words"
+        "train a linear head (head.kind=linear), or take a tower that was trained on such words"
     )

@@ -134,7 +134,13 @@ def varying(records: Sequence[Record]) -> list[str]:
                 method = "" if key.startswith(_ALWAYS) else record.method
                 values.setdefault((key, method), set()).add(value)
     keys = {key for (key, _), seen in values.items() if len(seen) > 1} - {"method.name"}
-    return ["method.name", *sorted(keys, key=lambda k: (not k.startswith(("data", "prompt")), k))]
+    sections = ["data", *registry.names()]
+
+    def order(key: str) -> tuple[int, str]:
+        section = key.partition(".")[0]
+        return (sections.index(section) if section in sections else len(sections), key)
+
+    return ["method.name", *sorted(keys, key=order)]
 
 
 def group(records: Sequence[Record]) -> Groups:
