@@ -61,8 +61,9 @@ def test_what_takes_seconds_to_import_is_imported_where_it_is_used():
     assert "--config" in shown.stdout
     assert not re.search(r"\| +(jax|flax|tensorflow)$", shown.stderr, re.MULTILINE)
     script = (
-        "import sys; from vprompt_jax import train; from vprompt_jax.launching import launch, sweep; "
-        "from vprompt_jax.export import files; from vprompt_jax.predict import __main__; "
+        "import sys; from vprompt_jax import train; from vprompt_jax.export import files; "
+        "from vprompt_jax.launching import launch, sweep; "
+        "from vprompt_jax.predict import __main__; "
         "print({'tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -31,7 +31,7 @@ def finished(tiny_path, tmp_path_factory):
     def first_is_best(step, batches):
         params, *_ = step.args
         prompts.append(np.array(params["prompt"]["values"]))
-        return {"accuracy": next(accuracies), "loss": 1.0}
+        return {"accuracy": next(accuracies), "loss": 1.0, "regions_on": 0.5}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate", first_is_best)  # val alone; test is really evaluated
