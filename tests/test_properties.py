@@ -1,6 +1,7 @@
 """Whatever a user hands in, the answer is a result or one UserError, never a traceback."""
 
 import io
+import json
 import shutil
 
 import ml_collections
@@ -10,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.config.test_config import keys_of
 from tests.conftest import GOLDEN
-from tests.test_config import keys_of
 from vprompt_jax import clip, data
 from vprompt_jax import config as config_lib
 from vprompt_jax.clip.checkpoints import formats
@@ -63,8 +64,10 @@ def test_a_config_resolves_to_a_fixed_point_or_is_refused_by_key(key, value):
     if refusal:
         assert key in refusal
         return
-    again = config_lib.resolve(resolved)
-    assert config_lib.as_json(again) == config_lib.as_json(resolved)
+    for stored in (resolved.as_dict(), json.loads(resolved.as_json())):
+        again = config_lib.resolve(stored)
+        assert again == resolved
+        assert again.as_json() == resolved.as_json()
 
 
 @settings(max_examples=40, **HERE)
@@ -162,7 +165,8 @@ def test_a_damaged_image_is_read_or_refused(photos, suffix, chosen):
     config = config_lib.default_config()
     config.data.source, config.data.dir, config.protocol = "folder", str(photos), "paper"
     config.data.workers = 1
-    dataset, refusal = answer(data.load, config_lib.resolve(config), 32)
+    resolved = config_lib.resolve(config)
+    dataset, refusal = answer(data.load, resolved.data, resolved.protocol, 32)
     path.unlink()
     if refusal:
         assert str(path) in refusal

@@ -30,7 +30,7 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
     runs = sweeps.expand(config)
     assert len(runs) > 1
     resolved = [config_lib.resolve(one) for one in runs.values()]
-    assert len({config_lib.fingerprint(c) for c in resolved}) == len(runs)
+    assert len({c.fingerprint for c in resolved}) == len(runs)
     sources = {c.data.source for c in resolved}
     assert sources == ({"tfds"} if variant == "paper" else {"digits"})
     if variant == "paper":
@@ -70,6 +70,27 @@ def test_a_sweep_with_a_mistake_is_refused_by_name(tiny_config):
     tiny_config.sweep = (("a", (("seed", 3),)), ("a", (("seed", 4),)))
     with pytest.raises(UserError, match="'a' is listed twice"):
         sweeps.expand(tiny_config)
+
+
+def test_an_overridden_key_is_refused_only_if_no_run_uses_it(tiny_config):
+    """A sweep over methods sets the keys of all of them at once."""
+    tiny_config.sweep = sweeps.grid({"method.name": ("vp", "adavipro")})
+    runs = sweeps.expand(tiny_config)
+    sweeps.check_overridden(runs, ["mask.region", "prompt.size", "optim.epochs"])
+    message = r"no run of this sweep uses this key: config\.lora\.alpha has no effect"
+    with pytest.raises(UserError, match=message):
+        sweeps.check_overridden(runs, ["mask.region", "lora.alpha"])
+    tiny_config.sweep = sweeps.grid({"method.name": ("vp",), "lora.rank": (0, 2)})
+    sweeps.check_overridden(sweeps.expand(tiny_config), ["lora.alpha"])
+
+
+def test_a_key_that_no_run_uses_is_one_message_in_a_shell(tmp_path):
+    arguments = ("--config", "configs/sweeps/adavipro_t6.py:mini", "--config.lora.alpha=8")
+    for which in ((), ("--run=0",)):
+        done = launch(*arguments, *which, f"--workdir={tmp_path / 'w'}")
+        assert_one_message(done, "no run of this sweep uses this key: config.lora.alpha")
+        assert done.returncode == 1
+        assert not list(tmp_path.iterdir())
 
 
 def test_print_commands_gives_a_command_per_run_that_launch_takes():

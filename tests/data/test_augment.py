@@ -86,7 +86,6 @@ def test_the_train_step_augments_with_its_own_keys(tiny_config):
             run.values,
             weights=adaptation.weights,
             augmentation=kind,
-            remat="none",
         )
         for kind in ("none", "flip")
     }
