@@ -47,7 +47,7 @@ class TextTransformer(nn.Module):
         """Token ids int32 [B, T], T <= context_length -> features [B, E]."""
         length = tokens.shape[1]
         x = self.token_embedding(tokens)
-        x = x + self.positional_embedding[:length].astype(x.dtype)
+        x = x + self.positional_embedding[None, :length].astype(x.dtype)
         for block in self.resblocks:
             x = block(x)
         # End-of-text has the highest id of the vocabulary, so argmax finds its first place.

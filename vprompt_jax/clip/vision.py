@@ -90,7 +90,7 @@ class VisionTransformer(nn.Module):
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height * width, channels)
         first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, 1, channels))
-        x = jnp.concatenate([first, x], axis=1) + self.positional_embedding.astype(x.dtype)
+        x = jnp.concatenate([first, x], axis=1) + self.positional_embedding.astype(x.dtype)[None]
         return x if self.config.supervised else self.ln_pre(x)
 
     def _pool(self, x: jax.Array) -> jax.Array:
