@@ -145,10 +145,12 @@ class ResidualAttentionBlock(nn.Module):
             self.ls_1, self.ls_2 = LayerScale(self.layer_scale), LayerScale(self.layer_scale)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.attn(self.ln_1(x))
-        x = x[:, : self.outputs] + (y if self.layer_scale is None else self.ls_1(y))
-        y = self.mlp(self.ln_2(x))
-        return x + (y if self.layer_scale is None else self.ls_2(y))
+        scaled = self.layer_scale is not None
+        # The residual comes first: gradients are summed in the reverse order of use, to the bit.
+        x = x[:, : self.outputs] + (
+            self.ls_1(self.attn(self.ln_1(x))) if scaled else self.attn(self.ln_1(x))
+        )
+        return x + (self.ls_2(self.mlp(self.ln_2(x))) if scaled else self.mlp(self.ln_2(x)))
 
 
 def run_tower(

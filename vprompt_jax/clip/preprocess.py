@@ -52,7 +52,8 @@ def normalize(
     pixels: jax.Array, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> jax.Array:
     """Grey levels 0..255 [..., 3] -> normalised float32; mean and std are of pixels in [0, 1]."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    shape = (1,) * (pixels.ndim - 1) + (-1,)
+    mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (mean, std))
     return pixels.astype(jnp.float32) * (1.0 / (255.0 * std)) - mean / std
 
 

@@ -79,9 +79,10 @@ class AttentionPool(nn.Module):
         batch, _, _, width = x.shape
         x = x.reshape(batch, -1, width)
         x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)
-        x = x + self.param(
+        embedding = self.param(
             "positional_embedding", nn.initializers.normal(width**-0.5), (self.positions, width)
-        ).astype(x.dtype)
+        )
+        x = x + embedding.astype(x.dtype)[None]
 
         def heads(name, y):
             y = nn.Dense(width, dtype=self.dtype, name=name)(y)

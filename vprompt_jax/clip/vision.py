@@ -101,7 +101,8 @@ class VisionTransformer(nn.Module):
         prefix = [self.class_embedding[None]] if self.config.class_token else []
         prefix += [self.register_embedding] if self.config.registers else []
         first = [jnp.broadcast_to(p.astype(x.dtype), (batch, *p.shape)) for p in prefix]
-        x = jnp.concatenate([*first, x], axis=1) + self.positional_embedding.astype(x.dtype)
+        positions = self.positional_embedding.astype(x.dtype)[None]
+        x = jnp.concatenate([*first, x], axis=1) + positions
         return self.ln_pre(x) if self.config.pre_norm else x
 
     def _pool(self, x: jax.Array) -> jax.Array:
