@@ -52,7 +52,6 @@ class TextTransformer(nn.Module):
             (c.width, self.embed_dim),
         )
 
-<<<<<<< HEAD
     def __call__(self, tokens: jax.Array, *, tap: Tap = no_tap) -> jax.Array:
         """Features [B, E] of token ids int32 [B, T], T <= context_length.
 
@@ -63,22 +62,11 @@ class TextTransformer(nn.Module):
             returns.
         """
         x = tap(EMBEDDINGS, self.token_embedding(tokens))
-        x = x + self.positional_embedding[: tokens.shape[1]].astype(x.dtype)
+        x = x + self.positional_embedding[None, : tokens.shape[1]].astype(x.dtype)
         for position, block in enumerate(self.resblocks):
             x = block(tap(position, x))
         end_token = self.config.end_token
         # argmax finds the first of the largest: of the ids themselves, or of the token's places.
         end = jnp.argmax(tokens if end_token is None else tokens == end_token, axis=-1)
-=======
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Token ids int32 [B, T], T <= context_length -> features [B, E]."""
-        length = tokens.shape[1]
-        x = self.token_embedding(tokens)
-        x = x + self.positional_embedding[None, :length].astype(x.dtype)
-        for block in self.resblocks:
-            x = block(x)
-        # End-of-text has the highest id of the vocabulary, so argmax finds its first place.
-        end = jnp.argmax(tokens, axis=-1)
->>>>>>> project
         x = jnp.take_along_axis(self.ln_final(x), end[:, None, None], axis=1)[:, 0]
         return x @ self.text_projection.astype(self.dtype)
