@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.benchmark import compiled, machines, measure, torch_side
-from vprompt_jax.clip.checkpoints import load
+from vprompt_jax.clip.checkpoints.load import load
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.methods import METHODS, registry
