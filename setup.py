@@ -51,6 +51,7 @@ setup(
             "pytest>=9.0",
             "pytest-xdist>=3.8",  # tests on both cores
             "hypothesis>=6.170",  # property tests
+            "mypy>=2.4",  # which keys of a config the code reads
             "nbclient>=0.11",  # runs the notebooks
             "ipykernel>=7.4",  # in a kernel of their own
         ],
