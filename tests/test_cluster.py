@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_config import load_config
+from tests.config.test_config import load_config
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
