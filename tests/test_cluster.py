@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.config.test_config import load_config
+from tests.conftest import ROOT
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
