@@ -40,9 +40,9 @@ def test_adaviprompt_cifar10_on_local_inputs(tmp_path, monkeypatch):
     train = loop.train
 
     def watched(run, workdir):
-        frozen.append(jax.device_get(run.frozen))
+        frozen.append(jax.device_get(run.adaptation.frozen))
         outcome = train(run, workdir)
-        frozen.append(jax.device_get(run.frozen))
+        frozen.append(jax.device_get(run.adaptation.frozen))
         return outcome
 
     monkeypatch.setattr("vprompt_jax.train.run.train", watched)

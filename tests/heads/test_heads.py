@@ -1,0 +1,94 @@
+"""Heads against loops in NumPy, and what the label map counts and assigns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vprompt_jax.heads import linear, mapping, probe, text
+from vprompt_jax.parts import HeadInputs
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(6, 5)).astype(np.float32)
+
+
+def given(**assigned):
+    """Three classes' texts, a scale of e^2, and a source classifier of four classes."""
+    texts = RNG.normal(size=(3, 5)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
+    kernel = RNG.normal(size=(5, 4)).astype(np.float32)
+    return HeadInputs(
+        texts=lambda: texts,
+        logit_scale=lambda: jnp.float32(2.0),
+        source_logits=lambda features: features @ kernel,
+        assigned=assigned,
+    )
+
+
+def test_text_head_is_the_scaled_cosine():
+    inputs = given()
+    logits, out = text.TextHead().apply({}, FEATURES, inputs)
+    assert out == {}
+    for b, c in np.ndindex(6, 3):
+        cosine = FEATURES[b] @ inputs.texts()[c] / np.linalg.norm(FEATURES[b])
+        assert logits[b, c] == pytest.approx(np.exp(2.0) * cosine, rel=1e-4, abs=1e-5)
+
+
+def test_linear_head_starts_at_zero_and_sees_features_of_unit_length():
+    head = linear.LinearHead(3)
+    params = head.init(jax.random.key(0), 5, method="create")
+    assert {k: v.shape for k, v in params["params"]["dense"].items()} == {
+        "kernel": (5, 3),
+        "bias": (3,),
+    }
+    assert not head.apply(params, FEATURES)[0].any()
+    moved = jax.tree.map(lambda p: RNG.normal(size=p.shape).astype(np.float32), params)
+    dense = moved["params"]["dense"]
+    unit = FEATURES / np.linalg.norm(FEATURES, axis=-1, keepdims=True)
+    expected = unit @ dense["kernel"] + dense["bias"]
+    for scale in (1.0, 50.0):
+        logits, _ = head.apply(moved, scale * FEATURES)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mapping_head_gives_the_assigned_sources_logits():
+    inputs = given(label_map=np.array([2, 0, 3], np.int32))
+    logits, out = mapping.MappingHead().apply({}, FEATURES, inputs)
+    source = inputs.source_logits(FEATURES)
+    np.testing.assert_array_equal(logits, source[:, [2, 0, 3]])
+    np.testing.assert_array_equal(out["source"], source.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "kind, due", [("random", []), ("frequency", [0]), ("iterative", [0, 3, 6])]
+)
+def test_when_a_label_map_is_assigned(kind, due):
+    label_map = mapping.LabelMap(kind, classes=3, sources=4)
+    assert [step for step in range(9) if label_map.is_due(step, 3)] == due
+    first = label_map.initial(5)["label_map"]
+    assert len(set(first.tolist())) == 3
+    np.testing.assert_array_equal(first, mapping.random_map(5, 3, 4))
+
+
+def test_a_label_map_counts_examples_and_leaves_padding_out():
+    label_map = mapping.LabelMap("iterative", classes=2, sources=3)
+    labels, sources, weights = [0, 0, 1, 1, 0], [2, 2, 1, 2, 0], [1.0, 1.0, 1.0, 1.0, 0.0]
+    batch = {"label": jnp.array(labels), "weight": jnp.array(weights)}
+    counts = np.asarray(label_map.counts({"source": jnp.array(sources)}, batch))
+    np.testing.assert_array_equal(counts, [[0, 0, 2], [0, 1, 1]])
+    # The largest count, two of class 0 taken for source 2, decides first.
+    np.testing.assert_array_equal(label_map.assigned(counts)["label_map"], [2, 1])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_solved_probe_separates_classes_and_never_says_one_it_has_not_seen(classes):
+    centres = np.eye(5, dtype=np.float32)[:classes]
+    labels = np.arange(60) % classes
+    features = centres[labels] + 0.05 * RNG.normal(size=(60, 5)).astype(np.float32)
+    head = linear.LinearHead(classes + 1)
+    params = head.init(jax.random.key(0), 5, method="create")["params"]
+    for val in (None, (features, labels)):
+        solved = probe.solved(params, (features, labels), val)
+        assert jax.tree.map(np.shape, solved) == jax.tree.map(np.shape, params)
+        logits, _ = head.apply({"params": solved}, features)
+        np.testing.assert_array_equal(logits.argmax(-1), labels)
