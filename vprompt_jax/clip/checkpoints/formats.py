@@ -79,6 +79,11 @@ def _damage_named(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one message."""
     try:
         yield
+    except pickles.ForeignObject as error:
+        raise UserError(
+            f"{path} holds more than weights ({error}): write the weights alone, by "
+            "torch.save(model.state_dict(), ...), where those classes are installed"
+        ) from error
     except _DAMAGE as error:
         raise UserError(
             f"{path} is not a readable checkpoint ({error}): expected .safetensors, .npz, or a "

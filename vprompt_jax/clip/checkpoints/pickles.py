@@ -31,6 +31,10 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = pickle.dumps(_LEGACY_MAGIC, protocol=2)
 
 
+class ForeignObject(pickle.UnpicklingError):
+    """A pickle asks for a class or a function that weights do not need."""
+
+
 class _Module:
     """Stands for any TorchScript module: keeps its attributes, runs nothing."""
 
@@ -106,7 +110,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return _Dict
         if module.split(".")[0] == "__torch__":
             return _Module
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights do not need")
+        raise ForeignObject(f"it asks for {module}.{name}, which weights do not need")
 
     def persistent_load(self, pid):
         kind, storage_type, key, _, count, *_ = pid
@@ -192,11 +196,11 @@ def read_legacy(path: Path) -> dict[str, Found]:
 def _named_tensors(root) -> dict[str, Found]:
     """Flattens modules and dictionaries to dotted names; leaves plain numbers out.
 
-    Of a training checkpoint only its "state_dict" counts, without the "module." that torch's
-    data-parallel wrapper puts before every name.
+    Of a training checkpoint only its "state_dict" or "model" counts, which then begins every name.
     """
-    if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
-        root = root["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(root, dict) and isinstance(root.get(key), dict):
+            root = {key: root[key]}
     found: dict[str, Found] = {}
 
     def collect(name, value):
@@ -208,6 +212,4 @@ def _named_tensors(root) -> dict[str, Found]:
                 collect(f"{name}.{key}" if name else str(key), child)
 
     collect("", root)
-    if found and all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): value for name, value in found.items()}
     return found
