@@ -7,10 +7,10 @@ from vprompt_jax.process.errors import UserError
 
 # An image processor of CLIP decides what the tower sees. Those of classifiers differ in ways that
 # docs/checkpoints.md states (their images are resized as CLIP's are), but for the statistics.
-_PROCESSOR_OUTSIDE = names(
+_OUTSIDE = names(
     "image_processor_type feature_extractor_type processor_class do_convert_rgb default_to_square "
     "data_format input_data_format device return_tensors disable_grouping image_seq_length "
-    "auto_map _valid_processor_keys use_fast size crop_size crop_pct resample do_center_crop"
+    "auto_map _valid_processor_keys use_fast crop_pct"
 )
 PROCESSOR = Keys(
     "preprocessor_config.json",
@@ -30,12 +30,23 @@ PROCESSOR = Keys(
         "do_pad": (False, None),
         "pad_size": (None,),
     },
-    harmless=_PROCESSOR_OUTSIDE - {"size", "crop_size", "resample", "do_center_crop"},
+    harmless=_OUTSIDE,
 )
 
 
 def pixel_fields(config: dict, *, decides: bool) -> Fields:
-    """Mean, std and, if it `decides`, the way of resizing, of an image processor's config."""
+    """The fields that an image processor's config tells.
+
+    Args:
+      config: the processor's; {} where there is none.
+      decides: whether it tells how images are resized, too, as CLIP's do.
+
+    Returns:
+      "mean", "std" and, if it `decides` so, "resize".
+
+    Raises:
+      UserError: if it says something that is not supported.
+    """
     values = PROCESSOR.values(config)
     fields = pixel_statistics(values, "image_mean", "image_std")
     if not decides or not config:

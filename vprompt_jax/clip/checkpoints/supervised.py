@@ -25,7 +25,7 @@ from vprompt_jax.process.errors import UserError
 
 # ResNets of timm that share names and shapes with torchvision's, and compute something else.
 _OTHERS = re.compile(
-    r"resnet(aa|blur|rs|v2)|(se|eca|sk|gc)resnet|resnet\d+(c|d|s|t|ts|_gn)\b", re.I
+    r"resnet(aa|blur|rs|v2)|(se|eca|sk|gc)resnet|resnet\d+(c|d|s|t|ts|_gn)(?![a-z])", re.I
 )
 
 
