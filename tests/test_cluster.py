@@ -4,7 +4,6 @@ import runpy
 
 import pytest
 
-from tests.config.test_config import load_config
 from tests.conftest import ROOT
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.process import cluster

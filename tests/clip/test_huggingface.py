@@ -125,7 +125,9 @@ def test_a_missing_or_foreign_shard_is_refused(tmp_path):
 
 def test_weights_without_their_config_ask_for_what_is_open(tmp_path):
     shutil.copy(GOLDEN / "hf_clip_tiny" / "model.safetensors", tmp_path)
-    with pytest.raises(UserError, match=r"say vision_heads, activation: put the config.json"):
+    with pytest.raises(
+        UserError, match=r"say vision_heads, text_heads, activation: put the config.json"
+    ):
         vp.clip.load(tmp_path)
     fields = {"vision_heads": 3, "text_heads": 4}
     told, _ = vp.clip.load(tmp_path, activation="gelu", fields=fields)

@@ -101,7 +101,7 @@ class AdaptedCLIP(nn.Module):
     def pixels(self, images: jax.Array) -> jax.Array:
         """uint8 [B, h, w, 3] of any size -> the tower's input, normalised float32 [B, R, R, 3]."""
         c = self.clip.config
-        return preprocess_batch(images, c.image_resolution, c.mean, c.std)
+        return preprocess_batch(images, c.image_resolution, c.mean, c.std, mode=c.resize)
 
     def prompted(self, x: jax.Array, context: Context) -> Canvas:
         """Normalised pixels [B, R, R, 3] with what the parts on the pixel side do to them."""

@@ -143,7 +143,7 @@ def classify(args) -> str:
     if not c.has_text:
         raise UserError(f"{args.checkpoint} has no text tower, so it cannot classify zero-shot")
     texts = class_texts(args.classes, [args.template])
-    pixels = preprocess(image, c.image_resolution, c.mean, c.std)[None]
+    pixels = preprocess(image, c.image_resolution, c.mean, c.std, mode=c.resize)[None]
     features = jax.jit(lambda v, x: clip.apply(v, x, method="encode_image"))(variables, pixels)
     logits = cosine_logits(
         features, encode_classes(clip, variables, texts), variables["params"]["logit_scale"]

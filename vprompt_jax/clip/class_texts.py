@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.clip.model import CLIP, unit_norm
-from vprompt_jax.clip.tokenizer import tokenize
+from vprompt_jax.clip.tokenizer import VOCABULARY, LongText, tokenize
 from vprompt_jax.process.errors import UserError
 
 _TEXTS_AT_A_TIME = 1024  # ImageNet's ensemble has 80,000
@@ -50,16 +50,20 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
       UserError: if a text is longer than the checkpoint's context, or the tower's vocabulary is
         not CLIP's.
     """
+    vocabulary = clip.config.text.vocab_size
+    if vocabulary != VOCABULARY:
+        raise UserError(
+            f"the checkpoint knows {vocabulary} tokens, CLIP's tokenizer has {VOCABULARY}: this "
+            "text tower was trained with another tokenizer, so it cannot embed class names; train "
+            "a linear head (config.head.kind=linear), or choose a CLIP with CLIP's own vocabulary"
+        )
     try:
         tokens = [tokenize(of_class, clip.config.text.context_length) for of_class in texts]
-    except ValueError as error:
-        raise UserError(f"class text too long for this checkpoint: {error}") from error
-    largest = max(int(t.max()) for t in tokens)
-    if largest >= clip.config.text.vocab_size:
+    except LongText as error:
         raise UserError(
-            f"the checkpoint knows {clip.config.text.vocab_size} tokens, CLIP's tokenizer needs "
-            f"{largest + 1}: this text tower was trained with another tokenizer"
-        )
+            f"class text too long for this checkpoint: {error.summary}; shorten the class's "
+            "name or the template"
+        ) from error
     return np.stack(tokens)
 
 

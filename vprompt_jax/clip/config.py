@@ -13,6 +13,7 @@ from vprompt_jax.clip.towers import (
     ResNetConfig,
     TextConfig,
     ViTConfig,
+    check_choice,
     check_positive,
 )
 
@@ -23,6 +24,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)  # mean and std that bring pixels to [-1, 1] (ViT, arXiv 2010.11929)
+
+RESIZES = ("shortest", "squash")
 
 Fields = dict[str, Any]
 
@@ -46,6 +49,8 @@ class CLIPConfig:
       std: likewise.
       classes: outputs of the classifier the checkpoint came with; 0: none.
       pre_logits: width of the tanh layer before that classifier; 0: none.
+      resize: how a photograph becomes square: "shortest" (the short side is resized, the centre cut
+        out) or "squash" (both sides are resized, whatever their ratio).
     """
 
     embed_dim: int
@@ -55,6 +60,7 @@ class CLIPConfig:
     std: tuple[float, float, float] = CLIP_STD
     classes: int = 0
     pre_logits: int = 0
+    resize: str = "shortest"
 
     # Names that users may say for a field of a tower, or of every tower that has it; in addition
     # "vision_heads" stands for "vision.heads", and so on.
@@ -68,6 +74,7 @@ class CLIPConfig:
 
     def __post_init__(self) -> None:
         check_positive("the config", self, "embed_dim")
+        check_choice("resize", self.resize, RESIZES)
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} must be three channels, std > 0")
         features = self._own_features()

@@ -15,8 +15,18 @@ MEAN = np.array(CLIP_MEAN, np.float32)
 STD = np.array(CLIP_STD, np.float32)
 
 
-def resized_size(height: int, width: int, resolution: int) -> tuple[int, int]:
-    """Height and width after the short side was resized to `resolution`, as torchvision does."""
+def resized_size(
+    height: int, width: int, resolution: int, mode: str = "shortest"
+) -> tuple[int, int]:
+    """Height and width before the crop; `mode` is `CLIPConfig.resize`.
+
+    "shortest": the short side becomes `resolution`, the other follows as torchvision rounds it;
+    "squash": both become `resolution`.
+    """
+    if mode == "squash":
+        return resolution, resolution
+    if mode != "shortest":
+        raise ValueError(f"mode must be 'shortest' or 'squash', got {mode!r}")
     if height <= width:
         return resolution, max(resolution, int(resolution * width / height))
     return max(resolution, int(resolution * height / width)), resolution
@@ -69,6 +79,8 @@ def preprocess_batch(
     resolution: int,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
+    *,
+    mode: str = "shortest",
 ) -> jax.Array:
     """Resizes, crops and normalises images of one size inside a compiled function.
 
@@ -80,12 +92,13 @@ def preprocess_batch(
       resolution: side R of the result.
       mean: per channel, of pixels in [0, 1]; `config.mean` of the tower.
       std: likewise.
+      mode: `config.resize` of the tower.
 
     Returns:
       float32 [B, R, R, 3], normalised.
     """
     height, width = images.shape[1:3]
-    new_height, new_width = resized_size(height, width, resolution)
+    new_height, new_width = resized_size(height, width, resolution, mode)
     x = images.astype(jnp.float32)
     precision = jax.lax.Precision.HIGHEST  # grey levels need more than bfloat16's eight bits
     if new_width != width:
@@ -111,18 +124,19 @@ def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
     return resize_matrix(source, target)[start : start + resolution]
 
 
-def resize_and_crop(image: Stored, resolution: int) -> np.ndarray:
-    """Resizes the short side and crops the centre with Pillow, on the host.
+def resize_and_crop(image: Stored, resolution: int, *, mode: str = "shortest") -> np.ndarray:
+    """Makes an image square with Pillow, on the host.
 
     Args:
       image: whatever `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
       resolution: side R of the result.
+      mode: `config.resize` of the tower.
 
     Returns:
       uint8 [R, R, 3].
     """
     picture = decode(image)
-    height, width = resized_size(picture.height, picture.width, resolution)
+    height, width = resized_size(picture.height, picture.width, resolution, mode)
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = _crop_start(width, resolution), _crop_start(height, resolution)
     picture = picture.crop((left, top, left + resolution, top + resolution))
@@ -134,7 +148,9 @@ def preprocess(
     resolution: int,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
+    *,
+    mode: str = "shortest",
 ) -> np.ndarray:
     """One image as the tower takes it: PIL, uint8 [h, w, 3] or a file -> float32 [R, R, 3]."""
-    pixels = resize_and_crop(image, resolution).astype(np.float32)
+    pixels = resize_and_crop(image, resolution, mode=mode).astype(np.float32)
     return (pixels / 255.0 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

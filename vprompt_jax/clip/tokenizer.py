@@ -12,8 +12,23 @@ import numpy as np
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
+VOCABULARY = 512 + _MERGES + 2  # bytes, bytes that end a word, merges, start and end
 _SPECIAL = re.compile(r"<\|startoftext\|>|<\|endoftext\|>")
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+class LongText(ValueError):
+    """A text has more tokens than a tower takes.
+
+    Attributes:
+      summary: the text and both numbers; `str` adds what a caller of `tokenize` can do.
+    """
+
+    def __init__(self, text: str, tokens: int, context_length: int):
+        self.summary = (
+            f"text of {tokens} tokens is longer than context_length={context_length}: {text!r}"
+        )
+        super().__init__(f"{self.summary} (shorten it, or pass truncate=True)")
 
 
 def _byte_characters() -> list[str]:
@@ -76,7 +91,7 @@ def tokenize(
       int32 [n, context_length], padded with 0.
 
     Raises:
-      ValueError: if a text is too long and `truncate` is False.
+      LongText: if a text is too long and `truncate` is False.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     tokenizer = _tokenizer()
@@ -90,10 +105,7 @@ def tokenize(
         ids.append(end)
         if len(ids) > context_length:
             if not truncate:
-                raise ValueError(
-                    f"text of {len(ids)} tokens is longer than context_length={context_length}: "
-                    f"{text!r} (shorten it, or pass truncate=True)"
-                )
+                raise LongText(text, len(ids), context_length)
             ids = [*ids[: context_length - 1], end]
         row[: len(ids)] = ids
     return rows

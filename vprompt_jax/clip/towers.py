@@ -6,7 +6,7 @@ from typing import Any
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
 
 
-def _choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
@@ -71,9 +71,9 @@ class ViTConfig:
     def __post_init__(self) -> None:
         check_positive("vision", self, "width", "layers", "heads", "patch_size", "image_resolution")
         _divides("vision", self)
-        _choose("vision.activation", self.activation, ACTIVATIONS)
-        _choose("vision.pooling", self.pooling, ("class", "mean"))
-        _choose("vision.final_norm", self.final_norm, ("before", "after", "none"))
+        check_choice("vision.activation", self.activation, ACTIVATIONS)
+        check_choice("vision.pooling", self.pooling, ("class", "mean"))
+        check_choice("vision.final_norm", self.final_norm, ("before", "after", "none"))
         if self.pooling == "class" and not self.class_token:
             raise ValueError("vision.pooling 'class' needs a class token")
 
@@ -142,8 +142,8 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         check_positive("vision", self, "width", "image_resolution")
-        _choose("vision.stem", self.stem, ("clip", "imagenet"))
-        _choose("vision.pooling", self.pooling, ("attention", "mean"))
+        check_choice("vision.stem", self.stem, ("clip", "imagenet"))
+        check_choice("vision.pooling", self.pooling, ("attention", "mean"))
         if not self.blocks:
             raise ValueError("vision.blocks names no stage")
         if self.pooling == "attention":
@@ -213,7 +213,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
         _divides("text", self)
-        _choose("text.activation", self.activation, ACTIVATIONS)
+        check_choice("text.activation", self.activation, ACTIVATIONS)
 
     @property
     def block_counts(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.formats import Tensor, Tensors
 from vprompt_jax.clip.config import IMAGENET_MEAN, IMAGENET_STD, Fields
 from vprompt_jax.clip.variants import VISION_HEADS
 from vprompt_jax.process.errors import UserError
@@ -31,12 +31,15 @@ class Beside:
     Attributes:
       hugging_face: `config.json`; timm's has the same name.
       open_clip: `open_clip_config.json`.
-      preprocessor: `preprocessor_config.json`.
+      preprocessor: the image processor's, of `processor_config.json` or else
+        `preprocessor_config.json`.
+      name: of the weights' file and its folder, which may say what they are.
     """
 
     hugging_face: dict
     open_clip: dict
     preprocessor: dict
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Family:
         "{}" in the renamed path; () where they are one array.
       prefix: pattern of what some files put before every name.
       ignored: pattern of names that are no weights of the model.
+      prepare: changes names, or leaves weights out, according to which there are.
     """
 
     title: str
@@ -64,6 +68,7 @@ class Family:
     split: tuple[str, ...] = ()
     prefix: str = r"^$"
     ignored: str = r"num_batches_tracked$"
+    prepare: Callable[[Tensors], Tensors] = lambda tensors: tensors
 
     def matches(self, tensors: Tensors) -> bool:
         """Whether the names are of this layout."""
@@ -76,11 +81,12 @@ class Family:
 
     def bare(self, tensors: Tensors) -> Tensors:
         """The tensors without the prefix, and without what is no weight of the model."""
-        return {
+        bare = {
             re.sub(self.prefix, "", name): tensor
             for name, tensor in tensors.items()
             if not re.search(self.ignored, name)
         }
+        return self.prepare(bare)
 
 
 def rename(path: Path, renames: Renames) -> str:
@@ -139,7 +145,7 @@ def to_variables(
             continue
         left.difference_update(names)
         try:
-            parts = [family.to_ours(path[1:], tensors[name].read()) for name in names]
+            parts = [family.to_ours(path[1:], _finite(name, tensors[name])) for name in names]
             array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         except (ValueError, IndexError):  # the layout cannot even be changed
             array = np.empty(0)
@@ -158,6 +164,18 @@ def to_variables(
             f"the checkpoint, read as {family.title}, does not fit the model:\n  {listed}{more}"
         )
     return result
+
+
+def _finite(name: str, tensor: Tensor) -> np.ndarray:
+    """A tensor's values, of which none is NaN or infinite."""
+    array = tensor.read()
+    if not np.isfinite(array).all():
+        count = int(array.size - np.isfinite(array).sum())
+        raise UserError(
+            f"{name} holds {count} of {array.size} values that are NaN or infinite: the weights "
+            "are damaged, or come from a training that diverged; use an earlier checkpoint"
+        )
+    return array
 
 
 # What `configure` reads off names and shapes.
@@ -244,11 +262,11 @@ PLAIN_VIT: Fields = {
 
 
 def text_tower(width: int, layers: int, mlp: int, context_length: int, vocab_size: int) -> Fields:
-    """The fields of a text tower that shapes tell, with heads of 64 channels."""
-    return {
+    """The fields of a text tower that shapes tell, with heads of 64 channels if they can be."""
+    heads = {"text.heads": width // 64} if width % 64 == 0 else {}
+    return heads | {
         "text.width": width,
         "text.layers": layers,
-        "text.heads": max(width // 64, 1),
         "text.context_length": context_length,
         "text.vocab_size": vocab_size,
         "text.mlp_width": None if mlp == 4 * width else mlp,
@@ -273,8 +291,12 @@ def supervised_resnet(width: int, blocks: Sequence[int]) -> Fields:
 
 
 def vit_heads(width: int, layers: int, patch: int) -> Fields:
-    """Attention heads of a public ViT, else 64 channels each (OpenAI's rule); {} if neither."""
-    heads = VISION_HEADS.get((width, layers, patch), width // 64 if width % 64 == 0 else None)
+    """Attention heads of a public ViT, else 64 channels each (OpenAI's rule); {} if neither.
+
+    Public ViTs of 1280 channels and more have wider heads, each its own.
+    """
+    known = width % 64 == 0 and width < 1280
+    heads = VISION_HEADS.get((width, layers, patch), width // 64 if known else None)
     return {} if heads is None else {"vision.heads": heads}
 
 
@@ -282,4 +304,5 @@ def pixel_statistics(values: dict, mean: str, std: str) -> Fields:
     """The fields `mean` and `std`, if a config has them."""
     if not values.get(mean) or not values.get(std):
         return {}
-    return {"mean": tuple(values[mean]), "std": tuple(values[std])}
+    both = {"mean": values[mean], "std": values[std]}
+    return {k: tuple(v) if isinstance(v, list | tuple) else (v,) * 3 for k, v in both.items()}

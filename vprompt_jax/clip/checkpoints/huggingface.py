@@ -1,5 +1,7 @@
 """Hugging Face's names and layouts (the transformers library) of CLIP, ViT and ResNet."""
 
+import dataclasses
+
 import numpy as np
 
 from vprompt_jax.clip.checkpoints.family import (
@@ -10,7 +12,6 @@ from vprompt_jax.clip.checkpoints.family import (
     Path,
     count,
     from_torch,
-    pixel_statistics,
     plain_vit_from_torch,
     shape_of,
     supervised_resnet,
@@ -19,6 +20,15 @@ from vprompt_jax.clip.checkpoints.family import (
     vit_tower,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
+from vprompt_jax.clip.checkpoints.processors import pixel_fields
+from vprompt_jax.clip.checkpoints.transformers_keys import (
+    CLIP,
+    CLIP_TEXT,
+    CLIP_VISION,
+    RESNET,
+    VIT,
+)
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
 
@@ -37,46 +47,125 @@ def _activation(name: str) -> str:
     return _ACTIVATIONS[name]
 
 
-def _check_type(config: dict, kind: str) -> None:
-    if config.get("model_type") != kind:
+def _check_type(config: dict, *kinds: str) -> None:
+    if config.get("model_type") not in kinds:
         raise UserError(
             f"config.json beside the weights is of model_type {config.get('model_type')!r}, the "
-            f"weights are of {kind!r}: it belongs to another checkpoint"
+            f"weights are of {kinds[0]!r}: it belongs to another checkpoint"
         )
 
 
-def _part(config: dict, name: str) -> dict:
-    # Old configs have a second, overriding copy of each part under this name.
-    return (config.get(name) or {}) | (config.get(f"{name}_dict") or {})
+def _part(config: dict, name: str, keys: Keys) -> dict:
+    """The values of one tower's config, as transformers resolves them.
+
+    Old files have a second copy under "NAME_dict", which takes the first's place as a whole: what
+    it leaves out has the library's default, whatever the first copy says.
+    """
+    part, override = config.get(name) or {}, config.get(f"{name}_dict")
+    if isinstance(override, dict) and isinstance(part, dict):
+        part = {k: v for k, v in part.items() if k not in keys.read and k not in keys.must}
+        part |= override
+    return keys.values(part)
 
 
-def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
+def _clip_vision(tensors: Tensors, config: dict) -> Fields:
+    """The image tower; `config` is {} where there is none."""
     width, _, _, patch = shape_of(tensors, "vision_model.embeddings.patch_embedding.weight", 4)
     layers = count(tensors, r"vision_model\.encoder\.layers\.(\d+)\.")
     name = "vision_model.embeddings.position_embedding.weight"
-    context_length, text_width = shape_of(
-        tensors, "text_model.embeddings.position_embedding.weight", 2
-    )
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    text_mlp = shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    vocab_size = shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0]
-    text_layers = count(tensors, r"text_model\.encoder\.layers\.(\d+)\.")
-    embed_dim = shape_of(tensors, "visual_projection.weight", 2)[0]
+    if config:
+        values = config
+        side = side_of(values["image_size"], f"{CLIP_VISION.where}: image_size")
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
-    fields |= dict(embed_dim=embed_dim, mean=CLIP_MEAN, std=CLIP_STD)
-    fields |= text_tower(text_width, text_layers, text_mlp, context_length, vocab_size)
     fields |= vit_heads(width, layers, patch)
-    if beside.hugging_face:
-        _check_type(beside.hugging_face, "clip")
-        vision = _part(beside.hugging_face, "vision_config")
-        text = _part(beside.hugging_face, "text_config")
-        for tower, part, heads in (("vision", vision, 12), ("text", text, 8)):
-            fields |= {
-                f"{tower}.heads": part.get("num_attention_heads", heads),
-                f"{tower}.activation": _activation(part.get("hidden_act", "quick_gelu")),
-                f"{tower}.norm_eps": part.get("layer_norm_eps", 1e-5),
-            }
-    return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
+    if not config:
+        return fields
+    shapes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": mlp,
+        "image_size": fields["vision.image_resolution"],
+        "patch_size": patch,
+    }
+    told = values | {"image_size": side}
+    told["patch_size"] = side_of(values["patch_size"], f"{CLIP_VISION.where}: patch_size")
+    agree(told, shapes, CLIP_VISION.where)
+    return fields | {
+        "vision.heads": values["num_attention_heads"],
+        "vision.activation": _activation(values["hidden_act"]),
+        "vision.norm_eps": values["layer_norm_eps"],
+    }
+
+
+def _clip_text(tensors: Tensors, config: dict) -> Fields:
+    """The text tower; `config` is {} where there is none."""
+    context_length, width = shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)
+    mlp = shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
+    vocab_size = shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0]
+    layers = count(tensors, r"text_model\.encoder\.layers\.(\d+)\.")
+    fields = text_tower(width, layers, mlp, context_length, vocab_size)
+    if not config:
+        return fields
+    shapes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": mlp,
+        "max_position_embeddings": context_length,
+        "vocab_size": vocab_size,
+    }
+    agree(config, shapes, CLIP_TEXT.where)
+    end = config["eos_token_id"]
+    if type(end) is not int:
+        raise UserError(f"{CLIP_TEXT.where}: eos_token_id={end!r} is no token's id")
+    # Files of versions before 4.31 say 2, and the library takes the largest id for them still.
+    largest = end in (2, vocab_size - 1)
+    return fields | {
+        "text.heads": config["num_attention_heads"],
+        "text.activation": _activation(config["hidden_act"]),
+        "text.norm_eps": config["layer_norm_eps"],
+        "text.end_token": None if largest else end,
+    }
+
+
+def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
+    """A CLIP, or the image tower that some classes of the library keep alone."""
+    config = beside.hugging_face
+    vision: dict = {}
+    text: dict = {}
+    if config:
+        _check_type(config, "clip", "clip_vision_model")
+        if config["model_type"] == "clip":
+            projection = CLIP.values(config)["projection_dim"]
+            vision = _part(config, "vision_config", CLIP_VISION)
+            text = _part(config, "text_config", CLIP_TEXT)
+        else:
+            vision = dataclasses.replace(CLIP_VISION, where="config.json").values(config)
+            projection = vision["projection_dim"]
+    fields = _clip_vision(tensors, vision) | dict(mean=CLIP_MEAN, std=CLIP_STD)
+    fields |= pixel_fields(beside.preprocessor, decides=True)
+    if "visual_projection.weight" in tensors:
+        fields["embed_dim"] = shape_of(tensors, "visual_projection.weight", 2)[0]
+        if config:
+            agree({"projection_dim": projection}, {"projection_dim": fields["embed_dim"]}, "config")
+    else:
+        fields |= {"embed_dim": fields["vision.width"], "vision.projection": False}
+    if "classifier.weight" in tensors:  # of the patches' mean, to which no norm was applied
+        fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
+        fields |= {"vision.pooling": "mean", "vision.final_norm": "none"}
+    if any(name.startswith("text_model.") for name in tensors):
+        fields |= _clip_text(tensors, text)
+    return fields
+
+
+def _clip_tensors(tensors: Tensors) -> Tensors:
+    """Under the names of a whole CLIP, and without what a classifier does not use."""
+    if "pre_layrnorm.weight" in tensors:  # an image tower of version 5 alone
+        tensors = {f"vision_model.{name}": tensor for name, tensor in tensors.items()}
+    if "classifier.weight" in tensors:
+        unused = "vision_model.post_layernorm."
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(unused)}
+    return tensors
 
 
 def _clip_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
@@ -86,7 +175,7 @@ def _clip_to_ours(path: Path, array: np.ndarray) -> np.ndarray:
 
 CLIP_FAMILY = Family(
     title="Hugging Face's layout of CLIP",
-    markers=(r"^vision_model\.embeddings\.class_embedding$",),
+    markers=(r"^(vision_model\.)?embeddings\.class_embedding$",),
     renames=(
         (r"^text\.resblocks_(\d+)\.", r"text_model.encoder.layers.\1."),
         (r"^visual\.resblocks_(\d+)\.", r"vision_model.encoder.layers.\1."),
@@ -111,6 +200,7 @@ CLIP_FAMILY = Family(
     configure=_configure_clip,
     to_ours=_clip_to_ours,
     ignored=r"position_ids$",
+    prepare=_clip_tensors,
 )
 
 
@@ -119,19 +209,32 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
     name = "embeddings.position_embeddings"
     layers = count(tensors, r"encoder\.layer\.(\d+)\.")
     mlp = shape_of(tensors, "encoder.layer.0.intermediate.dense.weight", 2)[0]
+    config = beside.hugging_face
+    if config:
+        _check_type(config, "vit")
+        config = VIT.values(config)
+        for key in ("image_size", "patch_size"):
+            config[key] = side_of(config[key], f"{VIT.where}: {key}")
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp)
     fields |= PLAIN_VIT | {"embed_dim": width, "vision.norm_eps": 1e-12}
     if "classifier.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
     fields |= vit_heads(width, layers, patch)
-    if beside.hugging_face:
-        _check_type(beside.hugging_face, "vit")
-        fields |= {
-            "vision.heads": beside.hugging_face.get("num_attention_heads", 12),
-            "vision.activation": _activation(beside.hugging_face.get("hidden_act", "gelu")),
-            "vision.norm_eps": beside.hugging_face.get("layer_norm_eps", 1e-12),
+    if config:
+        shapes = {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "intermediate_size": mlp,
+            "image_size": fields["vision.image_resolution"],
+            "patch_size": patch,
         }
-    return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
+        agree(config, shapes, VIT.where)
+        fields |= {
+            "vision.heads": config["num_attention_heads"],
+            "vision.activation": _activation(config["hidden_act"]),
+            "vision.norm_eps": config["layer_norm_eps"],
+        }
+    return fields | pixel_fields(beside.preprocessor, decides=False)
 
 
 VIT_FAMILY = Family(
@@ -160,20 +263,21 @@ VIT_FAMILY = Family(
 
 
 def _configure_resnet(tensors: Tensors, beside: Beside) -> Fields:
-    config = beside.hugging_face
-    if config:
-        _check_type(config, "resnet")
-        if config.get("layer_type", "bottleneck") != "bottleneck" or config.get(
-            "downsample_in_bottleneck"
-        ):
-            raise UserError("config.json asks for a ResNet whose blocks are not supported")
     stages = count(tensors, r"encoder\.stages\.(\d+)\.")
     width = shape_of(tensors, "embedder.embedder.convolution.weight", 4)[0]
     blocks = [count(tensors, rf"encoder\.stages\.{s}\.layers\.(\d+)\.") for s in range(stages)]
+    if beside.hugging_face:
+        _check_type(beside.hugging_face, "resnet")
+        shapes = {
+            "embedding_size": width,
+            "hidden_sizes": tuple(4 * width * 2**s for s in range(stages)),
+            "depths": tuple(blocks),
+        }
+        agree(RESNET.values(beside.hugging_face), shapes, RESNET.where)
     fields = supervised_resnet(width, blocks)
     if "classifier.1.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.1.weight", 2)[0]
-    return fields | pixel_statistics(beside.preprocessor, "image_mean", "image_std")
+    return fields | pixel_fields(beside.preprocessor, decides=False)
 
 
 RESNET_FAMILY = Family(

@@ -11,7 +11,16 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from vprompt_jax.clip.checkpoints import formats, huggingface, locate, openai, positions, supervised
+from vprompt_jax.clip.checkpoints import (
+    formats,
+    huggingface,
+    locate,
+    openai,
+    positions,
+    recognise,
+    supervised,
+    timm,
+)
 from vprompt_jax.clip.checkpoints.family import Beside, Family, to_variables
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
@@ -26,9 +35,12 @@ FAMILIES: tuple[Family, ...] = (
     huggingface.VIT_FAMILY,
     huggingface.RESNET_FAMILY,
     supervised.NPZ_FAMILY,
-    supervised.TIMM_FAMILY,
+    timm.FC_NORM_FAMILY,
+    timm.FAMILY,
     supervised.TORCHVISION_FAMILY,
 )
+# What training, data parallelism and torch.compile put before every name.
+_WRAPPERS = ("state_dict.", "model.", "module.", "_orig_mod.")
 # Fields that would have a default, but must come from the checkpoint or from the user: a wrong
 # one gives another function of the same weights.
 _MUST_BE_TOLD = ("vision_heads", "text_heads", "activation", "mean", "std")
@@ -95,20 +107,51 @@ def open_checkpoint(
         raise UserError(f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}")
     given = dict(fields or {}) | ({"activation": activation} if activation else {})
     path, told_by_name = locate.locate(path_or_name, cache_dir=cache_dir, offline=offline)
-    tensors = formats.read_tensors(path)
+    tensors, wrapped = _unwrapped(formats.read_tensors(path))
+    titles = "; ".join(dict.fromkeys(f.title for f in FAMILIES))
+    if tower := recognise.tower_of(tensors):
+        raise UserError(f"{path} holds {tower}, which is not supported (supported: {titles})")
     family = next((family for family in FAMILIES if family.matches(tensors)), None)
     if family is None:
         some = ", ".join(sorted(tensors)[:4]) or "no tensors"
-        titles = "; ".join(f.title for f in FAMILIES)
-        raise UserError(f"{path} holds {some}, which is in no layout known here ({titles})")
+        raise UserError(
+            f"{path} holds {some}, which is in no layout known here ({titles}): it is no CLIP, ViT "
+            "or ResNet, or one in the words of another library"
+        )
     tensors = family.bare(tensors)
-    config, notice = _fitting(path, _configure, path, family, tensors, told_by_name, given)
+    open_clip = wrapped or path.name.startswith("open_clip")
+    config, notice = _fitting(
+        path, _configure, path, family, tensors, open_clip, told_by_name, given
+    )
     _fitting(path, _check_size, config, tensors)
     return Opened(path, family, tensors, config, notice)
 
 
-def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, str]:
-    """The architecture, and a notice of what was assumed."""
+def _unwrapped(tensors: Tensors) -> tuple[Tensors, bool]:
+    """Without what training, data parallelism and `torch.compile` put before every name; whether
+    that was there."""
+    wrapped = False
+    while tensors:
+        first = next(iter(tensors)).partition(".")[0] + "."
+        if first not in _WRAPPERS or not all(name.startswith(first) for name in tensors):
+            break
+        tensors = {name.removeprefix(first): tensor for name, tensor in tensors.items()}
+        wrapped = True
+    return tensors, wrapped
+
+
+def _configure(
+    path: Path,
+    family: Family,
+    tensors: Tensors,
+    open_clip: bool,
+    told_by_name: Fields,
+    given: Fields,
+) -> tuple[CLIPConfig, str]:
+    """The architecture, and a notice of what was assumed.
+
+    `open_clip`: OpenAI published no such file, so that OpenCLIP wrote it if the names are theirs.
+    """
     own = path.with_suffix(".json")
     if own != path and own.is_file():
         try:
@@ -124,8 +167,12 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
         file = path.parent / name
         return formats.read_json(file) if file.is_file() else {}
 
+    processor = beside("processor_config.json").get("image_processor")
     files = Beside(
-        beside("config.json"), beside("open_clip_config.json"), beside("preprocessor_config.json")
+        beside("config.json"),
+        beside("open_clip_config.json"),
+        beside("preprocessor_config.json") if processor is None else processor,
+        f"{path.parent.name}/{path.name}",
     )
     told = family.configure(tensors, files)
     towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told
@@ -136,17 +183,27 @@ def _configure(path, family, tensors, told_by_name, given) -> tuple[CLIPConfig, 
     notice = ""
     if family is openai.FAMILY and "text.activation" not in told:
         implied = openai.activation_of(path.name)
-        told = dotted({"activation": implied or "quick_gelu"}, *towers) | told
-        if implied is None:
+        if implied is not None:
+            told = dotted({"activation": implied}, *towers) | told
+        elif open_clip:  # neither the activation nor the heads are OpenAI's
+            open_fields = {"vision.heads", "text.heads"} - dotted(given, *towers).keys()
+            told = {name: value for name, value in told.items() if name not in open_fields}
+        else:
+            told = dotted({"activation": "quick_gelu"}, *towers) | told
             notice = (
                 f"{path.name} has OpenAI's names and no config beside it: loaded with QuickGELU "
                 "(pass activation='gelu' if it was trained with exact GELU)."
             )
     if missing := _missing(told, *towers):
+        files = "config.json (and preprocessor_config.json)"
+        if family is openai.FAMILY:
+            files = "open_clip_config.json"
+        passed = ", ".join(f"{field!r}: ..." for field in missing)
+        choices = f" (activation: {', '.join(ACTIVATIONS)})" if "activation" in missing else ""
         raise UserError(
             f"neither the weights nor a config beside them say {', '.join(missing)}: put the "
-            "config.json (and preprocessor_config.json) they were published with beside them, or "
-            f"pass fields={{{', '.join(f'{field!r}: ...' for field in missing)}}}"
+            f"{files} they were published with beside them, or pass fields={{{passed}}}{choices}, "
+            f"which is --set {missing[0]}=... for python -m vprompt_jax.clip convert"
         )
     try:
         return CLIPConfig.from_fields(told), notice

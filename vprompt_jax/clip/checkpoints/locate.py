@@ -41,7 +41,12 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
 )
-_CONFIGS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
+_CONFIGS = (
+    "config.json",
+    "open_clip_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
 _REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?")
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".ckpt")
 
@@ -96,8 +101,20 @@ def locate(
     )
 
 
+def _in_order(folder: Path) -> tuple[str, ...]:
+    """Names of weights, the preferred first: OpenCLIP's where transformers' or timm's have no text
+    tower."""
+    config = folder / "config.json"
+    if not (folder / "open_clip_config.json").is_file():
+        return _WEIGHTS
+    said = formats.read_json(config) if config.is_file() else {}
+    if said.get("model_type") == "clip" and said.get("architectures") in (None, ["CLIPModel"]):
+        return _WEIGHTS
+    return tuple(sorted(_WEIGHTS, key=lambda name: not name.startswith("open_clip")))
+
+
 def _in_folder(folder: Path) -> Path:
-    for file_name in _WEIGHTS:
+    for file_name in _in_order(folder):
         if (folder / file_name).is_file():
             return folder / file_name
     raise UserError(
@@ -131,7 +148,7 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
 
     for file_name in _CONFIGS:
         fetch(file_name)
-    for file_name in _WEIGHTS:
+    for file_name in _in_order(folder):
         if not file_name.endswith(".index.json"):
             if fetch(file_name):
                 return folder / file_name

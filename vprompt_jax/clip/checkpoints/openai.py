@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from vprompt_jax.clip.checkpoints import open_clip
 from vprompt_jax.clip.checkpoints.family import (
     RESNET_BLOCKS,
     STATISTICS,
@@ -13,7 +14,6 @@ from vprompt_jax.clip.checkpoints.family import (
     count,
     from_torch,
     grid,
-    pixel_statistics,
     rename,
     shape_of,
     text_tower,
@@ -22,7 +22,6 @@ from vprompt_jax.clip.checkpoints.family import (
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
-from vprompt_jax.process.errors import UserError
 
 _RENAMES = (
     (r"^text\.resblocks_(\d+)", r"transformer.resblocks.\1"),
@@ -34,69 +33,6 @@ _RENAMES = (
     *STATISTICS,
     (r"\.(kernel|scale|embedding)$", r".weight"),
 )
-# What OpenCLIP's config may say beside what the shapes say, and the values under which the towers
-# are the ones here; any other value would be another function of the same weights.
-_KNOWN = {
-    "model_cfg": {"embed_dim": None, "quick_gelu": None, "vision_cfg": None, "text_cfg": None,
-                  "custom_text": False, "init_logit_scale": None, "init_logit_bias": None,
-                  "output_dict": None, "cast_dtype": None, "nonscalar_logit_scale": False},
-    "vision_cfg": {"layers": None, "width": None, "head_width": None, "mlp_ratio": None,
-                   "patch_size": None, "image_size": None, "ls_init_value": None,
-                   "patch_dropout": None, "attentional_pool": False, "attn_pooler_queries": None,
-                   "attn_pooler_heads": None, "no_ln_pre": False, "pos_embed_type": "learnable",
-                   "final_ln_after_pool": False, "pool_type": "tok", "output_tokens": None},
-    "text_cfg": {"context_length": None, "vocab_size": None, "width": None, "heads": None,
-                 "layers": None, "mlp_ratio": None, "ls_init_value": None, "embed_cls": False,
-                 "pad_id": None, "eos_id": None, "no_causal_mask": False,
-                 "final_ln_after_pool": False, "pool_type": "argmax", "proj_bias": False,
-                 "proj_type": "linear", "output_tokens": None},
-}  # fmt: skip
-
-
-def _open_clip_fields(config: dict, shapes: Fields) -> Fields:
-    """What `open_clip_config.json` adds to the shapes.
-
-    Raises:
-      UserError: if it describes another model than the shapes do, or one that is not known here.
-    """
-    model = config.get("model_cfg")
-    parts = {"model_cfg": model}
-    if isinstance(model, dict):
-        parts |= {key: model.get(key) for key in ("vision_cfg", "text_cfg")}
-    for title, part in parts.items():
-        if not isinstance(part, dict):
-            raise UserError(f"open_clip_config.json has no {title}")
-        for key, value in part.items():
-            allowed = _KNOWN[title].get(key, False)
-            if value is not None and allowed is not None and value != allowed:
-                raise UserError(
-                    f"open_clip_config.json asks for {title}.{key}={value!r}, which is not "
-                    "supported: choose a checkpoint with CLIP's own towers"
-                )
-    vision, text = parts["vision_cfg"], parts["text_cfg"]
-    layers = vision.get("layers", 12)
-    told = {
-        "embed_dim": model.get("embed_dim"),
-        "vision.width": vision.get("width", 768),
-        "text.width": text.get("width", 512),
-        "text.layers": text.get("layers", 12),
-    }
-    if isinstance(layers, list):
-        told["vision.blocks"] = tuple(layers)
-    else:
-        told["vision.layers"] = layers
-    for key, value in told.items():
-        if value != shapes.get(key):
-            raise UserError(
-                f"open_clip_config.json says {key} {value}, the weights have {shapes.get(key)}: it "
-                "belongs to another checkpoint"
-            )
-    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    fields = {"text.activation": activation, "text.heads": text.get("heads", 8)}
-    if shapes["vision.kind"] == "vit":
-        fields["vision.activation"] = activation
-        fields["vision.heads"] = told["vision.width"] // vision.get("head_width", 64)
-    return fields | pixel_statistics(config.get("preprocess_cfg") or {}, "mean", "std")
 
 
 def _configure(tensors: Tensors, beside: Beside) -> Fields:
@@ -119,6 +55,9 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
         mlp = shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
         fields |= vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
         fields |= vit_heads(width, layers, patch)
+        fields["vision.pre_norm"] = "visual.ln_pre.weight" in tensors
+        if "visual.transformer.resblocks.0.ls_1.gamma" in tensors:
+            fields["vision.layer_scale"] = 1.0
     else:
         stages = count(tensors, r"visual\.layer(\d+)\.") - 1
         name = "visual.attnpool.positional_embedding"
@@ -133,7 +72,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             "vision.heads": shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
         }
     if beside.open_clip:
-        fields |= _open_clip_fields(beside.open_clip, fields)
+        fields |= open_clip.fields_of(beside.open_clip, fields)
     return fields
 
 

@@ -1,9 +1,10 @@
-"""Supervised towers in the layouts of the original ViT (.npz), of timm, and of torchvision."""
+"""Supervised towers in the layouts of the original ViT (.npz) and of torchvision."""
 
 import re
 
 import numpy as np
 
+from vprompt_jax.clip.checkpoints import timm
 from vprompt_jax.clip.checkpoints.family import (
     PLAIN_VIT,
     RESNET_BLOCKS,
@@ -13,11 +14,8 @@ from vprompt_jax.clip.checkpoints.family import (
     Path,
     count,
     from_torch,
-    pixel_statistics,
-    plain_vit_from_torch,
     shape_of,
     supervised_resnet,
-    vit_heads,
     vit_tower,
     without_leading_ones,
 )
@@ -25,22 +23,10 @@ from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.config import HALF, Fields
 from vprompt_jax.process.errors import UserError
 
-# timm's names of the towers that are the ones here; others can share names and shapes with them.
-_TIMM_VIT = re.compile(r"(vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+")
-_TIMM_RESNET = re.compile(r"(tv_)?resnet(50|101|152)")
-
-
-def _timm_fields(config: dict, known: re.Pattern) -> Fields:
-    """Pixel statistics of timm's config.json; its architecture must be one that is known here."""
-    architecture = config.get("architecture")
-    if not config:
-        return {}
-    if architecture is None or not known.fullmatch(architecture):
-        raise UserError(
-            f"config.json beside the weights is of architecture {architecture!r}, which is not "
-            f"supported (supported: {known.pattern})"
-        )
-    return pixel_statistics(config.get("pretrained_cfg", config), "mean", "std")
+# ResNets of timm that share names and shapes with torchvision's, and compute something else.
+_OTHERS = re.compile(
+    r"resnet(aa|blur|rs|v2)|(se|eca|sk|gc)resnet|resnet\d+(c|d|s|t|ts|_gn)(?![a-z])", re.I
+)
 
 
 def _configure_npz(tensors: Tensors, beside: Beside) -> Fields:
@@ -100,55 +86,24 @@ NPZ_FAMILY = Family(
 )
 
 
-def _configure_timm(tensors: Tensors, beside: Beside) -> Fields:
-    width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
-    layers = count(tensors, r"blocks\.(\d+)\.")
-    mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
-    positions = shape_of(tensors, "pos_embed", 3)[1]
-    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp)
-    fields |= PLAIN_VIT | {
-        "embed_dim": width,
-        "vision.activation": "gelu",
-        "vision.norm_eps": 1e-6,
-    }
-    if "head.weight" in tensors:
-        fields["classes"] = shape_of(tensors, "head.weight", 2)[0]
-    if "pre_logits.fc.weight" in tensors:
-        fields["pre_logits"] = shape_of(tensors, "pre_logits.fc.weight", 2)[0]
-    return fields | vit_heads(width, layers, patch) | _timm_fields(beside.hugging_face, _TIMM_VIT)
-
-
-TIMM_FAMILY = Family(
-    title="timm's layout of ViT",
-    markers=(r"^patch_embed\.proj\.weight$", r"^cls_token$"),
-    renames=(
-        (r"^visual\.resblocks_(\d+)\.", r"blocks.\1."),
-        (r"^visual\.conv1\.", r"patch_embed.proj."),
-        (r"^visual\.class_embedding$", r"cls_token"),
-        (r"^visual\.positional_embedding$", r"pos_embed"),
-        (r"^visual\.ln_post\.", r"norm."),
-        (r"\.attn\.in_proj\.", r".attn.qkv."),
-        (r"\.attn\.out_proj\.", r".attn.proj."),
-        (r"\.ln_(\d)\.", r".norm\1."),
-        (r"\.c_fc\.", r".fc1."),
-        (r"\.c_proj\.", r".fc2."),
-        (r"^classifier\.", r"head."),
-        (r"^pre_logits\.", r"pre_logits.fc."),
-        (r"\.(kernel|scale)$", r".weight"),
-    ),
-    configure=_configure_timm,
-    to_ours=plain_vit_from_torch,
-)
-
-
 def _configure_torchvision(tensors: Tensors, beside: Beside) -> Fields:
     stages = count(tensors, r"layer(\d+)\.") - 1
     width = shape_of(tensors, "conv1.weight", 4)[0]
     blocks = [count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, stages + 1)]
+    if other := _OTHERS.search(beside.name):
+        raise UserError(
+            f"{beside.name} names a ResNet of another kind ({other[0]}), which has the names and "
+            "shapes of a plain one and computes something else: it is not supported"
+        )
+    if "layer1.0.conv3.weight" not in tensors:
+        raise UserError(
+            "a ResNet whose blocks have two convolutions (ResNet-18, ResNet-34), which is not "
+            "supported: choose ResNet-50, -101 or -152"
+        )
     fields = supervised_resnet(width, blocks)
     if "fc.weight" in tensors:
         fields["classes"] = shape_of(tensors, "fc.weight", 2)[0]
-    return fields | _timm_fields(beside.hugging_face, _TIMM_RESNET)
+    return fields | timm.resnet_fields(beside.hugging_face, width, tuple(blocks))
 
 
 TORCHVISION_FAMILY = Family(

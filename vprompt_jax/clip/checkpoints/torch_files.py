@@ -86,11 +86,12 @@ def read_legacy(path: Path) -> dict[str, Found]:
 def _named_tensors(root: Any) -> dict[str, Found]:
     """Flattens modules and dictionaries to dotted names; leaves plain numbers out.
 
-    Of a training checkpoint only its "state_dict" counts, without the "module." that torch's
-    data-parallel wrapper puts before every name.
+    Of a training checkpoint only its "state_dict" or "model" counts, which then begins every name.
     """
-    if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
-        root = root["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(root, dict) and isinstance(root.get(key), dict):
+            root = {key: root[key]}
+            break
     tensors: dict[str, pickles.StoredTensor] = {}
     left = [("", root, 0)]
     for _ in range(_MOST_VALUES):
@@ -115,8 +116,6 @@ def _named_tensors(root: Any) -> dict[str, Found]:
             left += [(f"{name}.{key}" if name else str(key), c, depth + 1) for key, c in inner]
     if left:
         raise ValueError(f"it holds more than {_MOST_VALUES:,} tensors and dictionaries")
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     recent: dict[pickles.Storage, np.ndarray] = {}  # at most one
 
     def reader(tensor: pickles.StoredTensor) -> Callable[[], np.ndarray]:

@@ -1,0 +1,60 @@
+"""Names the towers that are not supported by what only their weights' names hold."""
+
+import re
+from collections.abc import Iterable
+
+# Title -> patterns that must each match a name, and, after "!", one that must match none.
+_TOWERS: dict[str, tuple[str, ...]] = {
+    "CoCa (OpenCLIP), which writes captions": (r"^text_decoder\.",),
+    "a CLIP of OpenCLIP whose image tower is one of timm's (SigLIP, ConvNeXt, EVA, MobileCLIP, "
+    "ViTamin, ...)": (r"^visual\.trunk\.",),
+    "a CLIP of OpenCLIP whose text tower is one of Hugging Face's": (
+        r"^text\.transformer\.(encoder|embeddings)\.",
+    ),
+    "a CLIP of OpenCLIP with a text tower of its own (custom_text)": (
+        r"^visual\.",
+        r"^text\.transformer\.resblocks\.",
+    ),
+    "MobileCLIP": (r"^image_encoder\.model\.",),
+    "EVA-CLIP": (r"^visual\.blocks\.\d+\.attn\.",),
+    "SigLIP": (
+        r"^vision_model\.embeddings\.position_embedding",
+        r"!^vision_model.*class_embedding",
+    ),
+    "transformers' CLIPTextModelWithProjection, a text tower alone": (
+        r"^text_model\.",
+        r"!^vision_model\.",
+    ),
+    "transformers' CLIPTextModel, a text tower alone": (
+        r"^embeddings\.token_embedding\.",
+        r"^final_layer_norm\.",
+    ),
+    "BLIP": (r"^(text_decoder|visual_encoder|qformer)\.",),
+    "DINOv2": (r"(^|\.)embeddings\.mask_token$", r"layer_scale1\.lambda1$"),
+    "ConvNeXt (transformers)": (r"^(convnext(v2)?\.)?embeddings\.patch_embeddings\.weight$",),
+    "ConvNeXt (timm)": (r"^stem\.0\.weight$", r"^stages\.\d+\.blocks\.\d+\.conv_dw\."),
+    "ConvNeXt (torchvision)": (r"^features\.0\.0\.weight$", r"\.layer_scale$"),
+    "EVA (timm)": (r"^blocks\.\d+\.attn\.(q_proj|q_bias)",),
+    "a Swin transformer": (r"relative_position_bias_table$",),
+    "BEiT": (r"^blocks\.\d+\.gamma_1$",),
+    "DeiT with a distillation token (transformers)": (r"distillation_token$",),
+    "torchvision's ViT": (r"^encoder\.layers\.encoder_layer_0\.", r"^conv_proj\."),
+    "a ViT of timm without a class token (SigLIP, or pooling by attention)": (
+        r"^patch_embed\.proj\.weight$",
+        r"^blocks\.0\.norm1\.",
+        r"!^cls_token$",
+    ),
+    "EfficientNet": (r"^conv_stem\.weight$|^features\.0\.0\.weight$",),
+    "transformers' BERT": (r"^(bert\.)?embeddings\.word_embeddings\.weight$",),
+}
+
+
+def tower_of(names: Iterable[str]) -> str | None:
+    """What a checkpoint that is in no supported layout holds; None if that cannot be told."""
+    names = list(names)
+
+    def holds(pattern: str) -> bool:
+        wanted = not pattern.startswith("!")
+        return any(re.search(pattern.removeprefix("!"), n) for n in names) == wanted
+
+    return next((t for t, patterns in _TOWERS.items() if all(map(holds, patterns))), None)
