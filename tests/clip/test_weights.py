@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 from PIL import Image
@@ -355,9 +356,13 @@ def test_a_repository_of_both_libraries_prefers_what_has_texts(tmp_path):
 # All of them
 
 
-def test_weights_that_are_not_finite_are_named(tmp_path):
-    for value in (np.nan, np.inf):
-        tensors = random_tensors(TINY)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_named(tmp_path, dtype):
+    for value in (np.nan, np.inf, -np.inf, -np.nan):
+        tensors = {name: t.astype(dtype) for name, t in random_tensors(TINY).items()}
+        tensors["visual.proj"][3, 2] = np.finfo(np.float16).max
+        formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+        vp.clip.load(tmp_path / "w.safetensors")
         tensors["visual.proj"][3, 2] = value
         formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
         with pytest.raises(UserError, match=r"visual\.proj holds 1 of 1024 values that are NaN"):

@@ -97,7 +97,7 @@ def inspect(args) -> str:
     }
     if opened.notice:
         rows["note"] = opened.notice
-    return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:<23} {value}" for name, value in rows.items())
 
 
 def convert(args) -> str:

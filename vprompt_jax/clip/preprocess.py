@@ -85,7 +85,8 @@ def preprocess_batch(
     """Resizes, crops and normalises images of one size inside a compiled function.
 
     Agrees with Pillow's bicubic to one grey level: like it, rows are resized first, and each
-    pass rounds to whole grey levels.
+    pass rounds to whole grey levels. (From version 13 on Pillow may begin with the columns where
+    they shrink more; squashed images can then differ at edges that a pass clips.)
 
     Args:
       images: uint8 [B, h, w, 3].
