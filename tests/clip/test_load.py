@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fast
 def test_export_and_load_are_inverse(tmp_path):
     clip, variables = vp.clip.load(GOLDEN / "openai_rn_tiny.pt")
     flat = traverse_util.flatten_dict(variables)
-    path = tmp_path / "again.safetensors"
+    path = tmp_path / "again-openai.safetensors"
     formats.write_safetensors(path, openai.to_state_dict(flat), {})
     again, same = vp.clip.load(path)
     assert again.config == clip.config
@@ -55,7 +55,7 @@ def test_a_truncated_file_is_refused(tmp_path, name, keep):
 def test_a_damaged_tensor_inside_an_archive_is_refused(tmp_path):
     data = bytearray((GOLDEN / "openai_rn_tiny.pt").read_bytes())
     data[len(data) // 2] ^= 0xFF
-    path = tmp_path / "flipped.pt"
+    path = tmp_path / "openai-flipped.pt"
     path.write_bytes(data)
     with pytest.raises(UserError, match="CRC"):
         vp.clip.load(path)
@@ -126,9 +126,9 @@ def test_missing_left_over_and_misshapen_names_are_all_listed(tmp_path):
     tensors["extra.weight"] = np.zeros(3, np.float32)
     del tensors["ln_final.bias"]
     tensors["visual.ln_post.weight"] = np.zeros(7, np.float32)
-    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    formats.write_safetensors(tmp_path / "openai.safetensors", tensors, {})
     with pytest.raises(UserError) as error:
-        vp.clip.load(tmp_path / "w.safetensors")
+        vp.clip.load(tmp_path / "openai.safetensors")
     message = str(error.value)
     assert "- ln_final.bias is missing" in message
     assert "+ extra.weight is not part" in message
@@ -136,9 +136,9 @@ def test_missing_left_over_and_misshapen_names_are_all_listed(tmp_path):
 
 
 def test_a_file_that_is_no_clip_is_refused(tmp_path):
-    formats.write_safetensors(tmp_path / "w.safetensors", {"fc.weight": np.zeros((2, 2))}, {})
+    formats.write_safetensors(tmp_path / "openai.safetensors", {"fc.weight": np.zeros((2, 2))}, {})
     with pytest.raises(UserError, match=r"holds fc\.weight, which is in no layout known"):
-        vp.clip.load(tmp_path / "w.safetensors")
+        vp.clip.load(tmp_path / "openai.safetensors")
 
 
 def open_clip_config(**changes):
@@ -188,22 +188,30 @@ def test_an_openclip_config_of_another_model_is_refused(tmp_path, changes, messa
         ("vit_b_32-quickgelu-laion400m_e32-46683a32", "quick_gelu"),
         ("vit_b_16-laion400m_e32-55e67d44", "gelu"),
         ("rn50-quickgelu-cc12m-f000538c", "quick_gelu"),
-        ("mine", "quick_gelu"),
+        ("my-openai-clip", "quick_gelu"),
     ],
 )
 def test_a_public_file_name_tells_the_activation(tmp_path, name, activation, caplog):
     formats.write_safetensors(tmp_path / f"{name}.safetensors", random_tensors(TINY), {})
     assert vp.clip.load(tmp_path / f"{name}.safetensors")[0].config.vision.activation == activation
-    assert ("QuickGELU" in caplog.text) == (name == "mine")
+    assert ("QuickGELU" in caplog.text) == (name == "my-openai-clip")
+
+
+def test_weights_of_unknown_origin_do_not_tell_their_activation(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    formats.write_safetensors(path, random_tensors(TINY), {})
+    with pytest.raises(UserError, match=r"say activation: .*pass fields=\{'activation': ...\}"):
+        vp.clip.load(path)
+    assert vp.clip.load(path, activation="gelu")[0].config.vision.activation == "gelu"
 
 
 def test_positions_that_are_no_square_are_refused(tmp_path):
     tensors = random_tensors(TINY)
     table = tensors["visual.positional_embedding"]
     tensors["visual.positional_embedding"] = np.concatenate([table, table[:3]])
-    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    formats.write_safetensors(tmp_path / "openai.safetensors", tensors, {})
     with pytest.raises(UserError, match="20 positions, which are not one token and a square"):
-        vp.clip.load(tmp_path / "w.safetensors")
+        vp.clip.load(tmp_path / "openai.safetensors")
 
 
 def test_an_empty_file_is_named(tmp_path):
@@ -215,6 +223,6 @@ def test_an_empty_file_is_named(tmp_path):
 def test_a_text_tower_that_does_not_fit_is_named(tmp_path):
     tensors = random_tensors(TINY)
     tensors["text_projection"] = tensors["text_projection"][:32]
-    formats.write_safetensors(tmp_path / "w.safetensors", tensors, {})
+    formats.write_safetensors(tmp_path / "openai.safetensors", tensors, {})
     with pytest.raises(UserError, match=r"! text_projection has shape \(32, 16\)"):
-        vp.clip.load(tmp_path / "w.safetensors")
+        vp.clip.load(tmp_path / "openai.safetensors")

@@ -68,7 +68,7 @@ def test_a_position_that_does_not_exist_is_refused():
 
 
 def test_bfloat16_is_close(tmp_path):
-    path = tmp_path / "w.safetensors"
+    path = tmp_path / "openai.safetensors"
     formats.write_safetensors(path, random_tensors(TINY), {})
     x = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
     clip, variables = vp.clip.load(path)

@@ -1,6 +1,7 @@
 """`load`: a checkpoint's file, folder or public name -> a model and its weights."""
 
 import dataclasses
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def _configure(
         elif open_clip:  # neither the activation nor the heads are OpenAI's
             open_fields = {"vision.heads", "text.heads"} - dotted(given, *towers).keys()
             told = {name: value for name, value in told.items() if name not in open_fields}
-        else:
+        elif _is_openais(path):
             told = dotted({"activation": "quick_gelu"}, *towers) | told
             notice = (
                 f"{path.name} has OpenAI's names and no config beside it: loaded with QuickGELU "
@@ -209,6 +210,17 @@ def _configure(
         return CLIPConfig.from_fields(told), notice
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _is_openais(path: Path) -> bool:
+    """Whether a file of OpenAI's layout is OpenAI's: by its name, or because it is the TorchScript
+    archive that OpenAI published; others write state dicts of the same names and shapes."""
+    if "openai" in path.name.lower() or path.name in locate.OPENAI_FILES:
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def _missing(told: Fields, vision: type, has_text: bool) -> list[str]:

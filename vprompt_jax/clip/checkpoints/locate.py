@@ -27,6 +27,7 @@ OPENAI = {
         "ViT-L-14-336px.pt",
     ),
 }
+OPENAI_FILES = frozenset(name for _, name in OPENAI.values())
 # Where they lie, and Hugging Face's repositories; both can be pointed elsewhere, at a mirror.
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models"
 _HUB_URL = "https://huggingface.co"
