@@ -180,7 +180,14 @@ def _unused(key: str, parts: Iterable[Part[Any]], values: Mapping[str, Any]) -> 
     if part is not None and field in schema.fields(part.section):
         return None
     having = [p for p in options if field in schema.fields(p.section)]
-    wanted = having[0].kind if having and having[0].kind is not None else "..."
+    wanted = having[0].kind if having else None
+    if wanted is None:  # any value but one switches the part on: one that a method has
+        off = dict(registry.switches())[switch]
+        wanted = next(
+            repr(method.parts[switch]).replace("'", "")
+            for method in table.METHODS.values()
+            if method.parts.get(switch, off) != off
+        )
     return (
         f"config.{key} has no effect: config.method.name={values['method.name']} has "
         f"config.{switch}={values[switch]!r}; omit it, or set config.{switch}={wanted}"

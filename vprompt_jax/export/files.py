@@ -102,6 +102,9 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     config = adapted.config.as_dict()
     config["model"]["checkpoint"] = Path(config["model"]["checkpoint"]).name  # no one's folders
+    for key in ("dir", "split_file"):
+        if path := config["data"][key]:
+            config["data"][key] = Path(path).absolute().name
     about = {
         "format": FORMAT,
         "versions": adapted.result["versions"] | {"jax": jax.__version__,

@@ -154,8 +154,8 @@ def load(
     result = result_lib.read(workdir)
     if result is None:
         raise UserError(
-            f"{workdir} holds no finished run (no result.json): name a run's workdir, or finish the "
-            "run by giving its command again"
+            f"{workdir} holds no finished run (no result.json): name a run's workdir, or finish "
+            "the run by giving its command again"
         )
     if best and result["test_accuracy_best_val"] is None:
         raise UserError(f"{workdir}: nothing was selected on val under protocol=paper: omit best")

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from vprompt_jax import data
@@ -60,8 +59,8 @@ class Sources:
         known = read_inputs(record.workdir).sums.get("data")
         if self.data_dir is not None and known is not None and dataset.identity != known:
             raise UserError(
-                f"{self.data_dir} holds other images than {record.workdir} was trained on: pass the "
-                "right folder by --data_dir"
+                f"{self.data_dir} holds other images than {record.workdir} was trained on: pass "
+                "their folder by --data_dir"
             )
         return dataset
 

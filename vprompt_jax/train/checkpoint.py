@@ -116,7 +116,7 @@ class Checkpoints:
             return arrays, record
         raise UserError(
             f"no readable checkpoint in {self._manager.directory}: " + "; ".join(problems)
-            + " (choose another --workdir, or delete this one to start over)"
+            + f" (choose another --workdir, or delete {self._manager.directory.parent} to start over)"
         )  # fmt: skip
 
     def forget_after(self, step: int) -> None:
