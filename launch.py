@@ -83,21 +83,35 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(f"error: {error}; python launch.py --help lists the options")
+        lines = str(error).strip().splitlines()
+        if "Traceback (most recent call last):" in lines:  # of the config file
+            sys.exit(f"error: cannot load the config: {lines[-1]}")
+        sys.exit(f"error: {' '.join(lines)}; python launch.py --help lists the options")
     except (AttributeError, KeyError) as error:
-        from vprompt_jax.config.resolve import nearest
-        from vprompt_jax.methods import registry
+        _refuse_unknown_keys(argv)
+        sys.exit(_unloadable(error))
+    except Exception as error:  # a config is a program: whatever is wrong with it
+        sys.exit(_unloadable(error))
 
-        given = [a.split("=")[0].removeprefix("--config.") for a in argv
-                 if a.startswith("--config.")]  # fmt: skip
-        known = list(registry.all_fields())
-        for key in given:
-            if key not in known and key != "sweep":
-                near = nearest(key, known)
-                sys.exit(f"error: unknown config key --config.{key}" + (
-                    f"; did you mean {near}?" if near else "; docs/config.md lists the keys"
-                ))  # fmt: skip
-        sys.exit(f"error: cannot load the config: {' '.join(str(error).split())}")
+
+def _refuse_unknown_keys(argv: list[str]) -> None:
+    """Ends the program with the keys nearest to an override's that does not exist, if one is so."""
+    from vprompt_jax.config.resolve import nearest
+    from vprompt_jax.methods import registry
+
+    known = list(registry.all_fields())
+    for argument in argv:
+        key = argument.split("=")[0].removeprefix("--config.")
+        if argument.startswith("--config.") and key not in [*known, "sweep"]:
+            near = nearest(key, known)
+            meant = f"did you mean {near}?" if near else "docs/config.md lists the keys"
+            sys.exit(f"error: unknown config key --config.{key}; {meant}")
+
+
+def _unloadable(error: Exception) -> str:
+    if os.environ.get("VPROMPT_TRACEBACK", "0") not in ("", "0"):
+        raise error
+    return f"error: cannot load the config: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def main(argv: list[str]) -> None:
@@ -108,8 +122,8 @@ def main(argv: list[str]) -> None:
     try:
         config = _CONFIG.value
         config.name  # noqa: B018 - a file that could not be loaded raises when it is used
-    except Exception as error:  # a config is a program: whatever is wrong with it
-        sys.exit(f"error: cannot load the config: {type(error).__name__}: {error}")
+    except Exception as error:
+        sys.exit(_unloadable(error))
     from vprompt_jax.launching import launch
 
     if _PRINT.value:

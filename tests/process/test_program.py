@@ -43,7 +43,7 @@ def memory_error() -> Exception:
         (FileExistsError(errno.EEXIST, "File exists", "out"), "error: out: it is a file", 1),
         (FileNotFoundError(errno.ENOENT, "No such file", "gone"), "error: gone: No such file", 1),
         (OSError("only a text"), "error: only a text", 1),
-        (MemoryError("Unable to allocate 9 TiB"), "out of memory (Unable to allocate 9 TiB): so", 1),
+        (MemoryError("cannot allocate 9 TiB"), "out of memory (cannot allocate 9 TiB): so", 1),
         (memory_error(), "error: out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 7", 1),
         (RuntimeError("Could not determine home directory."), "set HOME", 1),
     ],

@@ -1,4 +1,4 @@
-"""A run's folder: who works in it, whose it is, and that paths count for nothing where hashes agree."""
+"""A run's folder: who works in it, whose it is; paths count for nothing where hashes agree."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_second_command_is_refused_and_writes_nothing(tiny_path, tmp_path):
     config = config_of(tiny_path)
     with workdir.in_use(tmp_path / "run"):
         before = contents(tmp_path)
-        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+        with pytest.raises(UserError, match="in use by process " + str(os.getpid()) + " on "):
             fit(config, tmp_path / "run")
         assert contents(tmp_path) == before
     assert not (tmp_path / "run").exists()
@@ -145,7 +145,7 @@ def test_weights_that_moved(root, original, tiny_path, monkeypatch):
     loaded = vp.load(root / "run", checkpoint=moved)
     np.testing.assert_array_equal(loaded.logits(IMAGES), expected)
     wrong = other_weights(root / "third", tiny_path)
-    with pytest.raises(UserError, match="holds other weights than .* name a copy of those"):
+    with pytest.raises(UserError, match=r"holds other weights than .* name a copy of those"):
         vp.load(root / "run", checkpoint=wrong)
     # The command with the new path finds the run finished, and whoever loads it finds the weights.
     before = (root / "run" / "result.json").read_bytes()
@@ -196,7 +196,7 @@ def test_the_advice_for_lost_checkpoints_works(root, original):
     config = config_of(original / "first" / "clip.safetensors")
     expected = vp.load(root / "run").logits(IMAGES)
     shutil.rmtree(root / "run" / "checkpoints")
-    with pytest.raises(UserError, match="no checkpoint of what was trained") as caught:
+    with pytest.raises(UserError, match=r"no checkpoint of what was trained") as caught:
         vp.load(root / "run")
     assert not (root / "run" / "checkpoints").exists()
     follow(caught.value, root / "run", config)
