@@ -151,7 +151,7 @@ def load(
         on val.
     """
     workdir = Path(workdir)
-    result = result_lib.read(workdir)
+    result = result_lib.read(workdir, result_lib.TO_LOAD)
     if result is None:
         raise UserError(
             f"{workdir} holds no finished run (no result.json): name a run's workdir, or finish "

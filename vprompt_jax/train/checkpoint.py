@@ -116,7 +116,8 @@ class Checkpoints:
             return arrays, record
         raise UserError(
             f"no readable checkpoint in {self._manager.directory}: " + "; ".join(problems)
-            + f" (choose another --workdir, or delete {self._manager.directory.parent} to start over)"
+            + " (choose another --workdir, or delete the whole workdir "
+            + f"{self._manager.directory.parent} to start over)"
         )  # fmt: skip
 
     def forget_after(self, step: int) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ from vprompt_jax.train.training import Training, trained_counts
 
 # What makes a finished run's command go on from its newest save, or start over without one.
 AGAIN = "delete {0}/result.json and give the run's command again"
-# What loading a run, and every report, needs.
-_NEEDED = ("class_names", "templates", "steps", "test_accuracy", "seed", "method", "dataset")
+# What summaries and reports need, and what loading a run needs as well.
+_NEEDED = ("steps", "test_accuracy", "seed", "method", "dataset")
+TO_LOAD = ("class_names", "templates", *_NEEDED)
 
 
-def read(workdir: Path) -> dict[str, Any] | None:
+def read(workdir: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any] | None:
     """The result of a finished run, or None.
+
+    Args:
+      workdir: of the run.
+      needed: entries without which the file counts as damaged.
 
     Raises:
       UserError: if the file is damaged.
@@ -30,7 +35,7 @@ def read(workdir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     result = read_json(path, AGAIN.format(workdir))
-    if missing := [name for name in _NEEDED if name not in result]:
+    if missing := [name for name in needed if name not in result]:
         raise UserError(
             f"{path} is damaged, it lacks {', '.join(missing)}: {AGAIN.format(workdir)}"
         )
