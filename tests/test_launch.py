@@ -82,7 +82,6 @@ def test_a_value_of_the_wrong_type():
 
 def test_missing_config():
     assert_one_message(launch("--config", "configs/nowhere.py"), "nowhere.py")
-    assert_one_message(launch(), "--config")
 
 
 def test_missing_weights(tmp_path):

@@ -73,12 +73,17 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return items
 
 
-def difference(old: Config, new: Config) -> list[str]:
-    """Lines "key: old -> new" for the values in which two configs differ."""
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """Lines "key: old -> new", by key, for the values in which two configs differ."""
     missing = "(absent)"
     a, b = flat(old.as_dict()), flat(new.as_dict())
-    return [
-        f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
+    return {
+        key: f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
         for key in sorted(a.keys() | b.keys())
         if a.get(key, missing) != b.get(key, missing)
-    ]
+    }
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """The lines of `differences`."""
+    return list(differences(old, new).values())

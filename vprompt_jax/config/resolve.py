@@ -20,6 +20,8 @@ from vprompt_jax.schema import Section
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
 
+_MOST_NAMED = 12  # keys that a message proposes
+
 
 def default_config() -> ml_collections.ConfigDict:
     """The base that every file in configs/ starts from; unknown keys are refused.
@@ -126,11 +128,31 @@ def _typed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """Up to three keys that look like one, in full or by their last part; "" if none does."""
-    near = difflib.get_close_matches(key, known, 3, 0.75)
-    field = key.rpartition(".")[2]
-    near += [k for k in known if difflib.get_close_matches(field, [k.rpartition(".")[2]], 1, 0.7)]
-    return " or ".join(f"config.{k}" for k in list(dict.fromkeys(near))[:3])
+    """Keys that look like one, or may be what it abbreviates; without any, those of its section.
+
+    Args:
+      key: dotted, unknown.
+      known: all dotted keys.
+
+    Returns:
+      "config.a or config.b"; "" if there is nothing to offer.
+    """
+    section, _, field = key.rpartition(".")
+
+    def alike(candidate: str) -> bool:
+        words = candidate.rpartition(".")[2]
+        initials = "".join(word[0] for word in words.split("_"))
+        close = bool(difflib.get_close_matches(field, [words], 1, 0.7))
+        # lr is learning_rate, bs is batch_size; rate and batch are parts of them.
+        return close or field == initials or field in words.split("_")
+
+    inside = [k for k in known if section and k.startswith(f"{section}.")]
+    near = [k for k in inside if alike(k)]
+    near = near or [k for k in known if alike(k)]
+    if not inside:
+        near = difflib.get_close_matches(key, known, 3, 0.75) + near
+    names = [f"config.{k}" for k in dict.fromkeys(near or inside)][:_MOST_NAMED]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _parts_on(values: Mapping[str, Any]) -> list[Part[Any]]:
@@ -158,7 +180,14 @@ def _unused(key: str, parts: Iterable[Part[Any]], values: Mapping[str, Any]) -> 
     if part is not None and field in schema.fields(part.section):
         return None
     having = [p for p in options if field in schema.fields(p.section)]
-    wanted = having[0].kind if having and having[0].kind is not None else "..."
+    wanted = having[0].kind if having else None
+    if wanted is None:  # any value but one switches the part on: one that a method has
+        off = dict(registry.switches())[switch]
+        wanted = next(
+            repr(method.parts[switch]).replace("'", "")
+            for method in table.METHODS.values()
+            if method.parts.get(switch, off) != off
+        )
     return (
         f"config.{key} has no effect: config.method.name={values['method.name']} has "
         f"config.{switch}={values[switch]!r}; omit it, or set config.{switch}={wanted}"

@@ -16,16 +16,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="a finished run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoint", metavar="FILE",
+                        help="where the CLIP's weights are now, if they have moved")  # fmt: skip
     parser.add_argument("--side", type=int,
                         help="of the input images, in pixels; default: the tower's")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="the parameters best on val")
     parser.add_argument("--bare", action="store_true", help="the adaptation alone")
     args = parser.parse_args(arguments)
-    with program.user_errors():
+    with program.user_errors("export it with --bare"):
         program.set_up_process()
         if args.side is not None and args.side < 1:
             raise UserError("--side must be at least 1")
-        adapted = load_run(args.workdir, best=args.best)
+        adapted = load_run(args.workdir, best=args.best, checkpoint=args.checkpoint)
         for path in write(adapted, args.out, side=args.side, bare=args.bare):
             print(f"{path.stat().st_size:>12,}  {path}")
 

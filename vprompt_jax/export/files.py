@@ -16,6 +16,7 @@ from flax import traverse_util
 
 import vprompt_jax
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
 from vprompt_jax.export import card
 from vprompt_jax.inference.adapted import Adapted, adapted_from, softmax
@@ -101,6 +102,9 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     config = adapted.config.as_dict()
     config["model"]["checkpoint"] = Path(config["model"]["checkpoint"]).name  # no one's folders
+    for key in ("dir", "split_file"):
+        if path := config["data"][key]:
+            config["data"][key] = Path(path).absolute().name
     about = {
         "format": FORMAT,
         "versions": adapted.result["versions"] | {"jax": jax.__version__,
@@ -146,8 +150,12 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def load(folder: Path) -> Exported | Adapted:
+def load(folder: Path, *, checkpoint: Path | str | None = None) -> Exported | Adapted:
     """Loads an export: its StableHLO, or a bare adaptation with the base model it names.
+
+    Args:
+      folder: of the export.
+      checkpoint: of a bare export, the file of its base model.
 
     Raises:
       UserError: if there is none, or a newer version made it, or the base model is missing or
@@ -155,7 +163,9 @@ def load(folder: Path) -> Exported | Adapted:
     """
     about = _about(folder)
     if not (folder / "model.stablehlo").is_file():
-        return _load_adaptation(folder, about)
+        return _load_adaptation(folder, about, checkpoint)
+    if checkpoint is not None:
+        raise UserError(f"{folder} is a full export, which holds its weights: omit --checkpoint")
     try:
         exported = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
     except Exception as error:  # jax raises many kinds over bytes it does not know
@@ -168,13 +178,15 @@ def load(folder: Path) -> Exported | Adapted:
     return Exported(about["class_names"], about["input_side"], lambda x: call(weights, x))
 
 
-def _load_adaptation(folder: Path, about: dict[str, Any]) -> Adapted:
+def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str | None) -> Adapted:
     config = resolve(formats.read_json(folder / "config.json"))
+    if checkpoint is not None:
+        config = named_files.naming(config, {"model.checkpoint": str(checkpoint)})
     adaptation = adapted_from(config, about["class_names"], about["result"]["templates"])
     if _digest(adaptation.frozen) != about["frozen_sha256"]:
         raise UserError(
             f"{folder} was trained on other weights than {config.model.checkpoint}: name the right "
-            f"file as model.checkpoint in {folder / 'config.json'}"
+            f"file by --checkpoint, or as model.checkpoint in {folder / 'config.json'}"
         )
     flat = formats.read_arrays(folder / "adaptation.safetensors")
     params = traverse_util.unflatten_dict(flat, sep="/")

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import numpy as np
 
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
 from vprompt_jax.clip.preprocess import on_screen
-from vprompt_jax.config import Config, resolve
+from vprompt_jax.config import Config
+from vprompt_jax.config import files as named_files
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.parts import Canvas
 from vprompt_jax.parts.context import at_inference
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import result as result_lib
 from vprompt_jax.train import run as run_lib
+from vprompt_jax.train import workdir as folder
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.progress import latest_params
 from vprompt_jax.train.training import identity, initial_state
@@ -135,29 +136,60 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def load(workdir: Path | str, *, best: bool = False) -> Adapted:
+def load(
+    workdir: Path | str, *, best: bool = False, checkpoint: Path | str | None = None
+) -> Adapted:
     """A finished run, without its dataset.
 
     Args:
       workdir: of the run.
       best: the parameters best on val, in place of the last step's.
+      checkpoint: where the CLIP's weights are now; None for where they were in training.
 
     Raises:
-      UserError: if the run has not finished, its weights are gone, or it has nothing best on val.
+      UserError: if the run has not finished, its weights are gone or others, or it has nothing best
+        on val.
     """
     workdir = Path(workdir)
-    result = result_lib.read(workdir)
+    result = result_lib.read(workdir, result_lib.TO_LOAD)
     if result is None:
-        raise UserError(f"{workdir} holds no finished run (no result.json)")
+        raise UserError(
+            f"{workdir} holds no finished run (no result.json): name a run's workdir, or finish "
+            "the run by giving its command again"
+        )
     if best and result["test_accuracy_best_val"] is None:
-        raise UserError(f"{workdir}: nothing was selected on val under protocol=paper")
-    config = resolve(json.loads((workdir / "config.json").read_text()))
+        raise UserError(f"{workdir}: nothing was selected on val under protocol=paper: omit best")
+    inputs = folder.read_inputs(workdir)
+    config = _with_weights(folder.read_config(workdir), workdir, inputs, checkpoint)
     adaptation = adapted_from(config, result["class_names"], result["templates"])
+    expected = inputs.sums.get("weights", adaptation.weights_hash)
+    if expected != adaptation.weights_hash:
+        raise UserError(
+            f"{config.model.checkpoint} holds other weights than {workdir} was trained on (SHA-256 "
+            f"{adaptation.weights_hash[:12]}..., not {expected[:12]}...): name a copy of those "
+            "weights by --checkpoint (in Python: load(workdir, checkpoint=FILE))"
+        )
     if not result["steps"]:
         initial = adaptation.initial_params(), adaptation.initial_assigned()
         return Adapted(adaptation, *initial, result, best)
     learned = _restored(adaptation, workdir, result["steps"], best)
     return Adapted(adaptation, *learned, result, best)
+
+
+def _with_weights(
+    config: Config, workdir: Path, inputs: folder.Inputs, checkpoint: Path | str | None
+) -> Config:
+    """The config with the CLIP's weights where they are now."""
+    key = "model.checkpoint"
+    if checkpoint is not None:
+        return named_files.naming(config, {key: str(checkpoint)})
+    known = inputs.files.get(key)
+    if known is not None and not Path(known).exists():
+        raise UserError(
+            f"the weights that {workdir} was trained on are no longer at {known}: name where they "
+            "are now by --checkpoint (in Python: load(workdir, checkpoint=FILE))"
+        )
+    return config
 
 
 def adapted_from(config: Config, class_names: Sequence[str], texts: Sequence[str]) -> Adaptation:
@@ -174,12 +206,19 @@ def _restored(
     adaptation: Adaptation, workdir: Path, steps: int, best: bool
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Parameters and assigned arrays from a finished run's checkpoints."""
-    checkpoints = Checkpoints(workdir / "checkpoints", identity(adaptation))
-    if checkpoints.latest() is None:
-        raise UserError(f"{workdir} has no checkpoint of what was trained: run it again")
-    learned = latest_params(initial_state(adaptation, steps), checkpoints, best=best)
-    checkpoints.close()
-    return learned
+    directory = workdir / "checkpoints"
+    again = result_lib.AGAIN.format(workdir)
+    if not directory.is_dir():
+        raise UserError(f"{workdir} has no checkpoint of what was trained: to train again, {again}")
+    checkpoints = Checkpoints(directory, identity(adaptation), read_only=True)
+    try:
+        if checkpoints.latest() is None:
+            raise UserError(
+                f"{directory} holds no checkpoint of what was trained: to train again, {again}"
+            )
+        return latest_params(initial_state(adaptation, steps), checkpoints, best=best)
+    finally:
+        checkpoints.close()
 
 
 def fit(config: Any, dataset: Dataset, workdir: Path | str) -> Adapted:

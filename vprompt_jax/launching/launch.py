@@ -13,6 +13,12 @@ from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.program import set_up_process, user_errors
 
+_LESS_MEMORY = (
+    "lower config.optim.batch_size or config.eval.batch_size, set config.model.remat=blocks, or "
+    "config.cache.storage=disk or config.cache.mode=off if the cached activations are too large "
+    "(another config is another run, in another --workdir)"
+)
+
 
 def print_commands(config: ConfigDict, argv: list[str]) -> None:
     """Prints a command per run of a sweep, for a scheduler; `argv` is this process's command."""
@@ -39,7 +45,7 @@ def launch(
       which: name or number of one run of the sweep.
       overridden: dotted config keys that the command line sets.
     """
-    with user_errors():
+    with user_errors(_LESS_MEMORY):
         set_up_process()
         cluster.join()
         from vprompt_jax.train import result as result_lib
@@ -64,6 +70,9 @@ def launch(
             return
         if finished:
             print(f"{where} holds this run, finished; not run again.")
+            if result["steps"] and not (where / "checkpoints").is_dir():
+                again = result_lib.AGAIN.format(where)
+                print(f"Its checkpoints are gone, which predict and export need: {again}.")
         print(_summary(result, where))
 
 

@@ -24,6 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="+", metavar="IMAGE",
                         help="files, folders, or - for paths on standard input")  # fmt: skip
     parser.add_argument("--workdir", required=True, help="a finished run, or an export of one")
+    parser.add_argument("--checkpoint", metavar="FILE",
+                        help="where the CLIP's weights are now, if they have moved")  # fmt: skip
     parser.add_argument("--top", type=int, default=3, help="labels per image (default: 3)")
     parser.add_argument("--best", action="store_true",
                         help="use the parameters best on val, not the last step's")  # fmt: skip
@@ -44,10 +46,10 @@ def _load(args: argparse.Namespace) -> Any:
 
     workdir = Path(args.workdir)
     if not export.is_export(workdir):
-        return adapted.load(workdir, best=args.best)
+        return adapted.load(workdir, best=args.best, checkpoint=args.checkpoint)
     if args.best:
         raise UserError(f"{workdir} is an export, which holds one set of parameters: omit --best")
-    model = export.load(workdir)
+    model = export.load(workdir, checkpoint=args.checkpoint)
     if args.overlay and not isinstance(model, adapted.Adapted):
         raise UserError(f"{workdir} is an export, which gives labels only: omit --overlay")
     return model
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
-    with program.user_errors():
+    with program.user_errors("lower --batch_size"):
         program.set_up_process()
         run(args)
 

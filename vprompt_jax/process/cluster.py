@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from vprompt_jax.process.errors import UserError
@@ -79,6 +81,56 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def gather(value: Any) -> list[Any]:
+    """What every process passes, by number of the process; every one of them has to call it.
+
+    Args:
+      value: anything JSON.
+    """
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return [value]
+    text = json.dumps(value).encode()
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    # A power of two, so that few programs are compiled for many lengths.
+    padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[:n])) for row, n in zip(rows, lengths.tolist(), strict=True)]
+
+
+def broadcast(value: Any) -> Any:
+    """What process 0 passes (anything JSON); every process has to call it."""
+    return gather(value if is_first() else None)[0]
+
+
+def by_first(function: Callable[[], Any]) -> Any:
+    """Has process 0 alone do something that all go by; every process has to call it.
+
+    Args:
+      function: returns anything JSON.
+
+    Returns:
+      What it returned in process 0.
+
+    Raises:
+      UserError: in all processes, if it raised that in process 0.
+    """
+    outcome: Any = None
+    if is_first():
+        try:
+            outcome = {"value": function()}
+        except UserError as error:
+            outcome = {"error": str(error)}
+    outcome = broadcast(outcome)
+    if "error" in outcome:
+        raise UserError(outcome["error"])
+    return outcome["value"]
+
+
 def agree(what: str, value: Any) -> None:
     """Makes sure that all processes see the same; every one of them has to call it.
 
@@ -89,18 +141,14 @@ def agree(what: str, value: Any) -> None:
     Raises:
       UserError: in all processes, if one has another value.
     """
-    import jax
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    if jax.process_count() == 1:
-        return
-    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
-    mine = np.frombuffer(digest, np.uint8)
-    if (multihost_utils.process_allgather(mine) != mine).any():
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    others = gather([socket.gethostname(), digest])
+    if different := [i for i, (_, theirs) in enumerate(others) if theirs != others[0][1]]:
+        listed = ", ".join(f"{i} on {others[i][0]}" for i in different)
         raise UserError(
-            f"the processes of this run do not see the same {what}: data, weights and --workdir "
-            "must be equal on all machines, the workdir a folder that they share"
+            f"the processes of this run do not see the same {what} (process {listed} differs from "
+            f"process 0 on {others[0][0]}): give the same command on all machines, with the same "
+            "data and weights, and a workdir that is a folder they share"
         )
 
 

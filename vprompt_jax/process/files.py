@@ -1,7 +1,11 @@
-"""Files that are written as a whole or not at all."""
+"""Files that are written as a whole or not at all, and files of JSON."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from vprompt_jax.process.errors import UserError
 
 
 def replace(path: Path, text: str) -> None:
@@ -12,3 +16,24 @@ def replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+      path: of the file.
+      remedy: what to do if it is damaged, for the message.
+
+    Raises:
+      UserError: if it cannot be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged, it is no JSON ({error}): {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged, it holds no JSON object: {remedy}")
+    return value

@@ -1,53 +1,68 @@
 """What the command-line programs share: set-up of the process, and errors as one message."""
 
 import contextlib
-import errno
+import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 
-from vprompt_jax.process import cluster, memory, paths
-from vprompt_jax.process.errors import Interrupted, UserError
+from vprompt_jax.process import cluster, failures, memory, paths
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import printable_lines
 
 
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """Turns a user's mistake, or a full disk, into one message and a non-zero exit status."""
+def user_errors(less_memory: str = "choose a smaller batch") -> Iterator[None]:
+    """Turns whatever a user can do something about into one message and a non-zero exit status.
+
+    That is a `UserError`, any error of the operating system, a lack of memory, a request to stop
+    and, in one process of several, the loss of another. Anything else is a defect and keeps its
+    traceback; VPROMPT_TRACEBACK=1 shows those of the others as well.
+
+    Args:
+      less_memory: what makes the command need less memory, for the message.
+    """
+    _print_any_name()
     try:
         yield
-    except UserError as error:
-        # A name in the message may hold what a terminal would obey.
-        print("error:", printable_lines(str(error)), file=sys.stderr)
-        cluster.leave(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except BaseException as error:
+        explained = failures.explain(error, less_memory)
+        if explained is None:
+            if isinstance(error, Exception) and failures.is_one_of_several():
+                traceback.print_exc()
+                cluster.leave(1)  # the ordinary way out would wait for the others, and they for it
             raise
-        print(
-            f"error: no space left on the disk: {error}; earlier checkpoints are intact",
-            file=sys.stderr,
-        )
-        cluster.leave(1)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        cluster.leave(130)
-    except RuntimeError as error:
-        # JAX has no error of its own for a peer that is gone.
-        if "jax" not in sys.modules or not sys.modules["jax"].distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        print(
-            "error: this process of several has failed, most likely because another one is gone "
-            f"({str(error).splitlines()[0]}); the same command, given on all machines, goes on "
-            "from the newest checkpoint",
-            file=sys.stderr,
-        )
-        cluster.leave(1)
+        if failures.shows_traceback():
+            traceback.print_exc()
+        message, status = explained
+        if message:
+            # A name in the message may hold what a terminal would obey.
+            print(printable_lines(message), file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt | BrokenPipeError):
+            _leave_quietly(status)
+        cluster.leave(status)
+
+
+def _print_any_name() -> None:
+    """Lets the terminal show names of files that are not valid text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _leave_quietly(status: int) -> None:
+    """Keeps the rest of a process from writing a traceback as it ends.
+
+    Python flushes its output and joins its threads then: a closed pipe or a second Ctrl-C would
+    show as an exception of the interpreter's own.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(status))
+    if status == 128 + signal.SIGPIPE:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def set_up_process() -> None:
@@ -65,4 +80,5 @@ def set_up_process() -> None:
     # What Orbax logs as an error, with a traceback from a thread of its own, it raises as well.
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))
+        with contextlib.suppress(UserError):  # no home folder: programs are compiled every time
+            jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))

@@ -242,7 +242,7 @@ class MaskPart(Part[MaskSection]):
         if "prompt" not in sections:
             raise ValueError(
                 f"config.mask.kind={section.kind} needs a prompt to place: set "
-                "config.prompt.template"
+                "config.prompt.template=padding"
             )
 
     def build(self, section: MaskSection, around: Surroundings) -> MaskGenerator:

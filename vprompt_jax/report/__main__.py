@@ -17,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder to write to; default: the first DIR")
     parser.add_argument("--by_dataset", action="store_true",
                         help="several datasets are meant: a column for each")  # fmt: skip
+    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE",
+                        help="for pictures: where the runs' CLIPs are now, if moved")  # fmt: skip
+    parser.add_argument("--data_dir", metavar="DIR",
+                        help="for pictures: where the images are now, if moved")  # fmt: skip
     parser.add_argument("--title", default="Report", help="of the page")
     args = parser.parse_args(arguments)
     with program.user_errors():
@@ -26,7 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         workdirs = results.find(args.dirs)
         out = args.out or args.dirs[0]
-        for path in report.write(workdirs, out, by_dataset=args.by_dataset, title=args.title):
+        for path in report.write(
+            workdirs,
+            out,
+            by_dataset=args.by_dataset,
+            title=args.title,
+            checkpoints=args.checkpoint,
+            data_dir=args.data_dir,
+        ):
             print(f"wrote {path}")
 
 

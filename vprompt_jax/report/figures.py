@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import title_of
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report import tables
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
@@ -166,12 +167,19 @@ def parameters(groups: Groups) -> Figure:
 
 
 def _history(record: Record, name: str) -> dict[int, float]:
-    """A metric of a run by step; {} where it has none."""
+    """A metric of a run by step; {} where it has none.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     path = record.workdir / "metrics.jsonl"
     if not path.is_file():
         return {}
-    lines = map(json.loads, path.read_text().splitlines())
-    return {line["step"]: line[name] for line in lines if name in line}
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return {line["step"]: line[name] for line in lines if name in line}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): take the run's curves as lost") from error
 
 
 _CURVES = (

@@ -8,19 +8,22 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from vprompt_jax import data
-from vprompt_jax.inference import adapted
 from vprompt_jax.methods import registry
 from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report import depth, figures
 from vprompt_jax.report.results import Record
+from vprompt_jax.report.sources import Sources
 from vprompt_jax.report.tables import Table
 
 _IMAGES = 256  # of test, on which attention and features are measured
 
 
-def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+def measured(records: Sequence[Record], found: Sources) -> dict[str, list[dict[str, Any]]]:
     """`depth.measure` of every tower on which runs compare positions of activation prompts.
+
+    Args:
+      records: finished runs.
+      found: where their weights and images are.
 
     Returns:
       Checkpoint -> a row per position; {} where no two positions are compared.
@@ -36,8 +39,8 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     for tower, record in first.items():
         if len(positions[tower]) < 2:
             continue
-        model = adapted.load(record.workdir)
-        test = data.load(model.config.data, model.config.protocol, model.resolution).test
+        model = found.model(record)
+        test = found.dataset(record, model).test
         images = test.fetch(np.linspace(0, len(test) - 1, min(_IMAGES, len(test))).astype(int))
         clip, frozen = model.model.clip, jax.device_get(model.adaptation.frozen)
         variables = {"params": frozen["params"]["clip"]}

@@ -1,7 +1,6 @@
 """Gathers finished runs, and finds out in what their settings differ, the seed aside."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from flax import traverse_util
 
 from vprompt_jax.methods import registry
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.files import read_json
 from vprompt_jax.train.result import read as read_result
 
 # A setting: the values, by config key, in which runs differ.
@@ -81,16 +81,15 @@ def read(workdir: Path) -> Record:
     Raises:
       UserError: if it has not finished, or its files are damaged.
     """
-    try:
-        result = read_result(workdir)
-        if result is None:
-            raise UserError(
-                f"{workdir} holds no finished run (no result.json): finish it by its command, or "
-                "leave it out"
-            )
-        stored = json.loads((workdir / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir}: cannot read the run's files: {error}") from error
+    result = read_result(workdir)
+    if result is None:
+        raise UserError(
+            f"{workdir} holds no finished run (no result.json): finish it by its command, or "
+            "leave it out"
+        )
+    stored = read_json(
+        workdir / "config.json", "delete it and give the run's command again, or leave the run out"
+    )
     config = {
         k: tuple(v) if isinstance(v, list) else v
         for k, v in traverse_util.flatten_dict(stored, sep=".").items()

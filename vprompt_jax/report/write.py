@@ -5,29 +5,35 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vprompt_jax import data
-from vprompt_jax.inference import adapted
-from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_markdown
-from vprompt_jax.process.printable import printable
 from vprompt_jax.report import figures, gallery, layers, page, results, tables
 from vprompt_jax.report.results import Groups, Record
+from vprompt_jax.report.sources import Sources, where_possible
 
 _MOST_PROMPTS = 12  # shown in pictures
 
 
 def write(
-    workdirs: Sequence[Path], out: Path, *, by_dataset: bool = False, title: str = "Report"
+    workdirs: Sequence[Path],
+    out: Path,
+    *,
+    by_dataset: bool = False,
+    title: str = "Report",
+    checkpoints: Sequence[str] = (),
+    data_dir: str | None = None,
 ) -> list[Path]:
     """Writes `report.html`, `table.md`, `table.tex`, `runs.csv`, and figures as PNG and SVG.
 
-    A figure appears where the runs have what it shows.
+    A figure appears where the runs have what it shows. What needs weights, checkpoints or images
+    that are gone is left out, and a line says so.
 
     Args:
       workdirs: finished runs.
       out: folder to write to; made if need be.
       by_dataset: whether different datasets are meant to stand beside each other.
       title: of the page.
+      checkpoints: where the runs' CLIPs are now, if they have moved.
+      data_dir: where the images are now, if they have moved.
 
     Returns:
       The files written.
@@ -45,6 +51,7 @@ def write(
     beside, note = tables.against_published(records)
     shown += [t for t in (tables.differences(groups), beside) if t is not None]
     facts = _facts(records)
+    found = Sources(checkpoints, data_dir)
 
     pictures: list[tuple[str, Figure, str]] = []
     if not several:
@@ -54,13 +61,16 @@ def write(
                 pictures.append((name, figure, f"Test accuracy over {label}."))
         caption = "Test accuracy against trained parameters."
         pictures.append(("parameters", figures.parameters(groups), caption))
-        if (figure := figures.curves(groups)) is not None:
+        figure = where_possible("curves of training", lambda: figures.curves(groups), None)
+        if figure is not None:
             pictures.append(("curves", figure, "Training, mean over seeds."))
-        if by_tower := layers.measured(records):
+        positions = "features over positions"
+        if by_tower := where_possible(positions, lambda: layers.measured(records, found), {}):
             shown.append(layers.table(by_tower))
             caption = "Where the frozen tower's features are global, beside AP's accuracy."
             pictures.append(("layers", layers.figure(by_tower), caption))
-        pictures += _galleries(groups)
+        prompted = "pictures of prompted images"
+        pictures += where_possible(prompted, lambda: _galleries(groups, found), [])
     written = []
     for name, figure, _ in pictures:
         written += figures.save(figure, out / f"{name}.png")
@@ -106,7 +116,7 @@ def _facts(records: Sequence[Record]) -> str:
     return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
 
 
-def _galleries(groups: Groups) -> list[tuple[str, Figure, str]]:
+def _galleries(groups: Groups, found: Sources) -> list[tuple[str, Figure, str]]:
     """Every setting with a pixel prompt, at its first seed, on one test image of every class."""
     chosen = [
         (tables.describe(setting), next(iter(by_seed.values())))
@@ -115,13 +125,8 @@ def _galleries(groups: Groups) -> list[tuple[str, Figure, str]]:
     ][:_MOST_PROMPTS]
     if not chosen:
         return []
-    models = [(name.replace(", ", "\n"), adapted.load(r.workdir)) for name, r in chosen]
-    first = models[0][1]
-    try:
-        dataset = data.load(first.config.data, first.config.protocol, first.resolution)
-    except UserError as error:  # moved since, or given in Python: the tables stand without it
-        print(printable(f"no pictures of prompted images: {error}"))
-        return []
+    models = [(name.replace(", ", "\n"), found.model(record)) for name, record in chosen]
+    dataset = found.dataset(chosen[0][1], models[0][1])
     test = dataset.test
     indices = gallery.one_per_class(test.labels)
     images = test.fetch(indices)

@@ -28,6 +28,7 @@ class Key:
       label: what tables call the key; "" for its name.
       axis: label of a figure's axis over the key; "" if no figure is drawn over it.
       fact: entry of `result.json` that holds the value where the config leaves it open.
+      names_file: whether a value may be the path of a file or folder.
     """
 
     meaning: str
@@ -37,6 +38,7 @@ class Key:
     label: str = ""
     axis: str = ""
     fact: str = ""
+    names_file: bool = False
 
 
 def key(default: Any, meaning: str, **details: Any) -> Any:

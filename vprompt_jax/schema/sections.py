@@ -40,6 +40,7 @@ class ModelSection(Section):
         "mini-clip-rn",
         "embedded model, file, folder, or public name (docs/checkpoints.md)",
         label="CLIP",
+        names_file=True,
     )
     activation: Activation | None = key(None, "activation, over what the checkpoint says")
     dtype: Literal["float32", "bfloat16"] = key(
@@ -65,7 +66,7 @@ class DataSection(Section):
         "digits", "digits is embedded, given is passed in Python", label="data source"
     )
     name: str = key("", "a row of data/catalogue.py, or TFDS's name", label="dataset")
-    dir: str = key("", "the folder or file, or TFDS's data_dir")
+    dir: str = key("", "the folder or file, or TFDS's data_dir", names_file=True)
     label: str = key("", "field of the label, where it is not the usual one")
     templates: Literal["single", "ensemble"] = key(
         "single", "single (VP) or CLIP's ensemble, whose embeddings are averaged"
@@ -74,7 +75,7 @@ class DataSection(Section):
         None, 'instead of the dataset\'s own text templates: "a photo of a {}"'
     )
     split: Literal["official", "vtab"] = key("official", "vtab: VTAB-1k's 800 + 200 and test")
-    split_file: str = key("", "CoOp's JSON")
+    split_file: str = key("", "CoOp's JSON", names_file=True)
     few_shot: int | None = key(None, "training images per class", low=1, high=MANY)
     val_fraction: float = key(
         0.1,

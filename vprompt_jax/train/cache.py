@@ -7,6 +7,7 @@ and training and evaluation start from it.
 
 import dataclasses
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import psutil
 
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP
 from vprompt_jax.data.dataset import Dataset, Split
+from vprompt_jax.process import cluster
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.parallel import AXIS, on_all_devices
 from vprompt_jax.train.evaluate import placed_batches
@@ -53,17 +55,17 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
     count = sum(len(split) for _, split in dataset.splits())
     size = count * int(np.prod(shape)) * dtype.itemsize
     on_disk = config.cache.storage == "disk"
-    free = shutil.disk_usage(workdir).free if on_disk else psutil.virtual_memory().available
     summary = (
         f"activations at position {model.entry} of {count:,} images: {size / 1e9:.2f} GB as "
         f"{dtype} {'on disk' if on_disk else 'in memory'}"
     )
-    if size > _SHARE * free:
-        reason = f"{summary}, over {_SHARE:.0%} of the {free / 1e9:.1f} GB free"
+    if (lacking := _lacking(size, workdir, on_disk)) is not None:
+        reason = f"{summary}, {lacking}"
         if mode == "on":
             raise UserError(
                 f"config.cache.mode=on: {reason}; choose config.cache.dtype=bfloat16, "
-                "config.cache.storage=disk, a higher layer, or config.cache.mode=auto"
+                f"{'' if on_disk else 'config.cache.storage=disk, '}a higher layer, or "
+                "config.cache.mode=auto"
             )
         _say(f"not cached: {reason}")
         return dataset
@@ -81,9 +83,36 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
 
 
 def remove(workdir: Path) -> None:
-    """Deletes the caches that finished or interrupted runs left on disk."""
+    """Deletes this process's cache on disk, if there is one."""
+    for path in workdir.glob(f"activations-*-{jax.process_index()}.bin"):
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Deletes what earlier processes left; to be called by one that holds the workdir, alone."""
     for path in workdir.glob("activations-*.bin"):
         path.unlink(missing_ok=True)
+
+
+def _lacking(size: int, workdir: Path, on_disk: bool) -> str | None:
+    """Why one process or another has no room for its cache; None, in all, if all have it.
+
+    Args:
+      size: of the cache of one process, in bytes.
+      workdir: where a cache on disk is kept, a folder that all processes share.
+      on_disk: whether it is kept there, not in memory.
+    """
+    free = shutil.disk_usage(workdir).free if on_disk else psutil.virtual_memory().available
+    machines = cluster.gather([socket.gethostname(), free])
+    hosts = [host for host, _ in machines]
+    for host, room in machines:
+        # Processes fill one disk together, and the memory of a machine with those beside them.
+        sharers = len(hosts) if on_disk else hosts.count(host)
+        if size * sharers > _SHARE * room:
+            times = f" for each of {sharers} processes" if sharers > 1 else ""
+            where = f" on {host}" if len(set(hosts)) > 1 else ""
+            return f"over {_SHARE:.0%} of the {room / 1e9:.1f} GB free{where}{times}"
+    return None
 
 
 def _say(text: str) -> None:

@@ -10,8 +10,9 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from vprompt_jax.config import difference, resolve
-from vprompt_jax.process import hashes
+from vprompt_jax.config import files, resolve
+from vprompt_jax.config.config import differences
+from vprompt_jax.process import cluster, hashes
 from vprompt_jax.process.errors import UserError
 
 
@@ -24,14 +25,19 @@ class Checkpoints:
     The frozen weights are not saved. Several processes need a folder that all of them share.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any]):
+    def __init__(self, directory: Path, identity: Mapping[str, Any], *, read_only: bool = False):
         """Opens or makes the folder.
 
         Args:
           directory: the folder.
-          identity: JSON values by name; a save of another identity is refused.
+          identity: JSON values by name; a save of another identity is refused, one of the same
+            weights and data under another path is not.
+          read_only: for a folder that exists, and stays as it is.
         """
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        keep = None if read_only else 2
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=not read_only, read_only=read_only
+        )
         self._manager = ocp.CheckpointManager(
             directory.absolute(), options=options, item_names=("arrays", "record")
         )
@@ -79,7 +85,10 @@ class Checkpoints:
           UserError: if the save is of another identity, or there are saves and none can be read.
         """
         problems, like = [], jax.device_get(like)
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        # All processes try the same saves in the same order, and pass over one that any of them
+        # cannot read: otherwise they would go on from different steps.
+        for step in cluster.broadcast(sorted(self._manager.all_steps(), reverse=True)):
+            problem, arrays, record, changed = None, None, {}, []
             try:
                 record = self._read(step, record=ocp.args.JsonRestore())["record"]
                 if record.pop("checksum") != _checksum(record):
@@ -90,8 +99,11 @@ class Checkpoints:
                     if hashes.of_arrays(arrays) != record["arrays"]:
                         raise ValueError("the arrays do not have their checksum")
             except Exception as error:  # whatever damage makes of Orbax and of JSON
-                logging.warning("checkpoint of step %d cannot be read: %s", step, error)
-                problems.append(f"step {step}: {(str(error) or repr(error)).splitlines()[0]}")
+                problem = (str(error) or repr(error)).splitlines()[0]
+            problem = next((p for p in cluster.gather(problem) if p is not None), None)
+            if problem is not None:
+                logging.warning("checkpoint of step %d cannot be read: %s", step, problem)
+                problems.append(f"step {step}: {problem}")
                 continue
             if changed:
                 listed = "\n  ".join(changed)
@@ -100,10 +112,12 @@ class Checkpoints:
                     f"run:\n  {listed}\nundo the change to go on with it, or choose another "
                     "--workdir"
                 )
+            cluster.agree(f"checkpoint of step {step}", record)
             return arrays, record
         raise UserError(
             f"no readable checkpoint in {self._manager.directory}: " + "; ".join(problems)
-            + " (choose another --workdir, or delete this one to start over)"
+            + " (choose another --workdir, or delete the whole workdir "
+            + f"{self._manager.directory.parent} to start over)"
         )  # fmt: skip
 
     def forget_after(self, step: int) -> None:
@@ -140,9 +154,12 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines that say in what two identities differ, the configs key by key."""
-    lines = difference(resolve(old["config"]), resolve(new["config"]))
-    return lines + [
+    hashes_of = [
         f"{name}: {str(old.get(name))[:12]}... -> {str(new[name])[:12]}... (SHA-256)"
         for name in new
         if name != "config" and old.get(name) != new[name]
     ]
+    lines = differences(resolve(old["config"]), resolve(new["config"]))
+    if not hashes_of:  # equal files, wherever they lie
+        lines = {key: line for key, line in lines.items() if key not in files.path_keys()}
+    return [*lines.values(), *hashes_of]

@@ -258,6 +258,11 @@ def solved(run: Training, state: TrainState) -> TrainState:
         raise UserError(f"{switch}=lbfgs trains the {name} alone: switch the other parts off")
     train = run.dataset.train
     at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
+    if (augment := run.config.data.augment) != "none":
+        raise UserError(
+            f"{switch}=lbfgs needs features that stay as they are, which "
+            f"config.data.augment={augment} changes: set config.data.augment=none"
+        )
     if train.content != "activation" or not at_features:
         raise UserError(f"{switch}=lbfgs needs the features: set config.cache.mode=on")
 

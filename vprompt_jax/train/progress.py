@@ -140,13 +140,11 @@ def latest_params(
 
     Args:
       initial: a state of the run's structure.
-      checkpoints: of the run.
+      checkpoints: of the run, with at least one save.
       best: those best on val, in place of the last step's.
 
     Raises:
-      UserError: if there is no save, or none can be read.
+      UserError: if no save can be read.
     """
-    if checkpoints.latest() is None:
-        raise UserError("there is no checkpoint of what was trained")
     at = restore(initial, checkpoints)
     return (at.best.params, at.best.assigned) if best else (at.state.params, at.state.assigned)

@@ -2,22 +2,44 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.files import read_json
 from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.training import Training, trained_counts
 
+# What makes a finished run's command go on from its newest save, or start over without one.
+AGAIN = "delete {0}/result.json and give the run's command again"
+# What summaries and reports need, and what loading a run needs as well.
+_NEEDED = ("steps", "test_accuracy", "seed", "method", "dataset")
+TO_LOAD = ("class_names", "templates", *_NEEDED)
 
-def read(workdir: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None."""
+
+def read(workdir: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any] | None:
+    """The result of a finished run, or None.
+
+    Args:
+      workdir: of the run.
+      needed: entries without which the file counts as damaged.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     path = workdir / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = read_json(path, AGAIN.format(workdir))
+    if missing := [name for name in needed if name not in result]:
+        raise UserError(
+            f"{path} is damaged, it lacks {', '.join(missing)}: {AGAIN.format(workdir)}"
+        )
+    return result
 
 
 def describe(

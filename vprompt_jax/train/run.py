@@ -1,10 +1,8 @@
 """`fit`: one run from a config to `result.json`."""
 
-import contextlib
 import dataclasses
 import functools
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -14,18 +12,16 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from vprompt_jax.config import Config, difference, resolve
+from vprompt_jax.config import Config, resolve
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.process import cluster
-from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache, result
+from vprompt_jax.train import workdir as folder
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import batches_of, train
 from vprompt_jax.train.step import make_eval_step
 from vprompt_jax.train.training import Training, assemble
-
-_SPACE_NEEDED = 100 * 2**20  # bytes
 
 
 def default_workdir(config: Config) -> Path:
@@ -38,9 +34,9 @@ def fit(
 ) -> dict[str, Any]:
     """Trains and evaluates what a config describes.
 
-    Writes `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, last,
-    `result.json` to the workdir. An interrupted run goes on from its newest save; a finished one
-    is not run again.
+    Writes `config.json`, `inputs.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and,
+    last, `result.json` to the workdir. An interrupted run goes on from its newest save; a finished
+    one is not run again.
 
     Args:
       config: a `ConfigDict` made from `config.default_config`, or what `resolve` made of it.
@@ -52,15 +48,26 @@ def fit(
 
     Raises:
       UserError: if the config, the weights or the data are at fault, or the workdir belongs to
-        another config.
+        another config or is in use.
     """
     if not isinstance(config, Config):
         config = resolve(config)
     workdir = Path(workdir)
-    finished = _prepare(config, workdir)
-    cluster.agree("config and workdir", [config.as_json(), _contents(workdir)])
-    if finished is not None:
-        return finished
+    cluster.agree("config", config.as_json())
+
+    def finished() -> dict[str, Any] | None:
+        return folder.finished(config, workdir, lambda: assemble(config, dataset).identity)
+
+    done = finished()
+    if done is not None:
+        return done
+    with folder.in_use(workdir):
+        done = finished()  # by another command, in the meantime
+        return _run(config, workdir, dataset) if done is None else done
+
+
+def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, Any]:
+    """Does what is left to do of a run."""
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
         run = _assembled(config, workdir, dataset)
@@ -70,6 +77,7 @@ def fit(
                 overview = parameter_overview.get_parameter_overview(params, include_stats=False)
                 print(overview, file=sys.stderr)
             replace(workdir / "config.json", config.as_json())
+            folder.write_inputs(workdir, config, run.identity)
         outcome = train(run, workdir)
         frozen = run.adaptation.frozen
 
@@ -106,43 +114,8 @@ def fit(
 
 def _assembled(config: Config, workdir: Path, dataset: Dataset | None) -> Training:
     """The run, on cached activations where they fit."""
-    try:
-        run = assemble(config, dataset)
-        cluster.agree("weights and data", run.identity)
-    except BaseException:
-        with contextlib.suppress(OSError):  # a run that could not start leaves no trace
-            workdir.rmdir()  # only if empty
-        raise
+    run = assemble(config, dataset)
+    cluster.agree("weights and data", run.identity)
     if run.steps == 0:
         return run
     return dataclasses.replace(run, dataset=cache.with_prefix(run.adaptation, run.dataset, workdir))
-
-
-def _contents(workdir: Path) -> list[str]:
-    """What decides where a run goes on from."""
-    saves = sorted(p.name for p in (workdir / "checkpoints").glob("*"))
-    return [name for name in ("config.json", "result.json") if (workdir / name).exists()] + saves
-
-
-def _prepare(config: Config, workdir: Path) -> dict[str, Any] | None:
-    """Makes the workdir, or checks that it is this config's; returns a finished run's result."""
-    path = workdir / "config.json"
-    try:
-        if path.is_file():
-            changed = difference(resolve(json.loads(path.read_text())), config)
-            if changed:
-                listed = "\n  ".join(changed)
-                raise UserError(
-                    f"{workdir} belongs to a run with another config:\n  {listed}\n"
-                    "choose another --workdir, or undo the change to go on with that run"
-                )
-            return result.read(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(workdir).free
-        if free < _SPACE_NEEDED:
-            raise UserError(
-                f"only {free >> 20} MiB free at {workdir}: make room, or move --workdir"
-            )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot use the workdir {workdir}: {error}") from error
-    return None
