@@ -70,6 +70,7 @@ def describe(
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
         "steps": run.steps,
+        "warmup_steps": run.warmup,
         "seconds": round(seconds, 2),
         "seconds_to_first_step": outcome.clock.first_step,
         "images_per_second": outcome.clock.images_per_second,

@@ -16,7 +16,7 @@ from clu import parameter_overview
 
 from vprompt_jax.config import Config, difference, resolve
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.process import cluster
+from vprompt_jax.process import cluster, finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache, result
@@ -64,6 +64,8 @@ def fit(
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
         run = _assembled(config, workdir, dataset)
+        for warning in run.warnings if jax.process_index() == 0 else ():
+            print(warning, file=sys.stderr)
         if jax.process_index() == 0:
             params = run.adaptation.initial_params()
             if params:
@@ -75,7 +77,8 @@ def fit(
 
         def on_test(eval_step: Any, params: Any, assigned: Any) -> dict[str, float]:
             step = functools.partial(eval_step, params, assigned, frozen, run.root)
-            return evaluate(step, batches_of(run, run.dataset.test))
+            with finite.explained("the test split", [frozen, params], run.remedies):
+                return evaluate(step, batches_of(run, run.dataset.test))
 
         zero_shot = None
         if run.adaptation.model.clip.config.has_text:
