@@ -33,6 +33,7 @@ setup(
         "pyarrow>=26.0",  # Parquet files and saved Hugging Face datasets
         "grain>=0.2.18",  # threads that read ahead
         "safetensors>=0.8.0",  # weight files
+        "flatbuffers>=25.0",  # jax.export writes and reads with it, and jax does not bring it
         "requests>=2.34",  # downloads of weights; TFDS requires it, too
         "filelock>=4.2",  # one download per host; tokenizers requires it, too
         "tokenizers>=0.23",  # byte-pair encoding with CLIP's merges

@@ -4,7 +4,12 @@ import json
 from typing import Any
 
 _WHOLE = """\
-`model.stablehlo` holds the whole model, without its weights; it needs jax and safetensors only:
+`model.stablehlo` holds the whole model, without its weights. It needs none of vprompt_jax's code,
+but these packages:
+
+```
+pip install {packages}
+```
 
 ```python
 import json
@@ -70,7 +75,10 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     whole = _WHOLE.format(
-        side=about["input_side"], classes=len(names), platforms=", ".join(about["platforms"])
+        side=about["input_side"],
+        classes=len(names),
+        platforms=", ".join(about["platforms"]),
+        packages=" ".join(about["packages"]),
     )
     return f"""\
 ---

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
 from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.config import Config, resolve
 from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.inference.images import Images, batch_of
 from vprompt_jax.parts import Canvas
 from vprompt_jax.parts.context import at_inference
+from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import result as result_lib
 from vprompt_jax.train import run as run_lib
@@ -90,16 +92,28 @@ class Adapted:
             canvas: Any = self.model.apply(variables, x, context, method="prompted")
             return canvas
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, C] of images uint8 [B, h, w, 3] of any one size."""
-        return np.asarray(self._jitted(self.variables, np.asarray(images, np.uint8)))
+    def logits(self, images: Images) -> np.ndarray:
+        """Logits of images.
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        Args:
+          images: uint8 [B, h, w, 3] of any one size, or a list of single images: uint8 [h, w, 3],
+            PIL images, paths (`inference.images.batch_of`). A single image is a batch of one.
+
+        Returns:
+          float32 [B, C].
+
+        Raises:
+          UserError: if the images are anything else, or a logit is not finite.
+        """
+        logits = of_batch(self._jitted, self.variables, batch_of(images, self.resolution))
+        return checked(logits, self.variables)
+
+    def probabilities(self, images: Images) -> np.ndarray:
         """Softmax of `logits`: float32 [B, C], in the order of `class_names`."""
         return softmax(self.logits(images))
 
-    def predict(self, images: np.ndarray) -> list[str]:
-        """The most likely class of each image of uint8 [B, h, w, 3]."""
+    def predict(self, images: Images) -> list[str]:
+        """The most likely class of each image; a list of one for a single image."""
         return [self.class_names[i] for i in self.logits(images).argmax(-1)]
 
     def on_screen(self, x: np.ndarray) -> np.ndarray:
@@ -107,15 +121,19 @@ class Adapted:
         c = self.model.clip.config
         return on_screen(x, c.mean, c.std)
 
-    def inspect(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What the prompt does to images uint8 [B, h, w, 3].
+    def inspect(self, images: Images) -> dict[str, np.ndarray]:
+        """What the prompt does to images.
+
+        Args:
+          images: as of `logits`.
 
         Returns:
           "image" and "prompted" [B, R, R, 3] as a screen shows them (0..1, clipped), and for a
           run with a mask "edges" [B, R, R] in 0..1 and "marks" [B, g, g], with NaN where the
           template has no parameters.
         """
-        canvas = self._jitted_canvas(self.variables, np.asarray(images, np.uint8))
+        pixels = batch_of(images, self.resolution)
+        canvas = of_batch(self._jitted_canvas, self.variables, pixels)
         shown = {
             "image": self.on_screen(canvas.image),
             "prompted": self.on_screen(canvas.result),
@@ -127,6 +145,30 @@ class Adapted:
             active = np.broadcast_to(canvas.shown["active"], marks.shape)
             shown["marks"] = np.where(active, marks, np.nan)
         return shown
+
+
+def of_batch(function: Callable[[Any, np.ndarray], Any], variables: Any, images: np.ndarray) -> Any:
+    """A compiled function's arrays [B, ...] for a batch that may be empty, which XLA is spared."""
+    if len(images):
+        return function(variables, images)
+    one = np.zeros((1, *images.shape[1:]), np.uint8)
+    return jax.tree.map(lambda array: array[:0], function(variables, one))
+
+
+def checked(logits: Any, weights: Any) -> np.ndarray:
+    """Logits [B, C] as a NumPy array.
+
+    Args:
+      logits: of a batch.
+      weights: that they were computed with.
+
+    Raises:
+      UserError: if one is not finite: a label of such logits is none.
+    """
+    array = np.asarray(logits)
+    with finite.explained("these images", weights):
+        finite.check("logits", array)
+    return array
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

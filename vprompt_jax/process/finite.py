@@ -40,7 +40,7 @@ def check(what: str, array: Any) -> None:
       NotFinite: saying how many of the n entries hold such numbers.
     """
     rows = np.asarray(array)
-    good = np.isfinite(rows).reshape(len(rows), -1).all(1)
+    good = np.isfinite(rows).all(tuple(range(1, rows.ndim)))
     if not good.all():
         raise NotFinite(f"{what} are not finite for {(~good).sum():,} of {len(rows):,}")
 

@@ -96,6 +96,21 @@ def locate(
     )
 
 
+def public_name(path_or_name: str | Path) -> str:
+    """A checkpoint's name as others may read it.
+
+    A public name ("ViT-B/32", "owner/name") and an embedded model's stay whole; of a path only the
+    last part is left, since its folders are no one else's business.
+    """
+    name = str(path_or_name)
+    path = Path(name).expanduser()
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")):
+        return path.name
+    if name in OPENAI or (_REPOSITORY.fullmatch(name) and not name.endswith(_FILE_SUFFIXES)):
+        return name
+    return path.name
+
+
 def _in_folder(folder: Path) -> Path:
     for file_name in _WEIGHTS:
         if (folder / file_name).is_file():
