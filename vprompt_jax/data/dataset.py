@@ -76,6 +76,7 @@ class Dataset:
       template: the single prompt template.
       ensemble: templates whose embeddings are averaged.
       skipped: what was left out, and why, under `on_bad_image=skip`.
+      contents: what changes with the stored images, see `contents.of_source`; "" where the keys do.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Dataset:
     template: str = VP_TEMPLATE
     ensemble: tuple[str, ...] = GENERAL_TEMPLATES
     skipped: tuple[str, ...] = ()
+    contents: str = ""
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         """The splits that exist, with their names."""
@@ -106,10 +108,8 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the class names and of every split's keys and labels, in their order.
-
-        The pixels are not read: an image replaced under its old name goes unnoticed.
-        """
+        """SHA-256 of the class names, of every split's keys and labels in their order, and of
+        `contents`."""
         digest = hashlib.sha256()
 
         def add(lines: Iterable[str]) -> None:
@@ -117,6 +117,7 @@ class Dataset:
                 digest.update(line.encode() + b"\n")
 
         add(self.class_names)
+        add([self.contents] if self.contents else [])
         for name in ("train", "val", "test"):
             split = getattr(self, name)
             add([f"{name} {0 if split is None else len(split)}"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from vprompt_jax.data import (
     arrays,
     catalogue,
+    contents,
     digits,
     folder,
     huggingface,
@@ -20,13 +21,16 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema.sections import DataSection, Protocol
 
 
-def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
+def load(
+    section: DataSection, protocol: Protocol, resolution: int, *, decoded: bool = True
+) -> Dataset:
     """Loads the dataset that a config names.
 
     Args:
       section: `config.data`.
       protocol: `config.protocol`.
       resolution: of the tower, for images that have to be resized on the host.
+      decoded: whether splits that fit in memory are decoded now.
 
     Returns:
       A dataset; its `val` is cut from train under `protocol=val` and None under
@@ -44,7 +48,10 @@ def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
     dataset = dataclasses.replace(
         dataset, class_names=class_names(row, dataset.class_names), ensemble=ensemble(row)
     )
-    return prepare(dataset, section, protocol, row.test_fraction if row else None)
+    fraction = row.test_fraction if row else None
+    dataset = prepare(dataset, section, protocol, fraction, decoded=decoded)
+    stored = dataset.contents or contents.of_source(dataset, section)
+    return dataclasses.replace(dataset, contents=stored)
 
 
 def prepare(
@@ -52,6 +59,8 @@ def prepare(
     section: DataSection,
     protocol: Protocol,
     test_fraction: float | None = None,
+    *,
+    decoded: bool = True,
 ) -> Dataset:
     """What `load` does to any source's dataset: cuts, checks, and small splits decoded once.
 
@@ -60,6 +69,7 @@ def prepare(
       section: `config.data`.
       protocol: `config.protocol`.
       test_fraction: of train, where there is no test split; None for the config's, else 0.2.
+      decoded: as of `load`.
 
     Raises:
       UserError: if a split is empty, damaged or does not fit the classes.
@@ -76,8 +86,9 @@ def prepare(
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
         dataset = dataclasses.replace(dataset, val=None)
     check(dataset)
-    dataset = _decoded(dataset, c.on_bad_image)
-    check(dataset)
+    if decoded:
+        dataset = _decoded(dataset, c.on_bad_image)
+        check(dataset)
     return dataset
 
 

@@ -1,7 +1,6 @@
 """`fit` and `load` give an `Adapted`: a CLIP with its trained adaptation, ready for new images."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
 from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.config import Config, resolve
+from vprompt_jax.data import contents
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.inference.images import Images, batch_of
 from vprompt_jax.parts import Canvas
@@ -232,23 +232,13 @@ def fit(config: Any, dataset: Dataset, workdir: Path | str) -> Adapted:
         texts are made and val is cut.
       dataset: splits of uint8 images; `val` is cut from train if there is none.
       workdir: as of `train.fit`: a finished run on the same config and images is not run again.
+        Whether they are the same is found out from all pixels (`contents.of_pixels`).
 
     Raises:
       UserError: as `train.fit`.
     """
     config = config.copy_and_resolve_references()
     config.data.source = "given"
-    config.data.name = f"{dataset.name}-{_fingerprint(dataset)}"
+    config.data.name = f"{dataset.name}-{contents.of_pixels(dataset)[:16]}"
     run_lib.fit(config, workdir, dataset)
     return load(workdir)
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    """Eight hex digits that change with class names, labels, and (a sample of) the images."""
-    digest = hashlib.sha256("\0".join(dataset.class_names).encode())
-    for split in (dataset.train, dataset.val, dataset.test):
-        if split is not None and len(split):
-            digest.update(np.asarray(split.labels, np.int32).tobytes())
-            sample = np.unique(np.linspace(0, len(split) - 1, 256).astype(np.int32))
-            digest.update(np.ascontiguousarray(split.fetch(np.asarray(sample))).tobytes())
-    return digest.hexdigest()[:8]

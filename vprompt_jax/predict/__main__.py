@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vprompt_jax.predict.overlay import overlay, overlay_path
+from vprompt_jax.predict.overlay import overlay, overlay_path, refuse_inputs
 from vprompt_jax.predict.pictures import batches, find_images
 from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     paths = find_images(args.images, sys.stdin)
     model = _load(args)
     if args.overlay:
+        refuse_inputs(args.overlay, paths)
         try:
             args.overlay.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -46,6 +46,7 @@ def describe(
         "method": config.method.name,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
+        "dataset_contents": dataset.contents,
         "skipped_images": list(dataset.skipped),
         "protocol": config.protocol,
         "seed": config.seed,

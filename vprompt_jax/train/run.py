@@ -19,7 +19,7 @@ from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.process import cluster, finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import replace
-from vprompt_jax.train import cache, result
+from vprompt_jax.train import cache, recheck, result
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import batches_of, train
 from vprompt_jax.train.step import make_eval_step
@@ -40,7 +40,7 @@ def fit(
 
     Writes `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and, last,
     `result.json` to the workdir. An interrupted run goes on from its newest save; a finished one
-    is not run again.
+    is not run again if its data are still the same.
 
     Args:
       config: a `ConfigDict` made from `config.default_config`, or what `resolve` made of it.
@@ -52,7 +52,7 @@ def fit(
 
     Raises:
       UserError: if the config, the weights or the data are at fault, or the workdir belongs to
-        another config.
+        another config, or holds a finished run on data that have changed.
     """
     if not isinstance(config, Config):
         config = resolve(config)
@@ -60,6 +60,7 @@ def fit(
     finished = _prepare(config, workdir)
     cluster.agree("config and workdir", [config.as_json(), _contents(workdir)])
     if finished is not None:
+        recheck.check(config, finished, workdir, dataset)
         return finished
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
