@@ -90,7 +90,7 @@ def test_a_rename_that_fails_brings_the_old_export_back(runs, tmp_path, monkeypa
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(UserError, match="cannot write an export to .*out"):
+    with pytest.raises(UserError, match=r"cannot write an export to .*out"):
         export.write(runs[1], out, bare=True)
     assert contents(out) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -104,7 +104,7 @@ def test_a_folder_that_holds_more_than_an_export_is_not_replaced(runs, tmp_path)
         export.write(runs[0], out, bare=True)
     assert (out / "notes.txt").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="cannot write an export to .*file"):
+    with pytest.raises(UserError, match=r"cannot write an export to .*file"):
         export.write(runs[0], tmp_path / "file", bare=True)
     (tmp_path / "empty").mkdir()
     export.write(runs[0], tmp_path / "empty", bare=True)
@@ -151,7 +151,9 @@ def test_an_export_names_the_public_base_and_no_folder(runs, tmp_path, monkeypat
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'base_model: "ViT-B/32"' in card
     assert "| base model | ViT-B/32, frozen |" in card
-    assert json.loads((tmp_path / "out/config.json").read_text())["model"]["checkpoint"] == "ViT-B/32"
+    assert (
+        json.loads((tmp_path / "out/config.json").read_text())["model"]["checkpoint"] == "ViT-B/32"
+    )
     for name, content in contents(tmp_path / "out").items():
         assert b"/home/someone" not in content, name
 

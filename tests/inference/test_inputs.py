@@ -66,7 +66,9 @@ def test_images_of_different_sizes_are_decoded_as_in_training(model, images, tmp
     from vprompt_jax.clip.preprocess import resize_and_crop
 
     wide = Image.fromarray(images[0]).resize((70, 45))
-    deep = Image.fromarray((np.arange(1200, dtype=np.uint32) * 50).astype(np.uint16).reshape(30, 40))
+    deep = Image.fromarray(
+        (np.arange(1200, dtype=np.uint32) * 50).astype(np.uint16).reshape(30, 40)
+    )
     path = tmp_path / "deep.png"
     deep.save(path)  # 16-bit grey
     expected = np.stack([resize_and_crop(x, 32) for x in (wide, images[1], deep)])
@@ -131,9 +133,9 @@ def test_a_refusal_says_what_was_given(adapted):
 
 def test_files_that_cannot_be_decoded_are_named(adapted, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(UserError, match="empty.png"):
+    with pytest.raises(UserError, match=r"empty\.png"):
         adapted.predict([tmp_path / "empty.png"])
-    with pytest.raises(UserError, match="gone.png"):
+    with pytest.raises(UserError, match=r"gone\.png"):
         adapted.predict(tmp_path / "gone.png")
 
 

@@ -1,4 +1,4 @@
-"""What does not count as a result: numbers that are not finite, a warm-up without a run, old data."""
+"""What is no result: numbers that are not finite, a run that only warms up, other data."""
 
 import json
 import math
@@ -85,8 +85,10 @@ def test_logits_that_are_not_finite_name_their_split(tiny_config, tmp_path, monk
         return evaluate(lambda batch: on_batch(batch) | bad, batches)
 
     monkeypatch.setattr(loop if name == "val" else run, "evaluate", broken)
-    with pytest.raises(UserError, match=rf"the {name} split: the logits of .* images are not finite: "
-                       r"the weights are finite.*lower config\.prompt\.learning_rate"):  # fmt: skip
+    message = (
+        rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config\."
+    )
+    with pytest.raises(UserError, match=message):
         fit(c, tmp_path / "run")
 
 
@@ -116,7 +118,9 @@ def photo_config(config, photos):
 
 def manifest_of(photos):
     path = photos.parent / "list.csv"
-    rows = [f"photos/{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(photos.rglob("*.bmp"))]
+    rows = [
+        f"photos/{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(photos.rglob("*.bmp"))
+    ]
     path.write_text("\n".join(["path,label", *rows]) + "\n")
     return path
 
@@ -155,8 +159,7 @@ def test_a_finished_run_is_that_of_its_photographs_alone(
         with pytest.raises(UserError, match=r"on other data: .*-> \d+ images"):
             fit(c, tmp_path / "run")
     else:  # the list names a file that is gone
-        with pytest.raises(UserError, match=r"its data have changed since: .*1\.bmp|on other data"):
-            manifest_of(photos)
+        with pytest.raises(UserError, match=r"data have changed since: (.|\n)*1\.bmp"):
             fit(c, tmp_path / "run")
     assert capsys.readouterr().out == ""
 
@@ -230,7 +233,7 @@ def test_tfds_is_compared_by_its_version(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_source, "version", lambda _: "cifar10/3.0.2")
     recheck.check(resolve(c), result, tmp_path)
     monkeypatch.setattr(tfds_source, "version", lambda _: "cifar10/4.0.0")
-    with pytest.raises(UserError, match="on other data: cifar10/3.0.2 -> cifar10/4.0.0"):
+    with pytest.raises(UserError, match=r"on other data: cifar10/3\.0\.2 -> cifar10/4\.0\.0"):
         recheck.check(resolve(c), result, tmp_path)
 
 
@@ -254,7 +257,9 @@ def test_a_warm_up_left_open_fits_the_run(tiny_config, tmp_path, capsys):
 def test_a_warm_up_as_long_as_the_run_is_refused(tiny_config, tmp_path):
     c = few_images(tiny_config)
     c.optim.epochs, c.optim.warmup_steps = 2, 4
-    with pytest.raises(UserError, match=r"warmup_steps=4, but the run has 4 steps.*warmup_fraction"):
+    with pytest.raises(
+        UserError, match=r"warmup_steps=4, but the run has 4 steps.*warmup_fraction"
+    ):
         fit(c, tmp_path / "run")
     c.optim.warmup_steps = 3
     assert fit(c, tmp_path / "three")["warmup_steps"] == 3

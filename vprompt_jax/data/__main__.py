@@ -69,10 +69,15 @@ def main() -> None:
             if not (Path(made.data_dir) / "dataset_info.json").is_file():
                 print(f"not prepared in {made.data_dir}; --download lets TFDS fetch it")
                 return
+        grid = files.unused(Path(args.grid or f"{args.name.replace('/', '-')}.png"))
+        if source == "folder" and grid.resolve().is_relative_to(Path(args.dir).resolve()):
+            raise UserError(
+                f"--grid {grid} would be one of the images of {args.dir}: choose a path outside of "
+                "that folder"
+            )
         config = _config(args, source)
         dataset = data.load(config.data, config.protocol, args.resolution)
         print(card.of_dataset(dataset))
-        grid = files.unused(Path(args.grid or f"{args.name.replace('/', '-')}.png"))
         card.save_grid(dataset, grid)
         print(f"samples in {grid}")
         if args.time:

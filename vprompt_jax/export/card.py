@@ -54,6 +54,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     """
     result = about["result"]
     base = config["model"]["checkpoint"]
+    method = result.get("combination", result["method"])
     sizes = result["split_sizes"]
     names = about["class_names"]
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
@@ -63,7 +64,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
         ("dataset", f"{result['dataset']}: {sizes['train']:,} train, {sizes['val']:,} val, "
                     f"{sizes['test']:,} test images"),
         ("classes", f"{len(names)}: {shown}"),
-        ("method", result["method"]),
+        ("method", method),
         ("trained parameters", f"{result['trainable_parameters']:,} "
                                f"({', '.join(f'{k} {v:,}' for k, v in parts.items()) or 'none'})"),
         ("test accuracy, last step", _percent(result["test_accuracy"])),
@@ -87,7 +88,7 @@ base_model: {json.dumps(base)}
 tags: [clip, visual-prompting, jax]
 ---
 
-# {result["method"]} on {result["dataset"]}
+# {method} on {result["dataset"]}
 
 An adaptation of a frozen CLIP, trained with vprompt_jax. The numbers were measured in that run.
 

@@ -142,7 +142,9 @@ def write(
             raise
         return sorted(out / path.name for path in target.iterdir())
     except OSError as error:
-        raise UserError(f"cannot write an export to {out}: {error}; choose another --out") from error
+        raise UserError(
+            f"cannot write an export to {out}: {error}; choose another --out"
+        ) from error
 
 
 def _refuse_other_files(target: Path) -> None:

@@ -15,8 +15,8 @@ from vprompt_jax.process.errors import UserError
 Images = Any
 
 _ACCEPTED = (
-    "give uint8 [B, h, w, 3] or [h, w, 3] (grey levels 0..255, RGB), a PIL image, a path, or a list "
-    "of these"
+    "give uint8 [B, h, w, 3] or [h, w, 3] (grey levels 0..255, RGB), a PIL image, a path, or a "
+    "list of these"
 )
 
 

@@ -1,7 +1,6 @@
 """Beside accuracy over the position of an activation prompt: where features are global."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vprompt_jax import data
+from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.inference import adapted
 from vprompt_jax.methods import registry
 from vprompt_jax.report import depth, figures
@@ -43,7 +43,7 @@ def measured(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
         if "batch_stats" in frozen:
             variables["batch_stats"] = frozen["batch_stats"]["clip"]
         pixels = model.model.apply(frozen, images, method="pixels")
-        made[Path(tower).name] = depth.measure(clip, variables, pixels)
+        made[public_name(tower)] = depth.measure(clip, variables, pixels)
     return made
 
 

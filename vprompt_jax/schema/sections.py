@@ -119,8 +119,8 @@ class OptimSection(Section):
     weight_decay: float = key(0.0, "L2 term of SGD, decoupled in AdamW", low=0, high=LARGE)
     warmup_steps: int | None = key(
         None,
-        "steps of linear warm-up, fewer than the run has; none: 1000, as VP, but at most a tenth of "
-        "the run",
+        "steps of linear warm-up, fewer than the run has; none: 1000, as VP, but at most a tenth "
+        "of the run",
         low=0,
         high=MANY,
     )

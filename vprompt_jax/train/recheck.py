@@ -46,8 +46,8 @@ def check(
         changed = ""
     if changed:
         raise UserError(
-            f"{workdir} holds a finished run on other data: {changed}\nchoose another --workdir for "
-            "a run on the data as they are now, or put the old ones back"
+            f"{workdir} holds a finished run on other data: {changed}\nchoose another --workdir "
+            "for a run on the data as they are now, or put the old ones back"
         )
     if reason is not None and jax.process_index() == 0:
         print(
@@ -62,9 +62,7 @@ def _changed(config: Config, result: Mapping[str, Any], dataset: Dataset | None)
     section = config.data
     decoded = section.on_bad_image == "skip"
     if dataset is not None:
-        return _difference(
-            result, data.prepare(dataset, section, config.protocol, decoded=decoded)
-        )
+        return _difference(result, data.prepare(dataset, section, config.protocol, decoded=decoded))
     before = result.get("dataset_contents")
     if section.source == "tfds" and not section.split_file and before is not None:
         # The version decides everything; reading the labels of a large dataset takes minutes.

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from vprompt_jax.config.config import flat
+from vprompt_jax.methods.table import combination
 from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.training import Training, trained_counts
 
@@ -44,6 +46,7 @@ def describe(
     return {
         "name": config.name,
         "method": config.method.name,
+        "combination": combination(flat(config.as_dict())),
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "dataset_contents": dataset.contents,

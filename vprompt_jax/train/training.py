@@ -22,7 +22,6 @@ from vprompt_jax.schema import TrainedSection
 from vprompt_jax.train import optimizer
 from vprompt_jax.train.step import TrainState, Values
 
-
 _VP_WARMUP = 1000  # steps, where the run is long enough
 
 
