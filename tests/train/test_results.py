@@ -86,7 +86,7 @@ def test_logits_that_are_not_finite_name_their_split(tiny_config, tmp_path, monk
 
     monkeypatch.setattr(loop if name == "val" else run, "evaluate", broken)
     message = (
-        rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config\."
+        rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config"
     )
     with pytest.raises(UserError, match=message):
         fit(c, tmp_path / "run")
