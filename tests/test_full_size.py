@@ -35,6 +35,7 @@ def test_adaviprompt_cifar10_on_local_inputs(tmp_path, monkeypatch):
     config.data.dir = str(tmp_path / "photos")
     config.optim.batch_size = 16
     config.optim.epochs = 2
+    config.optim.warmup_fraction = 0.2  # its own 1,000 steps are longer than this run
     config.log.every_steps = 1
     frozen = []
     train = loop.train

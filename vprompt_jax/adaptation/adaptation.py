@@ -16,7 +16,7 @@ from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import Config
 from vprompt_jax.heads import text as text_head
 from vprompt_jax.parts import Assignment, SelectedWeights, keys
-from vprompt_jax.process import hashes, parallel
+from vprompt_jax.process import finite, hashes, parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,8 @@ def adapt(
       texts: text templates for them.
 
     Raises:
-      UserError: if a part does not fit the tower, or a text is too long for it.
+      UserError: if a part does not fit the tower, a text is too long for it, or the embedding of
+        one is not finite.
     """
     built = build(config, clip, variables, len(class_names))
     learns_texts = built.model.has("text")
@@ -105,6 +106,8 @@ def adapt(
         of_classes = class_texts(class_names, texts)
         with jax.default_matmul_precision(config.model.matmul_precision):
             embeddings = np.asarray(encode_classes(clip, variables, of_classes))
+        with finite.explained("the class texts", variables):
+            finite.check("their embeddings", embeddings)
         constants["text_features"] = embeddings
         if learns_texts:
             for part in built.model.parts:

@@ -109,8 +109,10 @@ def convert(args) -> str:
 
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the output's name must end in .safetensors")
-    if args.output.exists():
-        raise UserError(f"{args.output} exists: choose another name, or remove it")
+    beside = args.output.with_suffix(".json")
+    for target in (args.output, beside):
+        if target.exists():
+            raise UserError(f"{target} exists: choose another name, or remove it")
     dtype = None if args.dtype == "stored" else args.dtype
     clip, variables = load(
         args.checkpoint, dtype=dtype, image_resolution=args.resolution, **_chosen(args)
@@ -119,7 +121,6 @@ def convert(args) -> str:
     partial = args.output.with_name(f"{args.output.name}.partial")
     flat = traverse_util.flatten_dict(variables)
     formats.write_safetensors(partial, openai.to_state_dict(flat), {})
-    beside = args.output.with_suffix(".json")
     beside.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
     os.replace(partial, args.output)
     return f"{args.output} and {beside.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from PIL import Image
 
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD
 from vprompt_jax.clip.pictures import Stored, decode
+from vprompt_jax.process.errors import UserError
 
 MEAN = np.array(CLIP_MEAN, np.float32)
 STD = np.array(CLIP_STD, np.float32)
@@ -125,6 +127,25 @@ def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
     return resize_matrix(source, target)[start : start + resolution]
 
 
+def grey_levels(array: np.ndarray, rank: int) -> np.ndarray:
+    """Checks an array of images, which is taken for no other than it is: floats are not scaled.
+
+    Args:
+      array: uint8 [..., h, w, 3] or [..., h, w, 1].
+      rank: the number of axes that it must have.
+
+    Returns:
+      The same with three channels.
+
+    Raises:
+      ValueError: saying what the array is, in the words "uint8 [4, 4]", if it is anything else.
+    """
+    good = array.dtype == np.uint8 and array.ndim == rank and array.shape[-1] in (1, 3)
+    if not good or 0 in array.shape:
+        raise ValueError(f"{array.dtype} {list(array.shape)}")
+    return np.broadcast_to(array, (*array.shape[:-1], 3))
+
+
 def resize_and_crop(image: Stored, resolution: int, *, mode: str = "shortest") -> np.ndarray:
     """Makes an image square with Pillow, on the host.
 
@@ -152,6 +173,28 @@ def preprocess(
     *,
     mode: str = "shortest",
 ) -> np.ndarray:
-    """One image as the tower takes it: PIL, uint8 [h, w, 3] or a file -> float32 [R, R, 3]."""
+    """One image as the tower takes it.
+
+    Args:
+      image: a PIL image of any mode, uint8 [h, w, 3] (or one channel), or an image file.
+      resolution: side R of the tower's input.
+      mean: mean of each channel of pixels in [0, 1]; `config.mean` of the tower.
+      std: their standard deviation.
+      mode: `config.resize` of the tower.
+
+    Returns:
+      float32 [R, R, 3], normalised.
+
+    Raises:
+      UserError: if an array is anything else: floats, several images.
+    """
+    if not isinstance(image, Image.Image | str | Path | bytes):
+        try:
+            image = grey_levels(np.asarray(image), rank=3)
+        except ValueError as error:
+            raise UserError(
+                f"the image is {error}: give a PIL image, or one image as uint8 [h, w, 3] (grey "
+                "levels 0..255, RGB)"
+            ) from error
     pixels = resize_and_crop(image, resolution, mode=mode).astype(np.float32)
     return (pixels / 255.0 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

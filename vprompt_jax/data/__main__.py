@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vprompt_jax.process import program
+from vprompt_jax.process import files, program
 from vprompt_jax.process.errors import UserError
 
 
@@ -14,7 +14,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")
     parser.add_argument("--download", action="store_true", help="let TFDS fetch what is missing")
     parser.add_argument("--resolution", type=int, default=224, help="of the tower, in pixels")
-    parser.add_argument("--grid", help="where the samples go (default NAME.png)")
+    parser.add_argument("--grid", help="where the samples go (default NAME.png; numbered if "
+                        "there is such a file)")  # fmt: skip
     parser.add_argument("--time", action="store_true", help="measure reading")
     parser.add_argument(
         "--set",
@@ -68,10 +69,15 @@ def main() -> None:
             if not tfds_source.is_prepared(made):
                 print(f"not prepared in {made.data_dir}; --download lets TFDS fetch it")
                 return
+        grid = files.unused(Path(args.grid or f"{args.name.replace('/', '-')}.png"))
+        if source == "folder" and grid.resolve().is_relative_to(Path(args.dir).resolve()):
+            raise UserError(
+                f"--grid {grid} would be one of the images of {args.dir}: choose a path outside of "
+                "that folder"
+            )
         config = _config(args, source)
         dataset = data.load(config.data, config.protocol, args.resolution)
         print(card.of_dataset(dataset))
-        grid = Path(args.grid or f"{args.name.replace('/', '-')}.png")
         card.save_grid(dataset, grid)
         print(f"samples in {grid}")
         if args.time:

@@ -97,6 +97,7 @@ class Dataset:
       ensemble: templates whose embeddings are averaged.
       skipped: what was left out, and why, under `on_bad_image=skip`.
       notes: what the source found otherwise than one would expect, and how it took it.
+      contents: what changes with the stored images, see `contents.of_source`; "" where the keys do.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Dataset:
     ensemble: tuple[str, ...] = GENERAL_TEMPLATES
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    contents: str = ""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits())
@@ -132,10 +134,8 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the class names and of every split's keys and labels, in their order.
-
-        The pixels are not read: an image replaced under its old name goes unnoticed.
-        """
+        """SHA-256 of the class names, of every split's keys and labels in their order, and of
+        `contents`."""
         digest = hashlib.sha256()
 
         def add(lines: Iterable[str]) -> None:
@@ -143,6 +143,7 @@ class Dataset:
                 digest.update(encoded(line) + b"\n")
 
         add(self.class_names)
+        add([self.contents] if self.contents else [])
         for name in ("train", "val", "test"):
             split = getattr(self, name)
             add([f"{name} {0 if split is None else len(split)}"])

@@ -9,6 +9,7 @@ import numpy as np
 from vprompt_jax.data import (
     arrays,
     catalogue,
+    contents,
     copies,
     digits,
     folder,
@@ -27,13 +28,16 @@ from vprompt_jax.schema.sections import DataSection, Protocol
 _PUBLIC = ("digits", "tfds")
 
 
-def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
+def load(
+    section: DataSection, protocol: Protocol, resolution: int, *, decoded: bool = True
+) -> Dataset:
     """Loads the dataset that a config names.
 
     Args:
       section: `config.data`.
       protocol: `config.protocol`.
       resolution: of the tower, for images that have to be resized on the host.
+      decoded: whether splits that fit in memory are decoded now.
 
     Returns:
       A dataset; its `val` is cut from train under `protocol=val` and None under
@@ -51,7 +55,10 @@ def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
     dataset = dataclasses.replace(
         dataset, class_names=class_names(row, dataset.class_names), ensemble=ensemble(row)
     )
-    return prepare(dataset, section, protocol, row.test_fraction if row else None)
+    fraction = row.test_fraction if row else None
+    dataset = prepare(dataset, section, protocol, fraction, decoded=decoded)
+    stored = dataset.contents or contents.of_source(dataset, section)
+    return dataclasses.replace(dataset, contents=stored)
 
 
 def prepare(
@@ -59,6 +66,8 @@ def prepare(
     section: DataSection,
     protocol: Protocol,
     test_fraction: float | None = None,
+    *,
+    decoded: bool = True,
 ) -> Dataset:
     """What `load` does to any source's dataset: cuts, checks, and small splits decoded once.
 
@@ -67,6 +76,7 @@ def prepare(
       section: `config.data`.
       protocol: `config.protocol`.
       test_fraction: of train, where there is no test split; None for the config's, else 0.2.
+      decoded: as of `load`.
 
     Raises:
       UserError: if a split is empty, damaged or does not fit the classes; if an image is in two
@@ -87,10 +97,11 @@ def prepare(
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
         dataset = dataclasses.replace(dataset, val=None)
     check(dataset)
-    dataset = _decoded(dataset, c.on_bad_image)
-    check(dataset)
+    if decoded:
+        dataset = _decoded(dataset, c.on_bad_image)
+        check(dataset)
     dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_not_tested(dataset)))
-    for line in (*dataset.notes, *_left_out(dataset)):
+    for line in (*dataset.notes, *_left_out(dataset)) if decoded else ():
         print(f"note: {line}", file=sys.stderr)
     return dataset
 

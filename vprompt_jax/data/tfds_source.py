@@ -47,6 +47,11 @@ def is_prepared(made) -> bool:
     return (Path(made.data_dir) / "dataset_info.json").is_file()
 
 
+def version(made: Any) -> str:
+    """Name and version of what a builder reads; what TFDS has prepared is not edited by hand."""
+    return str(made.info.full_name)
+
+
 def load(
     name: str,
     data_dir: str,
@@ -111,7 +116,8 @@ def load(
         names = [found.get(i, str(i)) for i in range(classes)]
     train = splits["train"]
     test = splits.get("test", train.take(np.array([], int)))
-    return Dataset(name, tuple(names), train, splits.get("val"), test)
+    val = splits.get("val")
+    return Dataset(name, tuple(names), train, val, test, contents=version(made))
 
 
 def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> dict[str, Any]:

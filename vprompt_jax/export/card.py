@@ -6,7 +6,12 @@ from typing import Any
 from vprompt_jax.process.escapes import in_markdown
 
 _WHOLE = """\
-`model.stablehlo` holds the whole model, without its weights; it needs jax and safetensors only:
+`model.stablehlo` holds the whole model, without its weights. It needs none of vprompt_jax's code,
+but these packages:
+
+```
+pip install {packages}
+```
 
 ```python
 import json
@@ -51,6 +56,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     """
     result = about["result"]
     base = config["model"]["checkpoint"]
+    method = result.get("combination", result["method"])
     sizes = result["split_sizes"]
     names = about["class_names"]
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
@@ -60,7 +66,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
         ("dataset", f"{result['dataset']}: {sizes['train']:,} train, {sizes['val']:,} val, "
                     f"{sizes['test']:,} test images"),
         ("classes", f"{len(names)}: {shown}"),
-        ("method", result["method"]),
+        ("method", method),
         ("trained parameters", f"{result['trainable_parameters']:,} "
                                f"({', '.join(f'{k} {v:,}' for k, v in parts.items()) or 'none'})"),
         ("test accuracy, last step", _percent(result["test_accuracy"])),
@@ -72,7 +78,10 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {in_markdown(value)} |" for name, value in rows)
     whole = _WHOLE.format(
-        side=about["input_side"], classes=len(names), platforms=", ".join(about["platforms"])
+        side=about["input_side"],
+        classes=len(names),
+        platforms=", ".join(about["platforms"]),
+        packages=" ".join(about["packages"]),
     )
     return f"""\
 ---
@@ -81,7 +90,7 @@ base_model: {json.dumps(base)}
 tags: [clip, visual-prompting, jax]
 ---
 
-# {result["method"]} on {in_markdown(result["dataset"])}
+# {method} on {in_markdown(result["dataset"])}
 
 An adaptation of a frozen CLIP, trained with vprompt_jax. The numbers were measured in that run.
 

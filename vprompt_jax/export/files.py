@@ -1,10 +1,13 @@
 """A finished run as files to hand on.
 
 An export holds the bare adaptation (what was trained, often a few hundred KB) and the whole model
-as StableHLO with its weights, which needs jax and safetensors but none of this package's code.
+as StableHLO with its weights, which needs a few packages (`_NEEDED`) but none of this one's code.
 """
 
+import importlib.metadata
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,29 @@ from flax import traverse_util
 
 import vprompt_jax
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
 from vprompt_jax.export import card
-from vprompt_jax.inference.adapted import Adapted, adapted_from, softmax
+from vprompt_jax.inference.adapted import Adapted, adapted_from, checked, of_batch, softmax
+from vprompt_jax.inference.images import Images, batch_of
 from vprompt_jax.process import hashes
 from vprompt_jax.process.errors import UserError
 
 FORMAT = 1  # of the folder; raised when an older version could not read it any more
 PLATFORMS = ("cpu", "cuda", "tpu")
+# Packages that call the StableHLO; jax.export reads it with flatbuffers, which jax does not bring.
+_NEEDED = ("jax", "flatbuffers", "numpy", "safetensors")
+# All that an export may consist of.
+_FILES = (
+    "README.md",
+    "adaptation.safetensors",
+    "config.json",
+    "export.json",
+    "model.stablehlo",
+    "weights.safetensors",
+)
+_LISTED = 5  # files named in one message
 
 
 class Exported:
@@ -36,16 +53,29 @@ class Exported:
     """
 
     def __init__(
-        self, class_names: Sequence[str], resolution: int, call: Callable[[np.ndarray], Any]
+        self,
+        class_names: Sequence[str],
+        resolution: int,
+        call: Callable[[Any, np.ndarray], Any],
+        weights: Any,
     ):
         self.class_names, self.resolution = tuple(class_names), resolution
-        self._call = call
+        self._call, self._weights = call, weights
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, C] of images uint8 [B, resolution, resolution, 3]."""
-        return np.asarray(self._call(images))
+    def logits(self, images: Images) -> np.ndarray:
+        """Logits float32 [B, C] of images.
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        Args:
+          images: as of `Adapted.logits`; those that are not of side `resolution` are resized and
+            cropped to it on the host.
+
+        Raises:
+          UserError: as `Adapted.logits`.
+        """
+        pixels = batch_of(images, self.resolution, exact=True)
+        return checked(of_batch(self._call, self._weights, pixels), self._weights)
+
+    def probabilities(self, images: Images) -> np.ndarray:
         """Softmax of `logits`."""
         return softmax(self.logits(images))
 
@@ -83,7 +113,10 @@ def stablehlo(adapted: Adapted, side: int) -> bytes:
 def write(
     adapted: Adapted, out: Path, *, side: int | None = None, bare: bool = False
 ) -> list[Path]:
-    """Writes an export.
+    """Writes an export, as a whole or not at all.
+
+    It is written to a fresh folder beside the target, which is then renamed, so that a failure
+    leaves an older export as it was and nothing of it stays in the new one.
 
     Args:
       adapted: what is exported.
@@ -95,30 +128,80 @@ def write(
       The files written.
 
     Raises:
-      UserError: if the folder holds something else.
+      UserError: if the folder holds something else, or cannot be written.
     """
-    if out.exists() and any(out.iterdir()) and not is_export(out):
-        raise UserError(f"{out} holds other files: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    target = out.resolve()
+    try:
+        _refuse_other_files(target)
+        fresh = target.with_name(f".{target.name}.{os.getpid()}.part")
+        fresh.mkdir(parents=True)
+        try:
+            _write(adapted, fresh, side or adapted.resolution, bare)
+            _replace(target, fresh)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        return sorted(out / path.name for path in target.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"cannot write an export to {out}: {error}; choose another --out"
+        ) from error
+
+
+def _refuse_other_files(target: Path) -> None:
+    """Lets nothing but an export be replaced."""
+    if not target.exists():
+        return
+    others = sorted(path.name for path in target.iterdir() if path.name not in _FILES)
+    if others or (any(target.iterdir()) and not is_export(target)):
+        listed = ", ".join(others[:_LISTED]) or "no export.json"
+        raise UserError(f"{target} holds other files ({listed}): choose another --out")
+
+
+def _replace(target: Path, fresh: Path) -> None:
+    """Puts a folder in the place of another one, which comes back if that fails."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    old = fresh.with_suffix(".old")
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _shareable(adapted: Adapted) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the result without the folders of the machine they were made on."""
     config = adapted.config.as_dict()
-    config["model"]["checkpoint"] = Path(config["model"]["checkpoint"]).name  # no one's folders
+    config["model"]["checkpoint"] = public_name(config["model"]["checkpoint"])
     for key in ("dir", "split_file"):
         if path := config["data"][key]:
             config["data"][key] = Path(path).absolute().name
+    result = {k: v for k, v in adapted.result.items() if k != "skipped_images"}  # paths
+    return config, result
+
+
+def _write(adapted: Adapted, out: Path, side: int, bare: bool) -> None:
+    """Writes the files of an export to an empty folder."""
+    config, result = _shareable(adapted)
     about = {
         "format": FORMAT,
         "versions": adapted.result["versions"] | {"jax": jax.__version__,
                                                   "vprompt_jax": vprompt_jax.__version__},
+        "packages": [f"{name}=={importlib.metadata.version(name)}" for name in _NEEDED],
         "class_names": list(adapted.class_names),
-        "input_side": side or adapted.resolution,
+        "input_side": side,
         "parameters": "best on val" if adapted.best else "of the last step",
         "platforms": list(PLATFORMS),
         "frozen_sha256": _digest(adapted.adaptation.frozen),
-        "result": adapted.result,
+        "result": result,
     }  # fmt: skip
     files: dict[str, bytes] = {}
     if not bare:
-        files["model.stablehlo"] = stablehlo(adapted, about["input_side"])
+        files["model.stablehlo"] = stablehlo(adapted, side)
         formats.write_safetensors(out / "weights.safetensors", _flat(adapted.variables), {})
     learned = dict(adapted.params)
     if adapted.assigned:
@@ -129,7 +212,6 @@ def write(
     files["export.json"] = (json.dumps(about, indent=2) + "\n").encode()
     for name, content in files.items():
         (out / name).write_bytes(content)
-    return sorted(p for p in out.iterdir() if p.is_file())
 
 
 def is_export(folder: Path) -> bool:
@@ -174,8 +256,7 @@ def load(folder: Path, *, checkpoint: Path | str | None = None) -> Exported | Ad
             f"(it was made with {about['versions']['jax']}): {error}"
         ) from error
     weights = jax.device_put(formats.read_arrays(folder / "weights.safetensors"))
-    call = jax.jit(exported.call)
-    return Exported(about["class_names"], about["input_side"], lambda x: call(weights, x))
+    return Exported(about["class_names"], about["input_side"], jax.jit(exported.call), weights)
 
 
 def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str | None) -> Adapted:

@@ -1,8 +1,7 @@
 """`fit` and `load` give an `Adapted`: a CLIP with its trained adaptation, ready for new images."""
 
 import functools
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
 from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.config import Config
 from vprompt_jax.config import files as named_files
+from vprompt_jax.data import contents
 from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.inference.images import Images, batch_of
 from vprompt_jax.parts import Canvas
 from vprompt_jax.parts.context import at_inference
+from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import result as result_lib
 from vprompt_jax.train import run as run_lib
@@ -91,16 +93,28 @@ class Adapted:
             canvas: Any = self.model.apply(variables, x, context, method="prompted")
             return canvas
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, C] of images uint8 [B, h, w, 3] of any one size."""
-        return np.asarray(self._jitted(self.variables, np.asarray(images, np.uint8)))
+    def logits(self, images: Images) -> np.ndarray:
+        """Logits of images.
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        Args:
+          images: uint8 [B, h, w, 3] of any one size, or a list of single images: uint8 [h, w, 3],
+            PIL images, paths (`inference.images.batch_of`). A single image is a batch of one.
+
+        Returns:
+          float32 [B, C].
+
+        Raises:
+          UserError: if the images are anything else, or a logit is not finite.
+        """
+        logits = of_batch(self._jitted, self.variables, batch_of(images, self.resolution))
+        return checked(logits, self.variables)
+
+    def probabilities(self, images: Images) -> np.ndarray:
         """Softmax of `logits`: float32 [B, C], in the order of `class_names`."""
         return softmax(self.logits(images))
 
-    def predict(self, images: np.ndarray) -> list[str]:
-        """The most likely class of each image of uint8 [B, h, w, 3]."""
+    def predict(self, images: Images) -> list[str]:
+        """The most likely class of each image; a list of one for a single image."""
         return [self.class_names[i] for i in self.logits(images).argmax(-1)]
 
     def on_screen(self, x: np.ndarray) -> np.ndarray:
@@ -108,15 +122,19 @@ class Adapted:
         c = self.model.clip.config
         return on_screen(x, c.mean, c.std)
 
-    def inspect(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What the prompt does to images uint8 [B, h, w, 3].
+    def inspect(self, images: Images) -> dict[str, np.ndarray]:
+        """What the prompt does to images.
+
+        Args:
+          images: as of `logits`.
 
         Returns:
           "image" and "prompted" [B, R, R, 3] as a screen shows them (0..1, clipped), and for a
           run with a mask "edges" [B, R, R] in 0..1 and "marks" [B, g, g], with NaN where the
           template has no parameters.
         """
-        canvas = self._jitted_canvas(self.variables, np.asarray(images, np.uint8))
+        pixels = batch_of(images, self.resolution)
+        canvas = of_batch(self._jitted_canvas, self.variables, pixels)
         shown = {
             "image": self.on_screen(canvas.image),
             "prompted": self.on_screen(canvas.result),
@@ -128,6 +146,30 @@ class Adapted:
             active = np.broadcast_to(canvas.shown["active"], marks.shape)
             shown["marks"] = np.where(active, marks, np.nan)
         return shown
+
+
+def of_batch(function: Callable[[Any, np.ndarray], Any], variables: Any, images: np.ndarray) -> Any:
+    """A compiled function's arrays [B, ...] for a batch that may be empty, which XLA is spared."""
+    if len(images):
+        return function(variables, images)
+    one = np.zeros((1, *images.shape[1:]), np.uint8)
+    return jax.tree.map(lambda array: array[:0], function(variables, one))
+
+
+def checked(logits: Any, weights: Any) -> np.ndarray:
+    """Logits [B, C] as a NumPy array.
+
+    Args:
+      logits: of a batch.
+      weights: that they were computed with.
+
+    Raises:
+      UserError: if one is not finite: a label of such logits is none.
+    """
+    array = np.asarray(logits)
+    with finite.explained("these images", weights):
+        finite.check("logits", array)
+    return array
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -229,23 +271,13 @@ def fit(config: Any, dataset: Dataset, workdir: Path | str) -> Adapted:
         texts are made and val is cut.
       dataset: splits of uint8 images; `val` is cut from train if there is none.
       workdir: as of `train.fit`: a finished run on the same config and images is not run again.
+        Whether they are the same is found out from all pixels (`contents.of_pixels`).
 
     Raises:
       UserError: as `train.fit`.
     """
     config = config.copy_and_resolve_references()
     config.data.source = "given"
-    config.data.name = f"{dataset.name}-{_fingerprint(dataset)}"
+    config.data.name = f"{dataset.name}-{contents.of_pixels(dataset)[:16]}"
     run_lib.fit(config, workdir, dataset)
     return load(workdir)
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    """Eight hex digits that change with class names, labels, and (a sample of) the images."""
-    digest = hashlib.sha256("\0".join(dataset.class_names).encode())
-    for split in (dataset.train, dataset.val, dataset.test):
-        if split is not None and len(split):
-            digest.update(np.asarray(split.labels, np.int32).tobytes())
-            sample = np.unique(np.linspace(0, len(split) - 1, 256).astype(np.int32))
-            digest.update(np.ascontiguousarray(split.fetch(np.asarray(sample))).tobytes())
-    return digest.hexdigest()[:8]

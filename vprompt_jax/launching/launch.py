@@ -80,13 +80,11 @@ def _summary(result: dict[str, Any], workdir: Path) -> str:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.2%}"
 
+    name = result.get("combination", result["method"])
     rows = [
         ("zero-shot accuracy (test)", percent(result["zero_shot_accuracy"])),
-        (f"{result['method']} accuracy (test, last step)", percent(result["test_accuracy"])),
-        (
-            f"{result['method']} accuracy (test, best on val)",
-            percent(result["test_accuracy_best_val"]),
-        ),
+        (f"{name} accuracy (test, last step)", percent(result["test_accuracy"])),
+        (f"{name} accuracy (test, best on val)", percent(result["test_accuracy_best_val"])),
         ("regions switched on", percent(result["regions_on"])),
         ("trainable parameters", f"{result['trainable_parameters']:,}"),
         ("steps", f"{result['steps']:,}"),

@@ -106,6 +106,63 @@ def lookup(name: str) -> Method:
     return METHODS[name]
 
 
+def combination(values: Mapping[str, Any]) -> str:
+    """The method of a run by name, with the parts that it has beyond its row's, or lacks.
+
+    Args:
+      values: of config keys, by dotted key; the switches of parts that are off may be missing.
+
+    Returns:
+      "adavipro", say, or "adavipro without mask + ap + linear head".
+    """
+    name = values["method.name"]
+    if name not in METHODS:
+        return str(name)
+    usual = METHODS[name].defaults
+    lacking, added = [], []
+    for switch, off in registry.switches():
+        section = switch.partition(".")[0]
+        value = values.get(switch)
+        here = registry.part_of(section, off if value is None else value)
+        there = registry.part_of(section, usual[switch])
+        if here is there:
+            continue
+        if here is None:
+            lacking.append(section)
+        else:
+            added.append(_alone(switch, value, section, here.side))
+    return " + ".join([" ".join([name, *(f"without {part}" for part in lacking)]), *added])
+
+
+def _alone(switch: str, value: Any, section: str, side: str) -> str:
+    """What a part is called beside others: as the method that has it alone, if there is one."""
+    if side == "head":
+        return f"{value} head"
+    switches = dict(registry.switches())
+    alone = {
+        name: method.parts[switch]
+        for name, method in METHODS.items()
+        if [key for key in method.parts if key in switches] == [switch]
+    }
+    exact = [name for name, theirs in alone.items() if theirs == value]
+    return next(iter([*exact, *alone, section]))
+
+
+def baseline_of(name: str) -> str:
+    """The method, or combination with the same further parts, that one is paired with in reports;
+    "" for none."""
+    row, space, rest = name.partition(" ")
+    baseline = METHODS[row].baseline if row in METHODS else ""
+    return baseline and baseline + space + rest
+
+
 def title_of(name: str) -> str:
-    """What tables and figures call a method."""
+    """What tables and figures call a method, or a `combination`."""
+    base, *added = name.split(" + ")
+    row, space, lacking = base.partition(" ")
+    titles = [_title(row) + space + lacking, *map(_title, added)]
+    return " + ".join(titles)
+
+
+def _title(name: str) -> str:
     return METHODS[name].title or name if name in METHODS else name

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vprompt_jax.predict.overlay import overlay, overlay_path
+from vprompt_jax.predict.overlay import overlay, overlay_path, refuse_inputs
 from vprompt_jax.predict.pictures import batches, find_images, readable
 from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
     left_out += bad
     model = _load(args)
     if args.overlay:
+        refuse_inputs(args.overlay, paths)
         try:
             args.overlay.mkdir(parents=True, exist_ok=True)
         except OSError as error:

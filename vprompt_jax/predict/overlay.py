@@ -1,9 +1,13 @@
 """A picture of what a prompt does to an image."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from vprompt_jax.process import files
+from vprompt_jax.process.errors import UserError
 
 _TILE = 224  # least side of a tile of an overlay, in pixels
 
@@ -33,9 +37,23 @@ def overlay(shown: dict[str, np.ndarray], index: int) -> Image.Image:
 
 
 def overlay_path(out: Path, path: Path, taken: set[Path]) -> Path:
-    """out/STEM.png, or out/STEM-2.png and so on where another image has the name."""
-    candidate, number = out / f"{path.stem}.png", 2
-    while candidate in taken:
-        candidate, number = out / f"{path.stem}-{number}.png", number + 1
-    taken.add(candidate)
-    return candidate
+    """out/STEM.png, or out/STEM-2.png and so on where another image, or any file, has the name."""
+    picture = files.unused(out / f"{path.stem}.png", taken)
+    taken.add(picture)
+    return picture
+
+
+def refuse_inputs(out: Path, paths: Iterable[Path]) -> None:
+    """Refuses a folder in which a picture would have the name of a photograph that is read.
+
+    Raises:
+      UserError: naming it.
+    """
+    read = {path.resolve() for path in paths}
+    for path in sorted(read):
+        picture = (out / f"{path.stem}.png").resolve()
+        if picture in read:
+            raise UserError(
+                f"--overlay {out}: the picture of {path.name} would have the name of {picture}, "
+                "which is one of the images to label: choose another folder"
+            )

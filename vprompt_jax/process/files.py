@@ -2,10 +2,24 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from vprompt_jax.process.errors import UserError
+
+
+def unused(path: Path, taken: Collection[Path] = ()) -> Path:
+    """A path at which nothing is: this one, or STEM-2.SUFFIX, STEM-3.SUFFIX and so on.
+
+    Args:
+      path: the name wanted.
+      taken: paths that are spoken for.
+    """
+    candidate, number = path, 2
+    while candidate in taken or os.path.lexists(candidate):
+        candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return candidate
 
 
 def replace(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from vprompt_jax.methods import registry
+from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.methods.table import title_of
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_figure
@@ -45,21 +45,35 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return [path, path.with_suffix(".svg")]
 
 
-def styles(settings: Sequence[Setting]) -> dict[Setting, dict[str, Any]]:
-    """A look per setting: colour and marker by method, dashes by what else differs."""
-    methods = list(dict.fromkeys(dict(s)["method.name"] for s in settings))
-    looks, seen = {}, dict.fromkeys(methods, 0)
-    single = len(methods) == 1
+def methods_of(settings: Iterable[Setting]) -> list[str]:
+    """The methods of a report in a fixed order: the table's, then combinations by name."""
+    names = {dict(setting)["method.name"] for setting in settings}
+    return [*(name for name in METHODS if name in names), *sorted(names - METHODS.keys())]
+
+
+def _look(number: int) -> dict[str, Any]:
+    return dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)])
+
+
+def styles(
+    settings: Sequence[Setting], report: Iterable[Setting] | None = None
+) -> dict[Setting, dict[str, Any]]:
+    """A look per setting: colour and marker by method, dashes by what else differs.
+
+    Args:
+      settings: that a figure shows.
+      report: those of the whole report, so that a method looks the same in all figures of it; None
+        for `settings`. In a report on one method, colours tell its settings apart instead.
+    """
+    methods = methods_of(settings if report is None else report)
+    looks: dict[Setting, dict[str, Any]] = {}
+    seen = dict.fromkeys(methods, 0)
     for setting in settings:
         method = dict(setting)["method.name"]
         number = seen[method]
         seen[method] += 1
-        look = number if single else methods.index(method)
-        looks[setting] = dict(
-            color=COLOURS[look % len(COLOURS)],
-            marker=MARKERS[look % len(MARKERS)],
-            linestyle=_DASHES[number % len(_DASHES)],
-        )
+        look = number if len(methods) == 1 else methods.index(method)
+        looks[setting] = _look(look) | {"linestyle": _DASHES[number % len(_DASHES)]}
     return looks
 
 
@@ -99,7 +113,7 @@ def over(groups: Groups, key: str) -> Figure | None:
     if not lines or max(map(len, lines.values())) < 2:
         return None
     figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
-    looks = styles([*lines, *levels])
+    looks = styles([*lines, *levels], groups)
     low, high = 1.0, 0.0
     at = sorted({place for points in lines.values() for place in points})
     spread_out = at[0] > 0 and at[-1] / at[0] > 20
@@ -144,15 +158,13 @@ def over(groups: Groups, key: str) -> Figure | None:
 def parameters(groups: Groups) -> Figure:
     """Accuracy against trained parameters, a mark per setting."""
     figure, [[axes]] = subplots(1, 1, 6.4, 4.4)
-    methods = list(dict.fromkeys(dict(s)["method.name"] for s in groups))
-    for i, method in enumerate(methods):
+    for i, method in enumerate(methods_of(groups)):
         members = [g for s, g in groups.items() if dict(s)["method.name"] == method]
         counts = [next(iter(g.values())).result["trainable_parameters"] for g in members]
         means = [100 * accuracies(g).mean() for g in members]
         bars = [100 * deviation(accuracies(g)) for g in members]
         axes.errorbar(counts, means, bars, linestyle="none", capsize=3, alpha=0.8,
-                      marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
-                      label=in_figure(title_of(method)))  # fmt: skip
+                      label=in_figure(title_of(method)), **_look(i))  # fmt: skip
     # Zero parameters (TP) have a place, too: linear up to 100, logarithmic beyond.
     axes.set_xscale("symlog", linthresh=100)
     counts = [next(iter(g.values())).result["trainable_parameters"] for g in groups.values()]
@@ -210,7 +222,7 @@ def curves(groups: Groups) -> Figure | None:
         return None
     figure, [row] = subplots(1, len(panels), 4.2 * len(panels), 4.0)
     trained = list(dict.fromkeys(s for _, lines in panels for s in lines))
-    looks = styles(trained)
+    looks = styles(trained, groups)
     # Many settings: thin lines that show the methods alone.
     crowded = len(trained) > _CROWDED
     for axes, (label, lines) in zip(row, panels, strict=True):

@@ -14,6 +14,7 @@ from vprompt_jax.report.figures import subplots
 
 MOST_CLASSES = 10  # rows of a figure
 MOST_SETTINGS = 4  # prompts in a figure
+NEARLY_ZERO = 1e-3  # contrast of a prompt, below which nothing of it could be seen
 
 _ON, _OFF, _WITHOUT = "#FFEA46", "#00224E", "#DDDDDD"  # the ends of cividis, and grey
 
@@ -26,11 +27,27 @@ def one_per_class(labels: np.ndarray) -> np.ndarray:
     return np.array([np.flatnonzero(labels == c)[0] for c in classes], np.int32)
 
 
+def _contrast(prompt: np.ndarray) -> float:
+    """Root mean square over a template's pixels; 0 for a prompt of zeros."""
+    drawn = prompt[prompt != 0].astype(np.float64)
+    return float(np.sqrt(np.mean(drawn**2))) if drawn.size else 0.0
+
+
 def magnified(prompt: np.ndarray) -> tuple[np.ndarray, int]:
-    """A prompt with the contrast of N(0, 1), if it has less, and the whole number that did it."""
-    drawn = prompt[prompt != 0]  # a template's pixels
-    factor = max(1, int(1 / np.sqrt(np.mean(drawn**2)))) if drawn.size else 1
+    """A prompt with the contrast of N(0, 1), if it has less, and the whole number that did it.
+
+    One of hardly any contrast stays as it is: it would be rounding noise that is shown.
+    """
+    contrast = _contrast(prompt)
+    factor = max(1, int(1 / contrast)) if contrast >= NEARLY_ZERO else 1
     return factor * prompt, factor
+
+
+def _heading(title: str, prompt: np.ndarray, factor: int) -> str:
+    """What stands above a prompt."""
+    if _contrast(prompt) < NEARLY_ZERO:
+        return f"{title}\nprompt, nearly zero"
+    return f"{title}\nprompt" + (f" x {factor}" if factor > 1 else "")
 
 
 def prompted(
@@ -57,7 +74,7 @@ def prompted(
                 columns.insert(1, ("edges", shown["edges"]))
         assert model.prompt is not None, "models without a pixel prompt are not shown"
         prompt, factor = magnified(model.prompt)
-        heading = f"{title}\nprompt" + (f" x {factor}" if factor > 1 else "")
+        heading = _heading(title, model.prompt, factor)
         prompt = np.broadcast_to(model.on_screen(prompt), shown["image"].shape)
         columns.append((heading, prompt))
         if "marks" in shown:

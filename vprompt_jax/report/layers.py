@@ -1,13 +1,13 @@
 """Beside accuracy over the position of an activation prompt: where features are global."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.methods import registry
 from vprompt_jax.process.escapes import in_figure
 from vprompt_jax.report import depth, figures
@@ -47,7 +47,7 @@ def measured(records: Sequence[Record], found: Sources) -> dict[str, list[dict[s
         if "batch_stats" in frozen:
             variables["batch_stats"] = frozen["batch_stats"]["clip"]
         pixels = model.model.apply(frozen, images, method="pixels")
-        made[Path(tower).name] = depth.measure(clip, variables, pixels)
+        made[public_name(tower)] = depth.measure(clip, variables, pixels)
     return made
 
 

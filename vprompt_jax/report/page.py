@@ -11,6 +11,7 @@ from vprompt_jax.process.escapes import in_html
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
 
+MADE_BY = "Made by vprompt_jax"  # by which a report is known again
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
        color: #1a1a1a; background: #fff; }
@@ -74,7 +75,7 @@ def render(
         ],
     )  # fmt: skip
     body += ["<h2>Runs</h2>", f'<div class="wide">{runs.html()}</div>']
-    body.append(f"<p>Made by vprompt_jax {vprompt_jax.__version__} from runs with ")
+    body.append(f"<p>{MADE_BY} {vprompt_jax.__version__} from runs with ")
     body.append(f"{in_html('; '.join(versions))}.</p>")
     content = "\n".join(body)
     return (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.report.results import Record, spread
@@ -64,8 +65,16 @@ def settings_of(published: Published) -> dict[str, Any]:
     return {**_DEFAULTS[published.method], **dict(published.keys)}
 
 
-def _dataset(record: Record) -> str:
-    return (record.config.get("data.name") or record.dataset).split("/")[0]
+DATASETS = {published.dataset for published in ACCURACIES}
+
+
+def dataset_of(record: Record) -> str:
+    """TFDS name of the dataset that a run is on, as TFDS splits it; "" for any other data."""
+    c = record.config
+    own = c.get("data.split", "official") != "official" or c.get("data.few_shot") is not None
+    if c["data.source"] != "tfds" or own:
+        return ""
+    return str(c["data.name"]).split("/")[0].split(":")[0]
 
 
 def unlike(record: Record) -> list[str]:
@@ -75,7 +84,8 @@ def unlike(record: Record) -> list[str]:
     """
     differences = []
     if CLIPConfig.from_json(record.result["clip"]) != VIT_B_32:
-        differences.append(f"CLIP {record.config['model.checkpoint']}, not ViT-B/32")
+        name = public_name(record.config["model.checkpoint"])
+        differences.append(f"CLIP {name}, not ViT-B/32")
     if record.result["protocol"] != "paper":
         differences.append(f"protocol {record.result['protocol']}, not paper")
     if record.config["optim.epochs"] != 1000:
@@ -95,7 +105,7 @@ def beside(records: Sequence[Record]) -> list[tuple[Published, str, str]]:
         same = [
             r for r in records
             if r.method == published.method
-            and _dataset(r) == published.dataset
+            and dataset_of(r) == published.dataset
             and all(r.config.get(k) == v for k, v in wanted.items())
         ]  # fmt: skip
         if same:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.methods import registry
+from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
 from vprompt_jax.train.result import read as read_result
@@ -29,7 +31,8 @@ class Record:
     Attributes:
       workdir: where it is.
       result: the contents of `result.json`.
-      config: the resolved config by dotted key, with sizes that followed the tower filled in.
+      config: the resolved config by dotted key, with sizes that followed the tower filled in;
+        "method.name" names the combination of parts.
     """
 
     workdir: Path
@@ -38,7 +41,8 @@ class Record:
 
     @property
     def method(self) -> str:
-        return self.result["method"]
+        """By name, with the parts beyond the method's own (`methods.table.combination`)."""
+        return str(self.config["method.name"])
 
     @property
     def dataset(self) -> str:
@@ -52,6 +56,15 @@ class Record:
 
 # Settings with their runs by seed.
 Groups = dict[Setting, dict[int, Record]]
+
+
+def shareable(key: str, value: Any) -> Any:
+    """A config value as others may read it: without the folders of this machine."""
+    if key == "model.checkpoint" and value is not None:
+        return public_name(value)
+    if key in ("data.dir", "data.split_file"):
+        return Path(value or "").name
+    return value
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -97,6 +110,7 @@ def read(workdir: Path) -> Record:
     for key, field in registry.all_fields().items():
         if field.key.fact in result:
             config[key] = result[field.key.fact]
+    config["method.name"] = combination(config)
     return Record(workdir, result, config)
 
 

@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.methods import METHODS, registry
-from vprompt_jax.methods.table import title_of
+from vprompt_jax.methods.table import baseline_of, title_of
 from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
 from vprompt_jax.process.printable import printable
 from vprompt_jax.report import published
-from vprompt_jax.report.results import Groups, Record, Setting, accuracies, paired, spread
+from vprompt_jax.report.results import (
+    Groups,
+    Record,
+    Setting,
+    accuracies,
+    paired,
+    shareable,
+    spread,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +85,7 @@ def describe(setting: Setting) -> str:
     """A setting in one line, for a legend."""
     values = dict(setting)
     name = title_of(values.pop("method.name"))
-    rest = [f"{label(k).split(' (')[0]} {shown(v)}" for k, v in values.items()]
+    rest = [f"{label(k).split(' (')[0]} {shown(shareable(k, v))}" for k, v in values.items()]
     return ", ".join([name, *rest])
 
 
@@ -89,7 +97,8 @@ def _keys(groups: Groups) -> list[str]:
 def _cells(setting: Setting, keys: Sequence[str]) -> list[str]:
     values = dict(setting)
     return [
-        title_of(values[k]) if k == "method.name" else shown(values.get(k)) for k in keys
+        title_of(values[k]) if k == "method.name" else shown(shareable(k, values.get(k)))
+        for k in keys
     ]  # fmt: skip
 
 
@@ -131,7 +140,7 @@ def differences(groups: Groups) -> Table | None:
     titles = set()
     for setting, ours in groups.items():
         method = dict(setting)["method.name"]
-        baseline = METHODS[method].baseline if method in METHODS else ""
+        baseline = baseline_of(method)
         theirs = others.get((baseline, _without(setting, own)), {})
         points = paired(ours, theirs)
         if not len(points) or any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
@@ -157,7 +166,7 @@ def _own_sections(groups: Groups) -> set[str]:
     """Sections of parts that a method of the groups has and its baseline lacks."""
     sections = set()
     for setting in groups:
-        method = METHODS.get(dict(setting)["method.name"])
+        method = METHODS.get(dict(setting)["method.name"].partition(" ")[0])
         if method is not None and method.baseline:
             theirs = METHODS[method.baseline].parts
             sections |= {key.partition(".")[0] for key in method.parts.keys() - theirs.keys()}
@@ -202,11 +211,13 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
     ]  # fmt: skip
     header = ["run", "printed (%)", "where", "ours (%)", "ours differs in"]
     table = Table(f"Beside the paper ({published.ADAVIPRO})", header, rows) if rows else None
+    # The user's own data have nothing to do with what the paper measured.
+    on_paper = [r for r in records if published.dataset_of(r) in published.DATASETS]
     seen = [value for value, _, _ in published.beside(records)]
     left = [
         f"{title_of(p.method)} {p.dataset} {p.percent}"
         for p in published.ACCURACIES
-        if p not in seen and any(r.method == p.method for r in records)
+        if p not in seen and any(r.method == p.method for r in on_paper)
     ]
     note = ""
     if left:
@@ -214,7 +225,7 @@ def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
             f"Not comparable with these runs, which are on other data or settings: the paper's "
             f"{'; '.join(left)} % ({published.ADAVIPRO})."
         )
-    if any(r.method in published.DIFFERENCES_OF for r in records):
+    if any(r.method in published.DIFFERENCES_OF for r in on_paper):
         printed = "; ".join(
             f"{what}: {points:+.1f} ({where})" for what, points, where in published.DIFFERENCES
         )
@@ -233,7 +244,7 @@ def as_csv(records: Sequence[Record]) -> str:
             in_spreadsheet(key): in_spreadsheet(value) if isinstance(value, str) else value
             for key, value in (
                 {k: v for k, v in r.result.items() if isinstance(v, scalars)}
-                | {f"config.{k}": v for k, v in r.config.items()}
+                | {f"config.{k}": shareable(k, v) for k, v in r.config.items()}
             ).items()
         }
         for r in records

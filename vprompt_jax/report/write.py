@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from vprompt_jax.clip.checkpoints.locate import public_name
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_markdown
 from vprompt_jax.report import figures, gallery, layers, page, results, tables
 from vprompt_jax.report.results import Groups, Record
@@ -45,7 +47,6 @@ def write(
     records = results.gather(workdirs, by_dataset=by_dataset)
     groups = results.group(records)
     several = len({r.dataset for r in records}) > 1
-    out.mkdir(parents=True, exist_ok=True)
     shown = [tables.datasets(groups)] if several else []
     shown.append(tables.summary(groups))
     beside, note = tables.against_published(records)
@@ -71,6 +72,10 @@ def write(
             pictures.append(("layers", layers.figure(by_tower), caption))
         prompted = "pictures of prompted images"
         pictures += where_possible(prompted, lambda: _galleries(groups, found), [])
+    names = ["report.html", "table.md", "table.tex", "runs.csv"]
+    names += [name + suffix for name, _, _ in pictures for suffix in (".png", ".svg")]
+    _refuse_other_files(out, names)
+    out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure, _ in pictures:
         written += figures.save(figure, out / f"{name}.png")
@@ -92,6 +97,23 @@ def write(
     return [*(out / name for name in texts), *written]
 
 
+def _refuse_other_files(out: Path, names: Sequence[str]) -> None:
+    """Lets a report replace an older one, and nothing else.
+
+    Raises:
+      UserError: if a file of one of the names is there and no report is.
+    """
+    page_there = out / "report.html"
+    if page_there.is_file() and page.MADE_BY in page_there.read_text(errors="replace"):
+        return
+    others = [name for name in names if (out / name).exists()]
+    if others:
+        raise UserError(
+            f"{out} holds {', '.join(others)}, which no report wrote: choose another --out, or "
+            "move them away"
+        )
+
+
 def _facts(records: Sequence[Record]) -> str:
     """What all runs share, in a sentence."""
     parts = []
@@ -106,7 +128,7 @@ def _facts(records: Sequence[Record]) -> str:
             f"{dataset}: {sizes['train']:,} train, {sizes['val']:,} val and {sizes['test']:,} test "
             f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot}"
         )
-    towers = ", ".join(sorted({Path(r.config["model.checkpoint"]).name for r in records}))
+    towers = ", ".join(sorted({public_name(r.config["model.checkpoint"]) for r in records}))
     untrained = [r for r in records if not r.result["steps"] and r.result["trainable_parameters"]]
     if untrained:
         parts.append(

@@ -118,7 +118,13 @@ class OptimSection(Section):
     epochs: int = key(1000, "passes over train", low=0, high=10**6, label="epochs")
     momentum: float = key(0.9, "SGD momentum", low=0, high=0.999999)
     weight_decay: float = key(0.0, "L2 term of SGD, decoupled in AdamW", low=0, high=LARGE)
-    warmup_steps: int = key(1000, "steps of linear warm-up", low=0, high=MANY)
+    warmup_steps: int | None = key(
+        None,
+        "steps of linear warm-up, fewer than the run has; none: 1000, as VP, but at most a tenth "
+        "of the run",
+        low=0,
+        high=MANY,
+    )
     warmup_fraction: float | None = key(
         None, "warm-up as a share of all steps, instead of warmup_steps", low=0, high=1
     )

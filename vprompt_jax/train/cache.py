@@ -20,7 +20,7 @@ import psutil
 
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP
 from vprompt_jax.data.dataset import Dataset, Split
-from vprompt_jax.process import cluster
+from vprompt_jax.process import cluster, finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.parallel import AXIS, on_all_devices
 from vprompt_jax.train.evaluate import placed_batches
@@ -37,7 +37,8 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
       workdir: where a cache on disk is kept; `remove` deletes it.
 
     Raises:
-      UserError: under `cache.mode=on`, if something is trained at the pixels or it does not fit.
+      UserError: under `cache.mode=on`, if something is trained at the pixels or it does not fit; if
+        an activation is not finite.
     """
     config, model = adaptation.config, adaptation.model
     mode = config.cache.mode
@@ -72,12 +73,15 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
     _say(summary)
     step = _make_activation_step(model)
     splits: dict[str, Any] = {}
+    wider = [] if dtype == jnp.float32 else ["set config.cache.dtype=float32"]
     for name, split in dataset.splits():
         store = _store(workdir, name, len(split), shape, dtype, on_disk)
         batches = placed_batches(split, config.eval.batch_size, config.data.workers)
         for batch in batches:
             activation, index = jax.device_get(step(adaptation.frozen, batch))
             store[index[index >= 0]] = activation[index >= 0]
+            with finite.explained(f"the {name} split", adaptation.frozen, wider):
+                finite.check("activations", store[index[index >= 0]])
         splits[name] = _cached(split, store)
     return dataclasses.replace(dataset, **splits)
 

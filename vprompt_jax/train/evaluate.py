@@ -9,6 +9,7 @@ import jax
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
 from vprompt_jax.process import parallel
+from vprompt_jax.process.finite import NotFinite
 
 Batch = dict[str, jax.Array]
 
@@ -32,9 +33,20 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str
     Args:
       step: a batch -> sums; `step.make_eval_step` with all but the batch given.
       batches: of one pass over the split.
+
+    Raises:
+      NotFinite: if an example's logits, or the loss, are not finite: an accuracy of such logits is
+        none.
     """
     total: dict[str, Any] = {}
     for batch in batches:
         sums = step(batch)
         total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
-    return mean(total)
+    bad = float(total.pop("not_finite", 0))
+    values = mean(total)
+    if bad:
+        count = float(total["count"])
+        raise NotFinite(f"the logits of {bad:,.0f} of {count:,.0f} images are not finite")
+    if not math.isfinite(values.get("loss", 0.0)):
+        raise NotFinite("the loss is not finite")
+    return values

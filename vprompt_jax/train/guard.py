@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
 
 
@@ -54,6 +55,7 @@ def failure(
     rates: Mapping[str, float],
     values: Mapping[str, float],
     remedies: Iterable[str],
+    frozen: Any = None,
 ) -> UserError:
     """What a run ends with that has met too many steps in a row that were not finite.
 
@@ -64,6 +66,7 @@ def failure(
       rates: learning rates of the last step, by part.
       values: scheduled values of the last step, by name.
       remedies: what can be changed beside the learning rates and the warm-up.
+      frozen: the frozen weights; where they are not finite, nothing else is to blame.
     """
     parts = [
         f"{part}: learning rate {rate:.4g}, gradient norm {float(state.gradient_norms[part]):.4g}"
@@ -72,12 +75,19 @@ def failure(
     parts += [f"{name} {value:.4g}" for name, value in values.items()]
     lowered = " or ".join(f"config.{part}.learning_rate" for part in rates)
     ways_out = [f"lower {lowered}", "lengthen the warm-up (config.optim.warmup_steps)", *remedies]
+    advice = ", ".join(ways_out)
+    if finite.not_finite(frozen):
+        advice = finite.cause(frozen)
+    count, step = int(state.bad_steps), int(state.step)
+    which = f"{count} steps in a row up to step {step}"
+    if count < limit:
+        which = f"all {count} steps of the run"
     listed = "\n  ".join(parts)
     kept = (
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
     )
     return UserError(
-        f"{int(state.bad_steps)} steps in a row up to step {int(state.step)} had a loss, gradient "
-        f"or update that is not finite (config.optim.max_bad_steps={limit}):\n  {listed}\n"
-        f"{', '.join(ways_out)}; no such step was applied, {kept}"
+        f"{which} had a loss, gradient or update that is not finite "
+        f"(config.optim.max_bad_steps={limit}):\n  {listed}\n{advice}; no such step was applied, "
+        f"{kept}"
     )

@@ -15,7 +15,7 @@ import tqdm
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
-from vprompt_jax.process import parallel
+from vprompt_jax.process import finite, parallel
 from vprompt_jax.process.errors import Interrupted, UserError
 from vprompt_jax.train import assignment, guard, metrics, pictures
 from vprompt_jax.train.checkpoint import Checkpoints
@@ -189,7 +189,8 @@ class _Loop:
     def _check(self) -> None:
         """Ends a run whose steps are not finite; waits for the device, which reads the state."""
         state, limit = self.at.state, self.config.optim.max_bad_steps
-        if int(state.bad_steps) < limit:
+        # A run shorter than the limit has learned nothing if all of its steps were undone.
+        if int(state.bad_steps) < min(limit, self.run.steps):
             return
         last = int(state.step) - 1
         raise guard.failure(
@@ -199,6 +200,7 @@ class _Loop:
             rates=self.run.learning_rates(last),
             values=self._values(last),
             remedies=[remedy for part in self.run.parts for remedy in part.remedies()],
+            frozen=self.run.adaptation.frozen,
         )
 
     def _values(self, step: int) -> dict[str, float]:
@@ -224,7 +226,8 @@ class _Loop:
         on_batch = functools.partial(
             self.eval_step, state.params, state.assigned, adaptation.frozen, run.root
         )
-        values = evaluate(on_batch, batches_of(run, val))
+        with finite.explained("the val split", [adaptation.frozen, state.params], run.remedies):
+            values = evaluate(on_batch, batches_of(run, val))
         self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
         if not self.bar.disable:
             self._tell(step, values, val)

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from vprompt_jax.config.config import flat
+from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
 from vprompt_jax.train.loop import Outcome
@@ -66,8 +68,10 @@ def describe(
     return {
         "name": config.name,
         "method": config.method.name,
+        "combination": combination(flat(config.as_dict())),
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
+        "dataset_contents": dataset.contents,
         "skipped_images": list(dataset.skipped),
         "protocol": config.protocol,
         "seed": config.seed,
@@ -92,6 +96,7 @@ def describe(
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
         "steps": run.steps,
+        "warmup_steps": run.warmup,
         "seconds": round(seconds, 2),
         "seconds_to_first_step": outcome.clock.first_step,
         "images_per_second": outcome.clock.images_per_second,

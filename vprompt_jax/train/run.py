@@ -14,9 +14,9 @@ from clu import parameter_overview
 
 from vprompt_jax.config import Config, resolve
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.process import cluster
+from vprompt_jax.process import cluster, finite
 from vprompt_jax.process.files import replace
-from vprompt_jax.train import cache, result
+from vprompt_jax.train import cache, recheck, result
 from vprompt_jax.train import workdir as folder
 from vprompt_jax.train.evaluate import evaluate
 from vprompt_jax.train.loop import batches_of, train
@@ -36,7 +36,7 @@ def fit(
 
     Writes `config.json`, `inputs.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and,
     last, `result.json` to the workdir. An interrupted run goes on from its newest save; a finished
-    one is not run again.
+    one is not run again if its data are still the same.
 
     Args:
       config: a `ConfigDict` made from `config.default_config`, or what `resolve` made of it.
@@ -48,7 +48,7 @@ def fit(
 
     Raises:
       UserError: if the config, the weights or the data are at fault, or the workdir belongs to
-        another config or is in use.
+        another config, is in use, or holds a finished run on data that have changed.
     """
     if not isinstance(config, Config):
         config = resolve(config)
@@ -59,11 +59,13 @@ def fit(
         return folder.finished(config, workdir, lambda: assemble(config, dataset).identity)
 
     done = finished()
-    if done is not None:
-        return done
-    with folder.in_use(workdir):
-        done = finished()  # by another command, in the meantime
-        return _run(config, workdir, dataset) if done is None else done
+    if done is None:
+        with folder.in_use(workdir):
+            done = finished()  # by another command, in the meantime
+            if done is None:
+                return _run(config, workdir, dataset)
+    recheck.check(config, done, workdir, dataset)
+    return done
 
 
 def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, Any]:
@@ -71,6 +73,8 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
         run = _assembled(config, workdir, dataset)
+        for warning in run.warnings if jax.process_index() == 0 else ():
+            print(warning, file=sys.stderr)
         if jax.process_index() == 0:
             params = run.adaptation.initial_params()
             if params:
@@ -83,7 +87,8 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
 
         def on_test(eval_step: Any, params: Any, assigned: Any) -> dict[str, float]:
             step = functools.partial(eval_step, params, assigned, frozen, run.root)
-            return evaluate(step, batches_of(run, run.dataset.test))
+            with finite.explained("the test split", [frozen, params], run.remedies):
+                return evaluate(step, batches_of(run, run.dataset.test))
 
         zero_shot = None
         if run.adaptation.model.clip.config.has_text:

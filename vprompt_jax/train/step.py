@@ -136,12 +136,16 @@ def make_eval_step(
 ) -> Callable[..., Sums]:
     """Builds the evaluation step: (params, assigned, frozen, root, batch) -> sums over the batch.
 
-    Inference: no noise, and whatever is random is fixed per example.
+    Inference: no noise, and whatever is random is fixed per example. "not_finite" counts the
+    examples with a logit that is not finite.
     """
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Sums:
         variables = variables_of(params, assigned, frozen, weights)
         logits, out = applied(model, variables, batch, Context(root, batch["index"]))
-        return jax.lax.psum(_sums(logits, batch, out), AXIS)
+        # The loss alone would not show it: softmax gives a class of minus infinity no weight.
+        bad = ~jnp.isfinite(logits).all(-1)
+        sums = _sums(logits, batch, out) | {"not_finite": jnp.sum(bad * batch["weight"])}
+        return jax.lax.psum(sums, AXIS)
 
     return on_all_devices(step, arguments=5)

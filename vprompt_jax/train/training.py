@@ -11,15 +11,20 @@ import optax
 from vprompt_jax import data
 from vprompt_jax.adaptation import Adaptation, adapt, load_clip
 from vprompt_jax.adaptation.build import parts_of
+from vprompt_jax.clip.class_texts import indistinguishable, indistinguishable_message
 from vprompt_jax.config import Config
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
+from vprompt_jax.heads.text import TextHeadPart
 from vprompt_jax.parts import Part, keys
 from vprompt_jax.parts.part import Solver
 from vprompt_jax.process import parallel
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema import TrainedSection
 from vprompt_jax.train import optimizer
 from vprompt_jax.train.step import TrainState, Values
+
+_VP_WARMUP = 1000  # steps, where the run is long enough
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,29 @@ class Training:
         """The optimiser of the trained parts."""
         return optimizer_of(self.config, self.steps)
 
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up; 0 where there are no steps."""
+        return 0 if self.solver() else warmup_of(self.config, self.steps)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before training."""
+        lines: list[str] = []
+        c = self.config.optim
+        chosen = c.warmup_steps is not None or c.warmup_fraction is not None
+        if self.steps and not self.solver() and not chosen and self.warmup < _VP_WARMUP:
+            lines.append(
+                f"warm-up shortened to {self.warmup} of {self.steps} steps (VP's {_VP_WARMUP} are "
+                "for runs of ten times as many); config.optim.warmup_steps or warmup_fraction "
+                "choose another"
+            )
+        if any(isinstance(part, TextHeadPart) for part in self.parts):
+            texts = self.adaptation.frozen["constants"]["text_features"]
+            pairs = indistinguishable(texts, self.adaptation.class_names)
+            lines += [indistinguishable_message(pairs)] if pairs else []
+        return lines
+
     def learning_rates(self, step: int) -> dict[str, float]:
         """Learning rate by trained part at a step."""
         return {
@@ -75,6 +103,13 @@ class Training:
             for name, schedule in part.schedules(self.config.parts[part.name]).items()
         }
 
+    @property
+    def remedies(self) -> list[str]:
+        """What can be changed where outputs are not finite and the weights are."""
+        rates = [f"lower config.{name}.learning_rate" for name in self.config.trained]
+        wider = ["set config.model.dtype=float32"] if self.config.model.dtype != "float32" else []
+        return rates + wider
+
     def solver(self) -> tuple[str, Solver] | None:
         """The part that is solved in place of train steps, and how; None for none."""
         for part in self.parts:
@@ -87,13 +122,19 @@ class Training:
         return initial_state(self.adaptation, self.steps)
 
 
+def warmup_of(config: Config, steps: int) -> int:
+    """Number of steps of linear warm-up of a run of a number of steps."""
+    c = config.optim
+    if c.warmup_fraction is not None:
+        return round(c.warmup_fraction * steps)
+    if c.warmup_steps is not None:
+        return c.warmup_steps
+    return min(_VP_WARMUP, steps // 10)
+
+
 def _rates(config: Config, section: TrainedSection, steps: int) -> optax.Schedule:
     """A part's learning rate by step."""
-    c = config.optim
-    warmup = c.warmup_steps
-    if c.warmup_fraction is not None:
-        warmup = round(c.warmup_fraction * steps)
-    return optimizer.schedule(section.learning_rate, warmup, steps)
+    return optimizer.schedule(section.learning_rate, warmup_of(config, steps), steps)
 
 
 def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
@@ -127,12 +168,24 @@ def identity(adaptation: Adaptation) -> dict[str, Any]:
 
 
 def around(adaptation: Adaptation, dataset: Dataset) -> Training:
-    """The training of an adaptation on a prepared dataset."""
+    """The training of an adaptation on a prepared dataset.
+
+    Raises:
+      UserError: if the warm-up that the config sets is as long as the run.
+    """
     c = adaptation.config.optim
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), c.batch_size)
     root = jax.jit(keys.root, out_shardings=parallel.replicated())(adaptation.config.seed)
     steps = c.epochs * per_epoch if adaptation.config.trained else 0
-    return Training(adaptation, dataset, root, steps, per_epoch)
+    run = Training(adaptation, dataset, root, steps, per_epoch)
+    # One step of warm-up is none: it has the full rate.
+    if c.warmup_fraction is None and run.warmup > 1 and steps and run.warmup >= steps:
+        raise UserError(
+            f"config.optim.warmup_steps={run.warmup}, but the run has {steps} steps: the learning "
+            "rate would never be what was asked for, nor decay. Set fewer, or "
+            "config.optim.warmup_fraction (0.1: a tenth of the run) in their place, or more epochs"
+        )
+    return run
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Training:

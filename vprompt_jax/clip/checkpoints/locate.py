@@ -114,6 +114,21 @@ def _in_order(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(_WEIGHTS, key=lambda name: not name.startswith("open_clip")))
 
 
+def public_name(path_or_name: str | Path) -> str:
+    """A checkpoint's name as others may read it.
+
+    A public name ("ViT-B/32", "owner/name") and an embedded model's stay whole; of a path only the
+    last part is left, since its folders are no one else's business.
+    """
+    name = str(path_or_name)
+    path = Path(name).expanduser()
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")):
+        return path.name
+    if name in OPENAI or (_REPOSITORY.fullmatch(name) and not name.endswith(_FILE_SUFFIXES)):
+        return name
+    return path.name
+
+
 def _in_folder(folder: Path) -> Path:
     for file_name in _in_order(folder):
         if (folder / file_name).is_file():
