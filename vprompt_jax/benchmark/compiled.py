@@ -143,7 +143,7 @@ def compile_step(
         remat=config.model.remat,
     )
     model = run.adaptation.model
-    train_step = step_of(model)
+    train_step: Any = step_of(model)  # a jitted function, which its type does not tell
     state = run.initial_state()
     rest = (run.adaptation.frozen, run.root, placed)
     compilations = None
@@ -154,7 +154,8 @@ def compile_step(
         compilations = counted()
     cost = cost_of(train_step.lower(state, *rest).compile())
     if (whole := _without_loops(model)) != model and cost.flops is not None:
-        counts = cost_of(step_of(whole).lower(state, *rest).compile())
+        whole_step: Any = step_of(whole)
+        counts = cost_of(whole_step.lower(state, *rest).compile())
         cost = dataclasses.replace(cost, flops=counts.flops, bytes=counts.bytes)
     return CompiledStep(
         name=name,
@@ -185,7 +186,7 @@ def _without_loops(model: AdaptedCLIP) -> AdaptedCLIP:
     return model.clone(parts=parts)
 
 
-def _training(config: Config, clip: CLIP, variables: dict, classes: int) -> Training:
+def _training(config: Config, clip: CLIP, variables: dict[str, Any], classes: int) -> Training:
     """A training of 1,000 steps on random images."""
     rng = np.random.default_rng(0)
     side = clip.config.image_resolution
@@ -212,7 +213,7 @@ def floor_flops(model: AdaptedCLIP, frozen: Any, batch: Mapping[str, jax.Array])
         clip = {**frozen, "params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             clip["batch_stats"] = frozen["batch_stats"]["clip"]
-        output = model.clip.apply(clip, x, start=start, method="encode_image")
+        output: Any = model.clip.apply(clip, x, start=start, method="encode_image")
         return jnp.square(output.astype(jnp.float32)).sum()
 
     gradient = jax.jit(functools.partial(jax.value_and_grad, argnums=1)(features))

@@ -45,7 +45,9 @@ def load_tower(args: argparse.Namespace, name: str, dtype: str) -> Tower:
     return Tower(name, dtype, *get(name, dtype=jnp.dtype(dtype)))
 
 
-def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[compiled.CompiledStep]:
+def _compiled(
+    args: argparse.Namespace, tower: Tower, batch: int, run_steps: bool
+) -> list[compiled.CompiledStep]:
     """A row for each method, rematerialisation and, if asked for, position.
 
     Raises:
@@ -81,7 +83,7 @@ def trained_methods() -> list[str]:
     return names
 
 
-def _configs(args, tower: Tower, batch: int) -> Iterator[tuple[str, Any]]:
+def _configs(args: argparse.Namespace, tower: Tower, batch: int) -> Iterator[tuple[str, Any]]:
     """The configs to measure, with what a table calls each."""
     key = registry.position_key()
     for method, remat in itertools.product(args.method or trained_methods(), args.remat):

@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def verb(name, summary):
+    def verb(name: str, summary: str) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=summary, description=summary)
         one.add_argument("checkpoint", help="file, folder, or public name (docs/checkpoints.md)")
         one.add_argument("--activation", help="quick_gelu, gelu or gelu_tanh, over the checkpoint")
@@ -70,12 +70,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def _chosen(args) -> dict[str, Any]:
+def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `load` that all verbs share."""
     return {"activation": args.activation, "fields": _fields(args.fields)}
 
 
-def inspect(args) -> str:
+def inspect(args: argparse.Namespace) -> str:
     """What a checkpoint is, as lines of text."""
     import numpy as np
 
@@ -100,7 +100,7 @@ def inspect(args) -> str:
     return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
-def convert(args) -> str:
+def convert(args: argparse.Namespace) -> str:
     """Writes our own export of a checkpoint."""
     from flax import traverse_util
 
@@ -125,7 +125,7 @@ def convert(args) -> str:
     return f"{args.output} and {beside.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
 
 
-def classify(args) -> str:
+def classify(args: argparse.Namespace) -> str:
     """Zero-shot probabilities of the classes, best first."""
     import jax
 
@@ -152,7 +152,7 @@ def classify(args) -> str:
     return "\n".join(f"{shares[i]:7.2%}  {args.classes[i]}" for i in (-logits).argsort())
 
 
-def measure(args) -> str:
+def measure(args: argparse.Namespace) -> str:
     """Figures of `cost.measure`, as lines of text."""
     from vprompt_jax.clip.checkpoints import cost
 

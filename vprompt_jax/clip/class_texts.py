@@ -47,17 +47,18 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
     """Token ids of C lists of T texts: int32 [C, T, N], N the checkpoint's context length.
 
     Raises:
-      UserError: if a text is longer than the checkpoint's context, or the tower's vocabulary is
-        not CLIP's.
+      UserError: if there is no text tower, a text is longer than the checkpoint's context, or
+        the tower's vocabulary is not CLIP's.
     """
+    text = clip.config.require_text()
     try:
-        tokens = [tokenize(of_class, clip.config.text.context_length) for of_class in texts]
+        tokens = [tokenize(of_class, text.context_length) for of_class in texts]
     except ValueError as error:
         raise UserError(f"class text too long for this checkpoint: {error}") from error
     largest = max(int(t.max()) for t in tokens)
-    if largest >= clip.config.text.vocab_size:
+    if largest >= text.vocab_size:
         raise UserError(
-            f"the checkpoint knows {clip.config.text.vocab_size} tokens, CLIP's tokenizer needs "
+            f"the checkpoint knows {text.vocab_size} tokens, CLIP's tokenizer needs "
             f"{largest + 1}: this text tower was trained with another tokenizer"
         )
     return np.stack(tokens)
@@ -94,8 +95,9 @@ def encode_classes(
     tokens = tokens_of(clip, texts)
 
     @jax.jit
-    def encode(variables, tokens):
-        return unit_norm(clip.apply(variables, tokens, method="encode_text").astype(jnp.float32))
+    def encode(variables: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
+        features: Any = clip.apply(variables, tokens, method="encode_text")
+        return unit_norm(features.astype(jnp.float32))
 
     flat = tokens.reshape(-1, tokens.shape[-1])
     width = min(len(flat), _TEXTS_AT_A_TIME)

@@ -15,6 +15,7 @@ from vprompt_jax.clip.towers import (
     ViTConfig,
     check_positive,
 )
+from vprompt_jax.process.errors import UserError
 
 __all__ = ["ACTIVATIONS", "CLIPConfig", "ResNetConfig", "TextConfig", "ViTConfig"]
 
@@ -85,6 +86,19 @@ class CLIPConfig:
     def has_text(self) -> bool:
         """Whether there is a text tower."""
         return self.text is not None
+
+    def require_text(self) -> TextConfig:
+        """The text tower's config.
+
+        Raises:
+          UserError: if there is no text tower.
+        """
+        if self.text is None:
+            raise UserError(
+                "this checkpoint has no text tower, so it cannot encode texts or classify "
+                "zero-shot: train a linear head, map its own classes, or load a CLIP"
+            )
+        return self.text
 
     @property
     def image_resolution(self) -> int:
@@ -193,7 +207,7 @@ def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _from_one_level(values: Fields) -> Fields:
+def _from_one_level(values: Mapping[str, Any]) -> Fields:
     """Dotted fields from the one-level form that earlier versions wrote.
 
     Its `supervised` stood for a tower's parts all together: no text; a ViT with a patch bias,

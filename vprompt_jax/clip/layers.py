@@ -1,6 +1,6 @@
 """Parts shared by CLIP's towers: attention, MLP, the pre-norm block, and the walk over blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -136,7 +136,7 @@ class ResidualAttentionBlock(nn.Module):
     outputs: int | None = None
     layer_scale: float | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
         self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
         self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
@@ -155,7 +155,7 @@ def run_tower(
     x: jax.Array,
     *,
     stem: Callable[[jax.Array], jax.Array],
-    blocks: list[Callable[[jax.Array], jax.Array]],
+    blocks: Sequence[Callable[[jax.Array], jax.Array]],
     pool: Callable[[jax.Array], jax.Array],
     start: int | None,
     stop: int | None,

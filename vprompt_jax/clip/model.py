@@ -40,10 +40,10 @@ class CLIP(nn.Module):
     dtype: jnp.dtype = jnp.float32
     train: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         if isinstance(c.vision, ViTConfig):
-            self.visual = VisionTransformer(c.vision, c.embed_dim, self.dtype)
+            self.visual: nn.Module = VisionTransformer(c.vision, c.embed_dim, self.dtype)
         else:
             self.visual = ModifiedResNet(c.vision, c.embed_dim, self.train, self.dtype)
         if c.text is not None:
@@ -87,11 +87,7 @@ class CLIP(nn.Module):
         Raises:
           UserError: if there is no text tower.
         """
-        if not self.config.has_text:
-            raise UserError(
-                "this checkpoint has no text tower, so it cannot encode texts or classify "
-                "zero-shot: train a linear head, map its own classes, or load a CLIP"
-            )
+        self.config.require_text()
         return self.text(tokens, tap=tap)
 
     def source_logits(self, features: jax.Array) -> jax.Array:
@@ -112,5 +108,7 @@ class CLIP(nn.Module):
         image = self.encode_image(images)
         if not self.config.has_text:
             return self.source_logits(image) if self.config.classes else image
+        if tokens is None:
+            raise ValueError("a CLIP with a text tower needs tokens beside the images")
         text = unit_norm(self.encode_text(tokens))
         return jnp.exp(self.logit_scale) * (unit_norm(image) @ text.T)

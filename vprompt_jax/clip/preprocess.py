@@ -52,8 +52,8 @@ def normalize(
     pixels: jax.Array, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> jax.Array:
     """Grey levels 0..255 [..., 3] -> normalised float32; mean and std are of pixels in [0, 1]."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return pixels.astype(jnp.float32) * (1.0 / (255.0 * std)) - mean / std
+    centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return pixels.astype(jnp.float32) * (1.0 / (255.0 * spread)) - centre / spread
 
 
 def on_screen(

@@ -42,7 +42,7 @@ class ResNetBlock(nn.Module):
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.conv1 = _conv1x1(self.planes, self.dtype)
         self.bn1 = _batch_norm(self.train, self.dtype)
         self.conv2 = _conv3x3(self.planes, 1 if self.antialias else self.stride, self.dtype)
@@ -83,7 +83,7 @@ class AttentionPool(nn.Module):
             "positional_embedding", nn.initializers.normal(width**-0.5), (self.positions, width)
         ).astype(x.dtype)
 
-        def heads(name, y):
+        def heads(name: str, y: jax.Array) -> jax.Array:
             y = nn.Dense(width, dtype=self.dtype, name=name)(y)
             return y.reshape(batch, y.shape[1], self.heads, -1)
 
@@ -109,7 +109,7 @@ class ModifiedResNet(nn.Module):
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         width = c.width
         if c.stem == "imagenet":
@@ -122,7 +122,7 @@ class ModifiedResNet(nn.Module):
             self.bn2 = _batch_norm(self.train, self.dtype)
             self.conv3 = _conv3x3(width, 1, self.dtype)
             self.bn3 = _batch_norm(self.train, self.dtype)
-        blocks = []
+        blocks: list[ResNetBlock] = []
         for stage, count in enumerate(c.blocks):
             layer = [
                 ResNetBlock(

@@ -8,12 +8,13 @@ the normalised image) or the output of a named layer ("resblocks_3/ln_1", "layer
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.module import InterceptorContext
 
 from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.model import CLIP
@@ -52,7 +53,7 @@ class Site:
         return str(self.where).replace("/", "_")
 
 
-def layer_name(context) -> str | None:
+def layer_name(context: InterceptorContext) -> str | None:
     """ "resblocks_3/ln_1" for a call of an image tower's layer, None for any other."""
     path = list(context.module.path)
     if context.method_name != "__call__" or "visual" not in path[:-1]:
@@ -70,11 +71,16 @@ def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
     shapes: dict[Where, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     kinds: dict[Where, str] = {}
 
-    def tap(position, x):
+    def tap(position: Where, x: jax.Array) -> jax.Array:
         shapes[position] = (x.shape[1:], x.shape[1:])
         return x
 
-    def interceptor(call, args, kwargs, context):
+    def interceptor(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: InterceptorContext,
+    ) -> Any:
         y = call(*args, **kwargs)
         if (name := layer_name(context)) is not None:
             shapes[name] = (args[0].shape[1:], y.shape[1:])
@@ -83,7 +89,7 @@ def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
 
     side = clip.config.image_resolution
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    tap(PIXELS, images)
+    shapes[PIXELS] = (images.shape[1:], images.shape[1:])
     with nn.intercept_methods(interceptor):
         jax.eval_shape(
             lambda v, x: clip.apply(v, x, tap=tap, method="encode_image"), variables, images
@@ -97,7 +103,12 @@ def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
     """Paths of an image tower's normalisations ("resblocks_0", "ln_1"); nothing is computed."""
     names: set[tuple[str, ...]] = set()
 
-    def interceptor(call, args, kwargs, context):
+    def interceptor(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: InterceptorContext,
+    ) -> Any:
         if type(context.module).__name__ in NORMALISATIONS and (name := layer_name(context)):
             names.add(tuple(name.split("/")))
         return call(*args, **kwargs)
@@ -112,7 +123,8 @@ def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
 
 def _entries(wheres: Iterable[Where]) -> dict[Where, Where]:
     """Where to enter the tower for each site: the position met last before it."""
-    entries, below = {}, PIXELS
+    entries: dict[Where, Where] = {}
+    below: Where = PIXELS
     for where in wheres:
         if isinstance(where, int):
             below = where

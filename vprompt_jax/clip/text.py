@@ -23,7 +23,7 @@ class TextTransformer(nn.Module):
     embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.token_embedding = nn.Embed(
             c.vocab_size,

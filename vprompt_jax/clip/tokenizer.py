@@ -7,8 +7,12 @@ import importlib.resources
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
@@ -24,12 +28,13 @@ def _byte_characters() -> list[str]:
 
 
 @functools.cache
-def _tokenizer():
+def _tokenizer() -> tuple["Tokenizer", dict[str, int]]:
+    """The tokenizer, and the ids of the two special tokens, which it does not look for itself."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     data = importlib.resources.files("vprompt_jax.clip") / "bpe_merges.txt.gz"
     lines = gzip.decompress(data.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
-    merges = [tuple(line.split()) for line in lines]
+    merges = [(first, second) for first, second in map(str.split, lines)]
     characters = _byte_characters()
     names = characters + [c + "</w>" for c in characters] + ["".join(m) for m in merges]
     vocab = {name: i for i, name in enumerate([*names, START, END])}
@@ -40,7 +45,7 @@ def _tokenizer():
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    return tokenizer
+    return tokenizer, {word: vocab[word] for word in (START, END)}
 
 
 def _pieces(text: str) -> list[str]:
@@ -79,9 +84,8 @@ def tokenize(
       ValueError: if a text is too long and `truncate` is False.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    tokenizer = _tokenizer()
-    special = {word: tokenizer.token_to_id(word) for word in (START, END)}
-    start, end = special.values()
+    tokenizer, special = _tokenizer()
+    start, end = special[START], special[END]
     rows = np.zeros((len(texts), context_length), np.int32)
     for row, text in zip(rows, texts, strict=True):
         ids = [start]

@@ -5,23 +5,37 @@ from typing import Any
 from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, CLIPConfig
 from vprompt_jax.clip.towers import ResNetConfig, TextConfig, ViTConfig
 
+_TextSize = tuple[int, int, int]  # width, heads, layers
 
-def _text(size: tuple[int, int, int], activation: str) -> TextConfig:
+
+def _text(size: _TextSize, activation: str) -> TextConfig:
     width, heads, layers = size
     return TextConfig(width, layers, heads, 77, 49408, activation=activation)
 
 
-def _vit(patch, resolution, width, layers, heads, embed, text, activation, mlp=None):
+def _vit(
+    patch: int,
+    resolution: int,
+    width: int,
+    layers: int,
+    heads: int,
+    embed: int,
+    text: _TextSize,
+    activation: str,
+    mlp: int | None = None,
+) -> CLIPConfig:
     vision = ViTConfig(width, layers, heads, patch, resolution, mlp, activation=activation)
     return CLIPConfig(embed, vision, _text(text, activation))
 
 
-def _resnet(resolution, blocks, width, embed, text):
+def _resnet(
+    resolution: int, blocks: tuple[int, ...], width: int, embed: int, text: _TextSize
+) -> CLIPConfig:
     vision = ResNetConfig(width, blocks, resolution, heads=width // 2)
     return CLIPConfig(embed, vision, _text(text, "quick_gelu"))
 
 
-def _supervised_vit(width, layers, heads):
+def _supervised_vit(width: int, layers: int, heads: int) -> CLIPConfig:
     vision = ViTConfig(
         width, layers, heads, 16, 224, activation="gelu", norm_eps=1e-6,
         patch_bias=True, pre_norm=False, projection=False,
@@ -29,7 +43,7 @@ def _supervised_vit(width, layers, heads):
     return CLIPConfig(width, vision, mean=HALF, std=HALF, classes=1000)
 
 
-def _supervised_resnet(blocks):
+def _supervised_resnet(blocks: tuple[int, ...]) -> CLIPConfig:
     vision = ResNetConfig(64, blocks, 224, stem="imagenet", antialias=False, pooling="mean")
     return CLIPConfig(2048, vision, mean=IMAGENET_MEAN, std=IMAGENET_STD, classes=1000)
 
@@ -82,7 +96,7 @@ def _shape(config: CLIPConfig) -> tuple[Any, ...]:
 
 def _activation(config: CLIPConfig) -> str | None:
     tower = config.vision if isinstance(config.vision, ViTConfig) else config.text
-    return tower and tower.activation
+    return None if tower is None else tower.activation
 
 
 def variant_name(config: CLIPConfig) -> str | None:

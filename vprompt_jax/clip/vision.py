@@ -1,5 +1,7 @@
 """The vision transformer, CLIP's and others."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,13 @@ from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tow
 from vprompt_jax.clip.towers import ViTConfig
 
 
-def _product_of_patches(x: jax.Array, kernel: jax.Array, *args, precision=None, **kwargs):
+def _product_of_patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    *args: Any,
+    precision: jax.lax.PrecisionLike = None,
+    **kwargs: Any,
+) -> jax.Array:
     """A convolution without padding whose stride is its kernel's side, as a matrix product.
 
     [B, H, W, C], [p, p, C, D] -> [B, H // p, W // p, D]. XLA's CPU backend takes four times as
@@ -37,7 +45,7 @@ class VisionTransformer(nn.Module):
     embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         scale = nn.initializers.normal(c.width**-0.5)
         self.conv1 = nn.Conv(

@@ -1,6 +1,7 @@
 """A dataset's card: what the table says of it, and what is on this disk."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ def _line(title: str, value: str) -> str:
     return textwrap.fill(text, _WIDTH, subsequent_indent=" " * 13)
 
 
-def _listed(values, most: int) -> str:
+def _listed(values: Sequence[str], most: int) -> str:
     rest = f", ... ({len(values) - most} more)" if len(values) > most else ""
     return ", ".join(map(repr, values[:most])) + rest
 

@@ -95,4 +95,4 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
             "config.data.on_bad_image=skip\n  " + "\n  ".join(pairs[:_LISTED]) + rest
         )
     skipped = (*dataset.skipped, *(f"{pair}, in another split" for pair in pairs))
-    return dataclasses.replace(dataset, skipped=skipped, **kept)
+    return dataclasses.replace(dataset.with_splits(kept), skipped=skipped)

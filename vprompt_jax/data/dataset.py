@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -119,6 +119,15 @@ class Dataset:
             if (split := getattr(self, name)) is not None:
                 yield name, split
 
+    def with_splits(self, splits: Mapping[str, Split]) -> "Dataset":
+        """A copy in which `splits`, by name, take the place of the splits of those names."""
+        return dataclasses.replace(
+            self,
+            train=splits.get("train", self.train),
+            val=splits.get("val", self.val),
+            test=splits.get("test", self.test),
+        )
+
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any example, label, class name or split."""
@@ -148,7 +157,7 @@ class Dataset:
             add([f"{name} {0 if split is None else len(split)}"])
             if split is not None:
                 add(split.keys)
-                digest.update(np.asarray(split.labels, np.int32))
+                digest.update(np.asarray(split.labels, np.int32).data)
         return digest.hexdigest()
 
 
@@ -159,7 +168,7 @@ def encoded(text: str) -> bytes:
 
 def hash_keys(images: np.ndarray) -> list[str]:
     """SHA-256 of each image's pixels: keys for images without a name of their own."""
-    return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
+    return [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
 
 
 def split_of_arrays(images: np.ndarray, labels: np.ndarray) -> Split:

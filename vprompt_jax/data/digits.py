@@ -10,6 +10,7 @@ import hashlib
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +49,10 @@ def load() -> Dataset:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         arrays = _painted()
         _keep(path, arrays)
-    made = {
-        split: split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"])
-        for split in SPLITS
-    }
-    return Dataset("digits", tuple("0123456789"), **made)
+    train, val, test = (
+        split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS
+    )
+    return Dataset("digits", tuple("0123456789"), train, val, test)
 
 
 def _painted() -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def _painted() -> dict[str, np.ndarray]:
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    members = {name: [] for name in SPLITS}
+    members: dict[str, list[int]] = {name: [] for name in SPLITS}
     shuffle = np.random.default_rng(_SEED)
     for label in range(10):
         order = shuffle.permutation(np.flatnonzero(source.target == label))
@@ -77,7 +77,7 @@ def _painted() -> dict[str, np.ndarray]:
     return arrays
 
 
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _keep(path: Path, arrays: dict[str, Any]) -> None:
     """Stores arrays for the next process; where that cannot be, it paints again."""
     partial = path.with_name(f"{path.stem}-{os.getpid()}.part.npz")
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +84,14 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
         keys = [file.relative_to(layout.root).as_posix() for file in files]
         listed[split] = (files, labels, keys)
     records = of_files(listed, workers)
-    made = splits(records, resolution, workers, on_bad, why)
-    nothing = made["train"].take(np.array([], int))
+    by_split = splits(records, resolution, workers, on_bad, why)
+    nothing = by_split["train"].take(np.array([], int))
     return Dataset(
         printable(root.resolve().name),
         tuple(layout.classes),
-        made["train"],
-        made.get("val"),
-        made.get("test", nothing),
+        by_split["train"],
+        by_split.get("val"),
+        by_split.get("test", nothing),
         skipped=tuple(why),
         notes=tuple(layout.notes),
     )
@@ -152,6 +153,10 @@ def _holds_folders_alone(folder: Path) -> bool:
     return bool(found.folders) and not any(map(listing.is_picture, found.files))
 
 
+def _describer(files: Sequence[Path]) -> Callable[[int], str]:
+    return lambda i: printable(files[i])
+
+
 def of_files(listed: dict[str, Listed], workers: int) -> dict[str, Records]:
     """Records of image files, by split; reads what it takes to tell which of them are equal."""
     contents = iter(file_contents([f for files, _, _ in listed.values() for f in files], workers))
@@ -160,7 +165,7 @@ def of_files(listed: dict[str, Listed], workers: int) -> dict[str, Records]:
             labels,
             keys,
             files.__getitem__,
-            lambda i, files=files: printable(files[i]),
+            _describer(files),
             list(itertools.islice(contents, len(files))),
         )
         for split, (files, labels, keys) in listed.items()

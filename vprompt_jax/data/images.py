@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import UnidentifiedImageError
@@ -14,6 +15,8 @@ from vprompt_jax.clip.preprocess import resize_and_crop
 from vprompt_jax.data.dataset import Split
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
+
+_Seen = TypeVar("_Seen")  # what a look at an image gives
 
 # Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.
 MEMORY_LIMIT = 2 * 2**30  # bytes per split
@@ -114,8 +117,8 @@ def splits(
       BadImages: listing the images that cannot be read, unless they are to be skipped.
     """
 
-    def attempt(look: Callable, of: tuple[Records, int]):
-        part, i = of
+    def attempt(look: Callable[[Stored], _Seen], record: tuple[Records, int]) -> _Seen | str:
+        part, i = record
         try:
             return look(part.read(i))
         except Exception as error:  # Pillow's decoders raise many kinds
@@ -124,11 +127,11 @@ def splits(
     everything = [(part, i) for part in records.values() for i in range(len(part.labels))]
     with ThreadPoolExecutor(workers) as pool:
         size = functools.partial(decoded_size, exact_below=resolution)
-        sizes = list(pool.map(functools.partial(attempt, size), everything))
+        sizes = list(pool.map(lambda record: attempt(size, record), everything))
         found = {s for s in sizes if not isinstance(s, str)}
         if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
             # The run stops anyway: look inside the images, too, and list everything at once.
-            looked = pool.map(functools.partial(attempt, _check), everything)
+            looked = pool.map(lambda record: attempt(_check, record), everything)
             raise BadImages([*found_bad, *(line for line in looked if line)])
     stored = len(found) == 1 and max(next(iter(found))) <= resolution
     side = None if stored else resolution

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 from vprompt_jax.process.errors import UserError
 
@@ -72,7 +73,7 @@ class DatasetInfo:
 
 
 @functools.cache
-def texts() -> dict[str, dict]:
+def texts() -> dict[str, dict[str, Any]]:
     """Class names ("classes"), new names for TFDS's ("rename") and prompt "templates"."""
     return json.loads(resources.files("vprompt_jax.data").joinpath("texts.json").read_text())
 

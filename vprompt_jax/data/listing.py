@@ -54,7 +54,7 @@ def splits_of(names: Iterable[str], where: str | Path) -> tuple[dict[str, str], 
       UserError: if two names mean the same split.
     """
     by_split: dict[str, list[str]] = {split: [] for split in _USUAL}
-    others = []
+    others: list[str] = []
     for name in names:
         split = split_of(name)
         (others if split is None else by_split[split]).append(name)

@@ -83,7 +83,7 @@ def prepare(
     if c.few_shot is not None:
         dataset = splits.few_shot(dataset, c.few_shot, c.split_seed)
     if protocol == "paper":
-        if c.split == "vtab":
+        if c.split == "vtab" and dataset.val is not None:
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
         dataset = dataclasses.replace(dataset, val=None)
     check(dataset)
@@ -164,13 +164,13 @@ def _decoded(dataset: Dataset, on_bad: str) -> Dataset:
     """Decodes the splits that fit in memory, once."""
     skipped = list(dataset.skipped)
     offenders: list[str] = []
-    made = {}
+    in_memory = {}
     for name, split in dataset.splits():
         try:
-            made[name], left_out = images.decoded(split, on_bad)
+            in_memory[name], left_out = images.decoded(split, on_bad)
             skipped += left_out
         except images.BadImages as error:
             offenders += error.listed
     if offenders:
         raise images.BadImages(offenders)
-    return dataclasses.replace(dataset, skipped=tuple(skipped), **made)
+    return dataclasses.replace(dataset.with_splits(in_memory), skipped=tuple(skipped))

@@ -85,7 +85,9 @@ class _TrainBatches:
         return _local_batch(self._split, order[start : start + self._batch_size], self._batch_size)
 
 
-def _prefetched(source, start: int, workers: int) -> Iterator[Batch]:
+def _prefetched(
+    source: "_TrainBatches | _EvalBatches", start: int, workers: int
+) -> Iterator[Batch]:
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
     return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
 

@@ -33,7 +33,7 @@ def paint(shape: np.ndarray, size: tuple[int, int], rng: np.random.Generator) ->
     background = _background(rng)
     width, height = size
     mask = Image.fromarray((np.clip(shape, 0, 1) * 255).astype(np.uint8))
-    mask = np.asarray(mask.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255.0
+    mask = mask.resize((width, height), Image.Resampling.BICUBIC)
     left, top = rng.integers(0, SIDE - width + 1), rng.integers(0, SIDE - height + 1)
     under = background[top : top + height, left : left + width].mean((0, 1))
     colour = rng.uniform(0, 1, 3)
@@ -41,5 +41,5 @@ def paint(shape: np.ndarray, size: tuple[int, int], rng: np.random.Generator) ->
     while np.abs(colour - under).max() < 0.4:
         colour = rng.uniform(0, 1, 3)
     alpha = np.zeros((SIDE, SIDE, 1), np.float32)
-    alpha[top : top + height, left : left + width, 0] = mask
+    alpha[top : top + height, left : left + width, 0] = np.asarray(mask, np.float32) / 255.0
     return np.round((background * (1 - alpha) + colour * alpha) * 255).astype(np.uint8)

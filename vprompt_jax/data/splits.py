@@ -179,7 +179,7 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         )
     refuse_twice("config.data.split_file", entries, found)
     label_of = {name: label for label, name in enumerate(class_names)}
-    made = {}
+    parts = {}
     for name in ("train", "val", "test"):
         rows = [
             (i, label_of[e.class_name])
@@ -188,8 +188,8 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         ]
         part = pool.take(np.array([i for i, _ in rows], int))
         labels = np.array([label for _, label in rows], np.int32)
-        made[name] = dataclasses.replace(part, labels=labels)
-    return dataclasses.replace(dataset, class_names=tuple(class_names), **made)
+        parts[name] = dataclasses.replace(part, labels=labels)
+    return dataclasses.replace(dataset.with_splits(parts), class_names=tuple(class_names))
 
 
 def refuse_twice(name: str, entries: Sequence[Entry], images: Sequence[Hashable]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from vprompt_jax.data.info import DatasetInfo
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
+Builder = Any  # tfds.core.DatasetBuilder; TFDS is imported late and has no types
+Source = Sequence[Mapping[str, Any]]  # examples by index, read from disk
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def builder(name: str, data_dir: str):
+def builder(name: str, data_dir: str) -> Builder:
     """TFDS's builder of a dataset, which writes and reads records with random access.
 
     Raises:
@@ -42,9 +44,9 @@ def builder(name: str, data_dir: str):
         raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
 
 
-def is_prepared(made) -> bool:
+def is_prepared(builder: Builder) -> bool:
     """Whether a builder's dataset is on this disk."""
-    return (Path(made.data_dir) / "dataset_info.json").is_file()
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def load(
@@ -76,8 +78,8 @@ def load(
         format without random access or not to the end; if it has no test split or no image and
         label.
     """
-    made = builder(row.tfds if row else name, data_dir)
-    features = made.info.features or {}
+    source_builder = builder((row and row.tfds) or name, data_dir)
+    features = source_builder.info.features or {}
     fields = row or DatasetInfo(name, 0, name, {}, None)
     of_label = label or fields.label
     derive = derived.LABELS.get(of_label)
@@ -86,10 +88,10 @@ def load(
             f"{name} has no {fields.image} and {of_label}: it is not a classification dataset, or "
             f"config.data.label has to name the field: {', '.join(features)}"
         )
-    slices = row and (row.vtab if vtab else row.splits)
+    slices = None if row is None else row.vtab if vtab else row.splits
     if vtab and not slices:
         raise UserError(f"{name} is not part of VTAB-1k: config.data.split=official")
-    sources = _sources(name, made, slices, fields.fetch)
+    sources = _sources(name, source_builder, slices, fields.fetch)
     if derive is None and not hasattr(features[of_label], "names"):
         raise UserError(f"{name}: {of_label} is not a class label; set config.data.label")
     shape = features[fields.image].shape
@@ -114,58 +116,66 @@ def load(
     return Dataset(name, tuple(names), train, splits.get("val"), test)
 
 
-def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> dict[str, Any]:
+def _sources(
+    name: str, builder: Builder, slices: Mapping[str, str] | None, fetch: str
+) -> dict[str, Source]:
     """Random access by our split names; encoded images stay as they are stored."""
     import tensorflow_datasets as tfds
 
     offline = os.environ.get("VPROMPT_OFFLINE", "0") not in ("", "0")
-    if offline and not is_prepared(made):
+    if offline and not is_prepared(builder):
         raise UserError(
-            f"{name} is not prepared in {made.data_dir}, and VPROMPT_OFFLINE forbids to fetch it: "
-            "prepare it where there is a network and copy that folder, or set config.data.dir to "
-            "the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
+            f"{name} is not prepared in {builder.data_dir}, and VPROMPT_OFFLINE forbids to fetch "
+            "it: prepare it where there is a network and copy that folder, or set config.data.dir "
+            "to the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
         )
     try:
-        made.download_and_prepare()
+        builder.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its downloaders raise
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{name} is not prepared in {made.data_dir} and could not be fetched "
+            f"{name} is not prepared in {builder.data_dir} and could not be fetched "
             f"({type(error).__name__}: {reason})" + (f"; by hand: {fetch}" if fetch else "")
         ) from error
     if slices is None:
-        slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in made.info.splits}
+        slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in builder.info.splits}
         for split in ("train", "test"):
             if split not in slices:
-                raise UserError(f"{name} has no {split} split, only {', '.join(made.info.splits)}")
+                raise UserError(
+                    f"{name} has no {split} split, only {', '.join(builder.info.splits)}"
+                )
 
-    class Stored(tfds.decode.SkipDecoding):
-        def decode_batch_example_np(self, frames):  # TFDS's own has nothing for a video
+    class Undecoded(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(self, frames: Any) -> Any:  # TFDS's own has nothing for a video
             return frames
 
     visual = (tfds.features.Image, tfds.features.Video)
     skip = {
-        field: Stored()
-        for field, feature in made.info.features.items()
+        field: Undecoded()
+        for field, feature in builder.info.features.items()
         if isinstance(feature, visual)
     }
     try:
         sources = {
-            ours: made.as_data_source(theirs, decoders=skip) for ours, theirs in slices.items()
+            ours: builder.as_data_source(theirs, decoders=skip) for ours, theirs in slices.items()
         }
         for source in sources.values():
             source[len(source) - 1]  # the last record of an unfinished preparation is not there
     except Exception as error:  # array_record raises many kinds
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{name} in {made.data_dir} is not complete ({type(error).__name__}: {reason}): "
+            f"{name} in {builder.data_dir} is not complete ({type(error).__name__}: {reason}): "
             "remove that folder and prepare it again"
         ) from error
     return sources
 
 
 def _records(
-    name: str, source, row: DatasetInfo, label_of: Callable, workers: int
+    name: str,
+    source: Source,
+    row: DatasetInfo,
+    label_of: Callable[[Mapping[str, Any]], int],
+    workers: int,
 ) -> tuple[Records, dict[int, str]]:
     """Reads every example's label and key (one pass over the records, nothing is decoded).
 

@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> None:
         for i, path in enumerate(chunk):
             order = np.argsort(-probabilities[i], kind="stable")[: args.top]
             top = [(model.class_names[c], float(probabilities[i, c])) for c in order]
-            found = [{"label": name, "probability": round(p, 6)} for name, p in top]
-            record = {"image": str(path), "top": found}
+            rows = [{"label": name, "probability": round(p, 6)} for name, p in top]
+            record: dict[str, Any] = {"image": str(path), "top": rows}
             if args.overlay:
                 picture = overlay_path(args.overlay, path, taken)
                 overlay(shown, i).save(picture)

@@ -108,7 +108,9 @@ def batches(
     size = min(size, len(paths))
     labelled = False
     for start in range(0, len(paths), size):
-        chunk, images, bad = [], [], []
+        chunk: list[Path] = []
+        images: list[np.ndarray] = []
+        bad: list[str] = []
         for path in paths[start : start + size]:
             try:
                 images.append(read(path, resolution))

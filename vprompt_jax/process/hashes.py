@@ -20,5 +20,5 @@ def of_arrays(tree: Any) -> str:
     for path, leaf in leaves:
         array = np.asarray(leaf, order="C")
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ pixel, which is what the tensor cores multiply at once.
 
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from vprompt_jax.process import devices
+
+_Ref = Any  # a reference to a kernel's memory, for which Pallas has no public type
+_Residuals = tuple[jax.Array, jax.Array, jax.Array]  # rows, windows, policy
+_Sums = tuple[tuple[jax.Array, ...], jax.Array, jax.Array]  # of the windows, of policy off and on
 
 _WINDOW = 16  # four pixels of four channels
 _LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
@@ -75,7 +80,9 @@ def logits(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _logits(rows, windows, policy, side: int, interpret: bool) -> jax.Array:
+def _logits(
+    rows: jax.Array, windows: jax.Array, policy: jax.Array, side: int, interpret: bool
+) -> jax.Array:
     """Rows [n, l], windows float32 [3, 16, width], policy float32 [2, side^2, width] -> [n, 2]."""
     n, length = rows.shape
     tiles, groups = pl.cdiv(n, _REGIONS), _PIXEL_GROUPS
@@ -95,11 +102,15 @@ def _logits(rows, windows, policy, side: int, interpret: bool) -> jax.Array:
     return parts.sum(0)[:n]
 
 
-def _remembered(rows, windows, policy, side, interpret):
+def _remembered(
+    rows: jax.Array, windows: jax.Array, policy: jax.Array, side: int, interpret: bool
+) -> tuple[jax.Array, _Residuals]:
     return _logits(rows, windows, policy, side, interpret), (rows, windows, policy)
 
 
-def _gradients(side, interpret, kept, upstream):
+def _gradients(
+    side: int, interpret: bool, kept: _Residuals, upstream: jax.Array
+) -> tuple[None, jax.Array, jax.Array]:
     rows, windows, policy = kept
     (n, length), (_, pixels, width) = rows.shape, policy.shape
     tiles, groups = pl.cdiv(pixels, _PIXELS), _REGION_GROUPS
@@ -129,7 +140,9 @@ def _gradients(side, interpret, kept, upstream):
 _logits.defvjp(_remembered, _gradients)
 
 
-def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
+def _call(
+    kernel: Callable[..., None], grid: tuple[int, int], interpret: bool, **specs: Any
+) -> Callable[..., Any]:
     params = None
     if not interpret:
         from jax.experimental.pallas import triton  # see `suits`
@@ -143,24 +156,24 @@ def _line(side: int) -> int:
     return (side + 2 + _LEFT_OVER) * 4
 
 
-def _channels(x, windows):
+def _channels(x: Sequence[jax.Array], windows: Sequence[jax.Array]) -> jax.Array:
     """Three factors [n, 16] of lines above each other -> relu of the convolution [n, width]."""
     return jnp.maximum(sum(map(_product, x, windows)), 0.0)
 
 
-def _product(a, b):
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     # Without tensor cores, in exact float32, the gradient would take seven times as long as XLA's.
     precision = jax.lax.Precision.HIGH if a.dtype == jnp.float32 else None
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _forward(side: int, rows, windows, policy, out):
+def _forward(side: int, rows: _Ref, windows: _Ref, policy: _Ref, out: _Ref) -> None:
     """A tile of regions and a part of their pixels: sums over these, one at a time."""
     weights = [windows[i] for i in range(3)]
     each = pl.cdiv(side * side, _PIXEL_GROUPS)
     first = pl.program_id(1) * each
 
-    def add(pixel, sums):
+    def add(pixel: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         start = pixel // side * _line(side) + pixel % side * 4
         x = [rows[:, pl.ds(start + i * _line(side), _WINDOW)] for i in range(3)]
         channels = _channels(x, weights)
@@ -173,7 +186,16 @@ def _forward(side: int, rows, windows, policy, out):
     out[:, 1] = jnp.sum(on, 1)
 
 
-def _backward(side: int, n: int, rows, windows, policy, upstream, of_windows, of_policy):
+def _backward(
+    side: int,
+    n: int,
+    rows: _Ref,
+    windows: _Ref,
+    policy: _Ref,
+    upstream: _Ref,
+    of_windows: _Ref,
+    of_policy: _Ref,
+) -> None:
     """A tile of a region's pixels: gradients summed over a part of the regions."""
     weights = [windows[i] for i in range(3)]
     off, on = policy[0], policy[1]
@@ -183,7 +205,7 @@ def _backward(side: int, n: int, rows, windows, policy, upstream, of_windows, of
     pixel = jnp.minimum(pl.program_id(0) * _PIXELS + jnp.arange(_PIXELS), side * side - 1)
     start = (pixel // side * _line(side) + pixel % side * 4)[:, None] + jnp.arange(_WINDOW)
 
-    def add(region, sums):
+    def add(region: jax.Array, sums: _Sums) -> _Sums:
         weight_sums, off_sum, on_sum = sums
         x = [rows[region, start + i * _line(side)] for i in range(3)]
         channels = _channels(x, weights)

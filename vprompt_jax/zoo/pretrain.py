@@ -45,7 +45,7 @@ def _captions() -> np.ndarray:
     texts = [glyphs.captions(g) for g in glyphs.CLASSES]
     count = max(map(len, texts))
     rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, TOWERS["rn"].text.context_length) for r in rows]
+    tokens = [tokenize(r, TOWERS["rn"].require_text().context_length) for r in rows]
     return np.stack(tokens)
 
 
@@ -128,7 +128,7 @@ def initial_state(recipe: Recipe) -> dict[str, Any]:
     variables = jax.jit(CLIP(config).init)(
         jax.random.key(recipe.seed),
         jnp.zeros((1, side, side, 3)),
-        jnp.zeros((1, config.text.context_length), jnp.int32),
+        jnp.zeros((1, config.require_text().context_length), jnp.int32),
     )
     params = variables["params"]
     if recipe.text_from:
@@ -169,9 +169,9 @@ def accuracy(
     """Zero-shot accuracy over all glyph classes with the template "This is a photo of a {}"."""
     model = CLIP(config)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
-    text = unit_norm(
-        model.apply(variables, tokenize(texts, config.text.context_length), method="encode_text")
-    )
+    tokens = tokenize(texts, config.require_text().context_length)
+    text_features: Any = model.apply(variables, tokens, method="encode_text")
+    text = unit_norm(text_features)
 
     @jax.jit
     def correct(x: jax.Array, y: jax.Array) -> jax.Array:
