@@ -1,4 +1,4 @@
-"""Looks into a checkpoint, converts it, classifies an image with it, or measures loading it.
+"""Inspects a checkpoint, converts it, classifies an image with it, or measures loading it.
 
 python -m vprompt_jax.clip inspect ViT-B/32
 python -m vprompt_jax.clip convert model.npz vit.safetensors --set mean=0.5,0.5,0.5
@@ -26,25 +26,29 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     def verb(name: str, summary: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=summary, description=summary)
-        one.add_argument("checkpoint", help="file, folder, or public name (docs/checkpoints.md)")
-        one.add_argument("--activation", help="quick_gelu, gelu or gelu_tanh, over the checkpoint")
-        one.add_argument(
+        command = verbs.add_parser(name, help=summary, description=summary)
+        command.add_argument("checkpoint", help="file, folder or public name (docs/checkpoints.md)")
+        command.add_argument(
+            "--activation", help="quick_gelu, gelu or gelu_tanh, in place of the checkpoint's"
+        )
+        command.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
-            help="a field of CLIPConfig that the checkpoint leaves open or has wrong",
+            help="a field of CLIPConfig that the checkpoint leaves open or states wrongly",
         )  # fmt: skip
-        return one
+        return command
 
-    verb("inspect", "say what a checkpoint is, without reading its weights")
-    convert = verb("convert", "write a checkpoint as .safetensors with a .json beside it")
+    verb("inspect", "describe a checkpoint without reading its weights")
+    convert = verb("convert", "write a checkpoint as .safetensors, and its config as .json")
     convert.add_argument("output", type=Path, help="a path that ends in .safetensors")
     convert.add_argument("--dtype", default="stored", choices=("stored", *_DTYPES))
     classify = verb("classify", "classify an image zero-shot")
     classify.add_argument("image", type=Path)
     classify.add_argument("classes", nargs="+", help="class names")
     classify.add_argument("--template", default="This is a photo of a {}")
-    for one in (convert, classify):
-        one.add_argument("--resolution", type=int, help="side of the input; positions follow")
+    for command in (convert, classify):
+        command.add_argument(
+            "--resolution", type=int, help="side of the input in pixels; positions are resized"
+        )
     verb("measure", "time and memory of loading, and time to the first image features")
     return parser
 
@@ -71,12 +75,12 @@ def _value(text: str) -> Any:
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `load` that all verbs share."""
+    """The arguments of `load` that all commands share."""
     return {"activation": args.activation, "fields": _fields(args.fields)}
 
 
 def inspect(args: argparse.Namespace) -> str:
-    """What a checkpoint is, as lines of text."""
+    """Describes a checkpoint in lines of text."""
     import numpy as np
 
     from vprompt_jax.clip.checkpoints.load import open_checkpoint, stored_dtype, variable_shapes
@@ -101,7 +105,7 @@ def inspect(args: argparse.Namespace) -> str:
 
 
 def convert(args: argparse.Namespace) -> str:
-    """Writes our own export of a checkpoint."""
+    """Writes a checkpoint in this package's own format."""
     from flax import traverse_util
 
     from vprompt_jax.clip.checkpoints import formats, openai
@@ -119,14 +123,14 @@ def convert(args: argparse.Namespace) -> str:
     partial = args.output.with_name(f"{args.output.name}.partial")
     flat = traverse_util.flatten_dict(variables)
     formats.write_safetensors(partial, openai.to_state_dict(flat), {})
-    beside = args.output.with_suffix(".json")
-    beside.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
+    description = args.output.with_suffix(".json")
+    description.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
     os.replace(partial, args.output)
-    return f"{args.output} and {beside.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
+    return f"{args.output} and {description.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
 
 
 def classify(args: argparse.Namespace) -> str:
-    """Zero-shot probabilities of the classes, best first."""
+    """Classifies an image zero-shot: probabilities of the classes, best first."""
     import jax
 
     from vprompt_jax.clip import pictures, preprocess
@@ -153,7 +157,7 @@ def classify(args: argparse.Namespace) -> str:
 
 
 def measure(args: argparse.Namespace) -> str:
-    """Figures of `cost.measure`, as lines of text."""
+    """The figures of `cost.measure` in lines of text."""
     from vprompt_jax.clip.checkpoints import cost
 
     figures = cost.measure(args.checkpoint, args.activation, _fields(args.fields))

@@ -1,4 +1,4 @@
-"""CLIP's image preprocessing: bicubic resize, centre crop, normalisation; on host and device."""
+"""CLIP's image preprocessing on host and device: bicubic resize, centre crop, normalisation."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ STD = np.array(CLIP_STD, np.float32)
 
 
 def resized_size(height: int, width: int, resolution: int) -> tuple[int, int]:
-    """Height and width after the short side was resized to `resolution`, as torchvision does."""
+    """Height and width after the short side is resized to `resolution`, as torchvision does it."""
     if height <= width:
         return resolution, max(resolution, int(resolution * width / height))
     return max(resolution, int(resolution * height / width)), resolution
@@ -51,7 +51,7 @@ def resize_matrix(source: int, target: int) -> np.ndarray:
 def normalize(
     pixels: jax.Array, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> jax.Array:
-    """Grey levels 0..255 [..., 3] -> normalised float32; mean and std are of pixels in [0, 1]."""
+    """Grey levels 0..255 [..., 3] -> normalised float32; mean and std refer to pixels in [0, 1]."""
     centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     return pixels.astype(jnp.float32) * (1.0 / (255.0 * spread)) - centre / spread
 
@@ -59,7 +59,7 @@ def normalize(
 def on_screen(
     x: np.ndarray, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> np.ndarray:
-    """Normalised pixels [..., 3] as a screen shows them, clipped to 0..1; undoes `normalize`."""
+    """Undoes `normalize` for display: normalised pixels [..., 3] -> values clipped to 0..1."""
     return np.clip(np.asarray(x) * np.asarray(std) + np.asarray(mean), 0, 1)
 
 
@@ -71,14 +71,14 @@ def preprocess_batch(
 ) -> jax.Array:
     """Resizes, crops and normalises images of one size inside a compiled function.
 
-    Agrees with Pillow's bicubic to one grey level: like it, rows are resized first, and each
-    pass rounds to whole grey levels.
+    It agrees with Pillow's bicubic resize to one grey level: like Pillow, it resizes along the
+    width first, and rounds to whole grey levels after each pass.
 
     Args:
       images: uint8 [B, h, w, 3].
       resolution: side R of the result.
-      mean: per channel, of pixels in [0, 1]; `config.mean` of the tower.
-      std: likewise.
+      mean: mean of each channel, of pixels in [0, 1]; the tower's `config.mean`.
+      std: standard deviation of each channel, likewise; the tower's `config.std`.
 
     Returns:
       float32 [B, R, R, 3], normalised.
@@ -105,7 +105,7 @@ def preprocess_batch(
 
 
 def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
-    """Resize and crop of one axis in one matrix [resolution, source]."""
+    """Resizes and crops one axis in one matrix [resolution, source]."""
     start = _crop_start(target, resolution)
     return resize_matrix(source, target)[start : start + resolution]
 
@@ -114,7 +114,7 @@ def resize_and_crop(image: Stored, resolution: int) -> np.ndarray:
     """Resizes the short side and crops the centre with Pillow, on the host.
 
     Args:
-      image: whatever `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
+      image: anything `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
       resolution: side R of the result.
 
     Returns:
@@ -134,6 +134,6 @@ def preprocess(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> np.ndarray:
-    """One image as the tower takes it: PIL, uint8 [h, w, 3] or a file -> float32 [R, R, 3]."""
+    """Prepares one image for the tower: PIL, uint8 [h, w, 3] or a file -> float32 [R, R, 3]."""
     pixels = resize_and_crop(image, resolution).astype(np.float32)
     return (pixels / 255.0 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

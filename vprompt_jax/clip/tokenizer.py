@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
+_MERGES = 49152 - 256 - 2  # merges of the file that CLIP's vocabulary uses
 _SPECIAL = re.compile(r"<\|startoftext\|>|<\|endoftext\|>")
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
@@ -29,7 +29,7 @@ def _byte_characters() -> list[str]:
 
 @functools.cache
 def _tokenizer() -> tuple["Tokenizer", dict[str, int]]:
-    """The tokenizer, and the ids of the two special tokens, which it does not look for itself."""
+    """The tokenizer, and the ids of the two special tokens, which `_pieces` finds in its place."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     data = importlib.resources.files("vprompt_jax.clip") / "bpe_merges.txt.gz"
@@ -49,8 +49,11 @@ def _tokenizer() -> tuple["Tokenizer", dict[str, int]]:
 
 
 def _pieces(text: str) -> list[str]:
-    """Cuts out the special tokens where CLIP's tokenizer sees them: not after a symbol, which it
-    would have taken together with the token's first characters."""
+    """Splits a text at the special tokens that CLIP's tokenizer would recognise.
+
+    After a symbol it recognises none: its pattern takes the symbol and the token's first
+    characters as one word.
+    """
     pieces, done = [], 0
     for match in _SPECIAL.finditer(text):
         before = text[done : match.start()][-1:]

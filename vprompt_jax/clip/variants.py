@@ -51,8 +51,8 @@ def _supervised_resnet(blocks: tuple[int, ...]) -> CLIPConfig:
 # Text towers by width: (channels, heads, layers).
 _T512, _T640, _T768, _T1024 = (512, 8, 12), (640, 10, 12), (768, 12, 12), (1024, 16, 12)
 
-# OpenAI's nine by the names OpenAI gives them, OpenCLIP's by theirs (with the activation of most
-# of their weights), and supervised towers.
+# OpenAI's nine under OpenAI's names, OpenCLIP's under theirs (with the activation that most of
+# their weights were trained with), and supervised towers.
 VARIANTS: dict[str, CLIPConfig] = {
     "RN50": _resnet(224, (3, 4, 6, 3), 64, 1024, _T512),
     "RN101": _resnet(224, (3, 4, 23, 3), 64, 512, _T512),
@@ -76,8 +76,8 @@ VARIANTS: dict[str, CLIPConfig] = {
 }
 VIT_B_32 = VARIANTS["ViT-B/32"]
 
-# Attention heads that tensor shapes cannot tell, by (width, blocks, patch) of public ViTs whose
-# heads are not 64 channels wide.
+# Number of attention heads by (width, blocks, patch size), for the public ViTs whose heads are not
+# 64 channels wide: the shapes of their tensors do not tell it.
 VISION_HEADS = {
     (c.vision.width, c.vision.layers, c.vision.patch_size): c.vision.heads
     for c in VARIANTS.values()
@@ -86,7 +86,7 @@ VISION_HEADS = {
 
 
 def _shape(config: CLIPConfig) -> tuple[Any, ...]:
-    """What tells public architectures apart, the activation aside."""
+    """The properties that tell public architectures apart, except for the activation."""
     vision, text = config.vision, config.text
     return (
         type(vision), vision.block_counts, vision.width, vision.image_resolution, vision.downscale,

@@ -1,4 +1,4 @@
-"""What the command-line programs share: set-up of the process, and errors as one message."""
+"""Shared by the command-line programs: setting up the process, and printing errors."""
 
 import contextlib
 import errno
@@ -15,11 +15,11 @@ from vprompt_jax.process.escapes import printable_lines
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns a user's mistake, or a full disk, into one message and a non-zero exit status."""
+    """Prints a user's mistake, or a full disk, as one message and exits with a non-zero status."""
     try:
         yield
     except UserError as error:
-        # A name in the message may hold what a terminal would obey.
+        # A name in the message may contain what a terminal would obey.
         print("error:", printable_lines(str(error)), file=sys.stderr)
         cluster.leave(1)
     except OSError as error:
@@ -37,7 +37,7 @@ def user_errors() -> Iterator[None]:
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         cluster.leave(130)
     except RuntimeError as error:
-        # JAX has no error of its own for a peer that is gone.
+        # JAX has no error of its own for a lost process.
         if "jax" not in sys.modules or not sys.modules["jax"].distributed.is_initialized():
             raise
         traceback.print_exc()
@@ -51,10 +51,10 @@ def user_errors() -> Iterator[None]:
 
 
 def set_up_process() -> None:
-    """Quiets TensorFlow and Orbax, and keeps compiled programs, and a CPU's memory, for reuse.
+    """Quiets TensorFlow and Orbax, and has compiled programs and a CPU's memory reused.
 
-    Programs are kept between processes, in $JAX_COMPILATION_CACHE_DIR or in jax/ in
-    `paths.cache_folder`; memory between steps (`memory.keep_freed`).
+    Compiled programs are kept between processes, in $JAX_COMPILATION_CACHE_DIR or in jax/ of
+    `paths.cache_folder`. A CPU's memory is kept between steps (`memory.keep_freed`).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     memory.keep_freed()
@@ -62,7 +62,7 @@ def set_up_process() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.WARNING)
-    # What Orbax logs as an error, with a traceback from a thread of its own, it raises as well.
+    # Orbax logs errors with a traceback from a thread of its own, although it raises them, too.
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))
