@@ -1,4 +1,4 @@
-"""`python -m vprompt_jax.data NAME`: a dataset's card, a picture of samples, reading speed."""
+"""`python -m vprompt_jax.data NAME`: prints a dataset's card, draws samples, times reading."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
     parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")
     parser.add_argument("--download", action="store_true", help="let TFDS fetch what is missing")
-    parser.add_argument("--resolution", type=int, default=224, help="of the tower, in pixels")
+    parser.add_argument("--resolution", type=int, default=224, help="the tower's, in pixels")
     parser.add_argument("--grid", help="where the samples go (default NAME.png)")
     parser.add_argument("--time", action="store_true", help="measure reading")
     parser.add_argument(
@@ -50,7 +50,7 @@ def _config(args: argparse.Namespace, source: str) -> "Config":
 
 
 def main() -> None:
-    """Prints the card; loads the data only if it is there, or `--download` says so."""
+    """Prints the card; loads the data only if it is on this disk, or with `--download`."""
     args = _arguments()
     with program.user_errors():
         program.set_up_process()

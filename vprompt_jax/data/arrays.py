@@ -1,4 +1,4 @@
-"""NumPy arrays: from Python, and as an .npz file."""
+"""Datasets of NumPy arrays, given in Python or as an .npz file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,15 +51,15 @@ def from_arrays(
     test: Labelled | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A dataset held in memory.
+    """Makes a dataset from arrays in memory.
 
     Args:
-      images: of train, uint8 [N, h, w, 3] or [N, h, w, 1].
-      labels: of train, integers [N] in 0..C-1.
+      images: training images, uint8 [N, h, w, 3] or [N, h, w, 1].
+      labels: their labels, integers [N] in 0..C-1.
       class_names: C names, as they are put into the prompt template (UTF-8 if they are bytes).
-      val, test: images and labels; without them they are cut from train when the dataset is
-        loaded for a run.
-      name: for results.
+      val, test: images and labels; a missing split is cut from train when the dataset is loaded
+        for a run.
+      name: name of the dataset in results.
 
     Raises:
       UserError: if an array has another type or shape, or a class name is not text.
@@ -78,7 +78,8 @@ def from_arrays(
 def save(dataset: Dataset, path: Path | str) -> None:
     """Writes a dataset to an .npz file that `config.data.source=arrays` reads.
 
-    It holds `class_names` and, by split, `train_images`, `train_labels` and so on.
+    The file holds `class_names` and, for each split, arrays such as `train_images` and
+    `train_labels`.
     """
     content: dict[str, Any] = {"class_names": np.array(dataset.class_names)}
     for name, split in dataset.splits():
@@ -92,7 +93,7 @@ def load(path: Path) -> Dataset:
     """Reads what `save` wrote.
 
     Raises:
-      UserError: if the file is missing, no .npz, or lacks an array.
+      UserError: if the file is missing, is no .npz file, or lacks an array.
     """
     try:
         with np.load(path, allow_pickle=False) as content:

@@ -1,4 +1,4 @@
-"""From a config to a dataset, whichever source it names."""
+"""Loads the dataset that a config names, from any source."""
 
 import dataclasses
 import sys
@@ -23,7 +23,8 @@ from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema.sections import DataSection, Protocol
 
-# Sources whose splits are the same for everybody: their copies and names are left as they are.
+# Sources whose splits are the same for everybody, so that published figures include their copies
+# and class names as they are.
 _PUBLIC = ("digits", "tfds")
 
 
@@ -33,12 +34,13 @@ def load(section: DataSection, protocol: Protocol, resolution: int) -> Dataset:
     Args:
       section: `config.data`.
       protocol: `config.protocol`.
-      resolution: of the tower, for images that have to be resized on the host.
+      resolution: side of the tower's input in pixels, for images that are resized on the host.
 
     Returns:
-      A dataset; its `val` is cut from train under `protocol=val` and None under
-      `protocol=paper`, where all of train (without a source's own val split; with it for VTAB-1k,
-      whose 800 + 200 are one training set) is trained on. What was skipped is listed.
+      A dataset that lists what was skipped. Under `protocol=val`, its `val` is the source's or is
+      cut from train. Under `protocol=paper`, `val` is None and all of train is trained on; the
+      source's own val split is not used, except for VTAB-1k's, whose 800 + 200 images are one
+      training set.
 
     Raises:
       UserError: if the data is missing, empty, damaged or does not fit its classes.
@@ -60,17 +62,20 @@ def prepare(
     protocol: Protocol,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """What `load` does to any source's dataset: cuts, checks, and small splits decoded once.
+    """Cuts missing splits, checks the dataset, and decodes splits that fit in memory.
+
+    `load` does this to the dataset of every source.
 
     Args:
-      dataset: as its source gives it.
+      dataset: the dataset as its source gives it.
       section: `config.data`.
       protocol: `config.protocol`.
-      test_fraction: of train, where there is no test split; None for the config's, else 0.2.
+      test_fraction: share of train to cut if there is no test split; None for 0.2. The config's
+        `test_fraction` comes before both.
 
     Raises:
-      UserError: if a split is empty, damaged or does not fit the classes; if an image is in two
-        splits, or two classes have one name (but for TFDS's).
+      UserError: if a split is empty, damaged or does not fit the classes; or, unless the source is
+        TFDS, if an image is in two splits or two classes have one name.
     """
     c = section
     fraction = c.test_fraction or test_fraction or 0.2
@@ -96,7 +101,7 @@ def prepare(
 
 
 def _left_out(dataset: Dataset) -> list[str]:
-    """A note on what was skipped, if anything was."""
+    """A note on what was left out, if anything was."""
     if not dataset.skipped:
         return []
     count = len(dataset.skipped)
@@ -105,7 +110,7 @@ def _left_out(dataset: Dataset) -> list[str]:
 
 
 def _not_tested(dataset: Dataset) -> list[str]:
-    """A line on the classes of which test has no image, if there are any."""
+    """A note on classes without test images, if there are any."""
     counts = np.bincount(dataset.test.labels, minlength=len(dataset.class_names))
     absent = [n for n, c in zip(dataset.class_names, counts, strict=True) if c == 0]
     if not absent:
@@ -118,14 +123,14 @@ def _not_tested(dataset: Dataset) -> list[str]:
 
 
 def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
-    """The text templates that a config asks for."""
+    """The prompt templates that a config asks for."""
     if section.template is not None:
         return (section.template,)
     return dataset.ensemble if section.templates == "ensemble" else (dataset.template,)
 
 
 def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset:
-    """What the source itself gives: its own splits and class names."""
+    """The dataset as the source gives it, with its own splits and class names."""
     path = Path(c.dir).expanduser()
     reading = (resolution, c.workers)
     if c.split_file and c.source not in ("folder", "tfds"):
@@ -161,7 +166,7 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset
 
 
 def _decoded(dataset: Dataset, on_bad: str) -> Dataset:
-    """Decodes the splits that fit in memory, once."""
+    """Decodes the splits that fit in memory, and reports the bad images of all splits together."""
     skipped = list(dataset.skipped)
     offenders: list[str] = []
     in_memory = {}
