@@ -75,8 +75,8 @@ def load(
       A dataset with TFDS's class names; `test` is empty if the row has no test split.
 
     Raises:
-      UserError: if TFDS does not know the dataset, cannot fetch it, or has prepared it in part or in
-        a format without random access; if there is no image, no label or no test split.
+      UserError: if TFDS does not know the dataset, cannot fetch it, has prepared it only in part,
+        or in a format without random access; if there is no image, no label or no test split.
     """
     source_builder = builder((row and row.tfds) or name, data_dir)
     features = source_builder.info.features or {}
@@ -85,8 +85,8 @@ def load(
     derive = derived.LABELS.get(label_field)
     if fields.image not in features or (derive is None and label_field not in features):
         raise UserError(
-            f"{name} has no {fields.image} and {label_field}: it is not a classification dataset, or "
-            f"config.data.label has to name the field: {', '.join(features)}"
+            f"{name} has no {fields.image} and {label_field}: it is not a classification dataset, "
+            f"or config.data.label has to name the field: {', '.join(features)}"
         )
     slices = None if row is None else row.vtab if vtab else row.splits
     if vtab and not slices:
