@@ -81,7 +81,7 @@ print(fit(config, sys.argv[1])["seconds_to_first_step"])
 
 
 def _first_steps() -> dict[str, float]:
-    """Seconds from the start of training to the end of AdaViPro's first step on the digits."""
+    """Seconds from process start to the end of AdaViPro's first step on the embedded digits."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("cold", "warm"):

@@ -72,10 +72,9 @@ def _saved(folder: Path) -> list[pa.Table]:
     state = json_files.read_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise ValueError(f"{folder} selects rows by an index: call flatten_indices() before saving")
-    return [
-        arrow_files.read_stream(arrow_files.inside(folder, file["filename"]))
-        for file in state["_data_files"]
-    ]
+    if not (files := state["_data_files"]):
+        raise ValueError(f"{folder} names no data files: save the dataset again")
+    return [arrow_files.read_stream(arrow_files.inside(folder, file["filename"])) for file in files]
 
 
 def _shards(path: Path) -> dict[str, list[pa.Table]]:
