@@ -151,8 +151,9 @@ def measured(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, An
             figures |= {key: counts[i][key] for key in ("gflop_per_image", "flops_over_floor")}
         if rate:
             figures["images_per_second"] = batch / times[i + 1]
-            own = figures["images_per_second"] / jax.device_count()
-            figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
+            per_device = figures["images_per_second"] / jax.device_count()
+            flops_per_second = 1e9 * figures["gflop_per_image"] * per_device
+            figures["share_of_matmul_rate"] = flops_per_second / rate
         result["rows"].append(figures)
     for (way, step), taken in zip(in_torch.items(), times[len(steps) + 1 :], strict=True):
         flops = torch_side.count_flops(step) / batch if way != "compiled" else None
@@ -233,18 +234,18 @@ def predicted(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, A
     result: dict[str, Any] = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     compiled = {}
     for machine in machines.MACHINES:
-        own = math.ceil(batch / machine.devices)
-        if own not in compiled:
+        images_per_device = math.ceil(batch / machine.devices)
+        if images_per_device not in compiled:
             # Each local device gets as many images as one of the machine's devices would.
-            rows = _compiled(args, tower, own * jax.device_count(), run_steps=False)
+            rows = _compiled(args, tower, images_per_device * jax.device_count(), run_steps=False)
             # Only the counts are kept, since the rows hold the weights.
-            compiled[own] = [(row.name, row.cost, row.parameters) for row in rows]
-        for name, cost, parameters in compiled[own]:
+            compiled[images_per_device] = [(row.name, row.cost, row.parameters) for row in rows]
+        for name, cost, parameters in compiled[images_per_device]:
             prediction = machines.predict(cost, machine, tower.dtype, 4 * parameters)
             result["rows"].append({
                 "method": name,
                 "machine": machine.name,
-                "images_per_device": own,
+                "images_per_device": images_per_device,
                 "arithmetic_ms": 1e3 * prediction.arithmetic,
                 "memory_ms": 1e3 * prediction.memory,
                 "exchange_ms": 1e3 * prediction.exchange,

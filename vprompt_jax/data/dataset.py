@@ -64,12 +64,12 @@ class Split:
         """This split's examples followed by the other's; all images must have one size."""
 
         def fetch(chosen: np.ndarray) -> np.ndarray:
-            here = chosen < len(self)
-            parts = [(here, self, 0), (~here, other, len(self))]
-            read = [(m, s.fetch(chosen[m] - start)) for m, s, start in parts if m.any()]
-            images = np.empty((len(chosen), *read[0][1].shape[1:]), np.uint8)
-            for mask, part in read:
-                images[mask] = part
+            is_own = chosen < len(self)
+            parts = [(is_own, self, 0), (~is_own, other, len(self))]
+            pieces = [(m, s.fetch(chosen[m] - start)) for m, s, start in parts if m.any()]
+            images = np.empty((len(chosen), *pieces[0][1].shape[1:]), np.uint8)
+            for mask, piece in pieces:
+                images[mask] = piece
             return images
 
         labels = np.concatenate([self.labels, other.labels])

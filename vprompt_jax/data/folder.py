@@ -67,13 +67,13 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
     left_out = layout.left_out
     listed: dict[str, Listed] = {}
     for split, place in layout.places.items():
-        here = {p.name for p in listing.Entries.of(place).folders}
-        if extra := sorted(here - set(layout.classes)):
+        folder_names = {p.name for p in listing.Entries.of(place).folders}
+        if extra := sorted(folder_names - set(layout.classes)):
             listed_names = ", ".join(map(printable, extra))
             raise UserError(f"{printable(place)} has classes that train lacks: {listed_names}")
         files, labels = [], []
         for label, class_name in enumerate(layout.classes):
-            if class_name in here:
+            if class_name in folder_names:
                 pictures, others = listing.pictures_below(place / class_name)
                 left_out += others
                 files += pictures

@@ -36,12 +36,12 @@ def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
     padded = np.full(per_device * devices, -1, np.int32)
     padded[: len(indices)] = indices
     local = padded.reshape(jax.process_count(), -1)[jax.process_index()]
-    read = np.where(local < 0, indices[0], local)  # padding repeats a real example, at weight 0
+    chosen = np.where(local < 0, indices[0], local)  # padding repeats a real example, at weight 0
     shape = (jax.local_device_count(), per_device)
-    inputs = split.fetch(read)
+    inputs = split.fetch(chosen)
     return {
         split.content: inputs.reshape(*shape, *inputs.shape[1:]),
-        "label": split.labels[read].reshape(shape),
+        "label": split.labels[chosen].reshape(shape),
         "index": local.reshape(shape),
         "weight": (local >= 0).astype(np.float32).reshape(shape),
     }

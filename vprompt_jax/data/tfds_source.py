@@ -1,4 +1,4 @@
-"""Reads TensorFlow Datasets by random access (`tfds.data_source`), without TensorFlow's runtime."""
+"""Reads TensorFlow Datasets by random access (`tfds.data_source`), not through TensorFlow."""
 
 import hashlib
 import os
@@ -96,7 +96,7 @@ def load(
         raise UserError(f"{name}: {label_field} is not a class label; set config.data.label")
     shape = features[fields.image].shape
     keep_size = None not in shape and max(shape[:2]) <= resolution
-    read = {
+    by_split = {
         split: _records(
             f"{name}, {split}", source, fields, derive or (lambda e: e[label_field]), workers
         )
@@ -104,11 +104,11 @@ def load(
     }
     splits = {
         split: lazy_split(records, None if keep_size else resolution, workers)
-        for split, (records, _) in read.items()
+        for split, (records, _) in by_split.items()
     }
     classes = row.classes if row and derive else features[label_field].num_classes
     names = list(map(str, range(classes))) if derive else features[label_field].names
-    texts = {label: text for _, by_label in read.values() for label, text in by_label.items()}
+    texts = {label: text for _, by_label in by_split.values() for label, text in by_label.items()}
     if texts:
         names = [texts.get(i, str(i)) for i in range(classes)]
     train = splits["train"]

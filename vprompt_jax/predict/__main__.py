@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--overlay: cannot write to {args.overlay}: {error}") from error
     width = min(max(len(printable(p)) for p in paths), 60)
     taken: set[Path] = set()
-    read = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
-    for chunk, images in read:
+    read_batches = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
+    for chunk, images in read_batches:
         probabilities = model.probabilities(images)
         shown = model.inspect(images) if args.overlay else {}
         for i, path in enumerate(chunk):
