@@ -122,10 +122,10 @@ def test_speed_is_set_beside_that_of_vp():
     vp = {"method": "vp", "gflop_per_image": 8.0, "images_per_second": 3.0}
     late = {"method": "ap at 9", "gflop_per_image": 2.0, "images_per_second": 9.0}
     uncounted = {"method": "linear", "gflop_per_image": 0.0}
-    modes.beside_vp(made := [late, vp, uncounted])
+    modes.compare_with_vp(made := [late, vp, uncounted])
     assert [row.get("speed_over_vp_by_flops") for row in made] == [4.0, 1.0, None]
     assert [row.get("speed_over_vp") for row in made] == [3.0, 1.0, None]
-    modes.beside_vp(alone := [dict(method="ap at 9", gflop_per_image=2.0)])
+    modes.compare_with_vp(alone := [dict(method="ap at 9", gflop_per_image=2.0)])
     assert set(alone[0]) == {"method", "gflop_per_image"}
 
 

@@ -51,11 +51,13 @@ def configured(root, source, protocol="paper", **keys):
 
 
 def load(root, source="folder", protocol="paper", **keys):
-    return data.load(configured(root, source, protocol, **keys), 8)
+    config = configured(root, source, protocol, **keys)
+    return data.load(config.data, config.protocol, 8)
 
 
 def prepare(dataset, **keys):
-    return data.prepare(dataset, configured("", "given", name=dataset.name, **keys))
+    config = configured("", "given", name=dataset.name, **keys)
+    return data.prepare(dataset, config.data, config.protocol)
 
 
 def sizes(dataset):

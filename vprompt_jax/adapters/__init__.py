@@ -1,1 +1,1 @@
-"""Inside the frozen tower: what is added at its activations, and which of its weights train."""
+"""Parts inside the frozen tower: they change its activations, or train some of its weights."""

@@ -1,4 +1,4 @@
-"""Activation prompts (AP, arXiv 2604.06440): one perturbation of an activation for all images."""
+"""Activation prompts (AP, arXiv 2604.06440): one learned change of an activation for all images."""
 
 import dataclasses
 from typing import Any, Literal
@@ -14,11 +14,11 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 
 
 class ActivationPrompt(Adapter):
-    """Adds a learned delta, zero at first, to the activation at each site.
+    """Adds a learned delta, initially zero, to the activation at each site.
 
     Attributes:
-      shape: "full", a value per position and channel, or "channel", the same at every position. The
-        latter at a normalisation's output is exactly tuning its bias.
+      shape: "full" for a value per position and channel, or "channel" for one value per channel at
+        all positions. At a normalisation's output, "channel" is the same as tuning its bias.
     """
 
     shape: str = "full"
@@ -32,7 +32,7 @@ class ActivationPrompt(Adapter):
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x
-        # The sum is rounded to the activation's dtype, the delta stays float32.
+        # The delta stays float32; only the sum is rounded to the activation's dtype.
         return (y + self.deltas[str(where)]).astype(y.dtype)
 
     def fold(self, site: Site, flat: Flat) -> None:
@@ -67,7 +67,7 @@ class ActivationSection(TrainedSection):
 
 
 class ActivationPart(Part[ActivationSection]):
-    """Perturbations of activations inside of the tower."""
+    """Learned changes of activations inside the tower."""
 
     name = "ap"
     section = ActivationSection

@@ -9,14 +9,16 @@ from vprompt_jax.clip.sites import Site, Where, matching
 from vprompt_jax.parts import Adapter, Part, Surroundings
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
-# After attention and after the MLP, inside the residual branch (Houlsby, figure 2); for a ResNet
-# its counterpart, the residual branch's end, is ours.
+# After attention and after the MLP, inside the residual branch (Houlsby, figure 2). In a ResNet we
+# take the counterpart, the end of the residual branch.
 LAYERS = r"resblocks_\d+/(attn|mlp)|layer\d+_\d+/bn3"
 
 
 class Bottleneck(Adapter):
-    """y + up(gelu(down(y))) over the channels; `up` starts at zero: at first the tower is as it
-    was. (Houlsby draw it near zero.)
+    """Computes y + up(gelu(down(y))) over the channels.
+
+    `up` starts at zero, so that training starts at the frozen tower; Houlsby et al. draw it near
+    zero.
 
     Attributes:
       width: channels between the two projections.
@@ -53,7 +55,7 @@ class BottleneckSection(TrainedSection):
 
 
 class BottleneckPart(Part[BottleneckSection]):
-    """Small residual networks in the residual branches."""
+    """Small residual networks at the ends of the tower's residual branches."""
 
     name = "adapter"
     section = BottleneckSection

@@ -13,7 +13,7 @@ from vprompt_jax.parts.initializers import uniform_within
 from vprompt_jax.parts.part import needs_vit
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
-# Dense layers that LoRA knows, with the share of a fused projection's columns.
+# Dense layers that LoRA can change: the layer's name, which part of its columns, of how many parts.
 TARGETS = {
     "q": ("attn/in_proj", 0, 3),
     "k": ("attn/in_proj", 1, 3),
@@ -25,12 +25,13 @@ TARGETS = {
 
 
 class LoRA(Adapter):
-    """Adds (alpha / rank) x A B to the outputs of dense layers; B starts at zero.
+    """Adds (alpha / rank) x A B to the outputs of dense layers with inputs x; B starts at zero.
 
     Attributes:
-      rank: columns of A and rows of B.
-      alpha: scale, as published: a change of rank needs no new learning rate.
-      targets: names of `TARGETS`.
+      rank: number of columns of A and of rows of B.
+      alpha: scale; since it is divided by the rank, as published, a new rank needs no new learning
+        rate.
+      targets: names in `TARGETS`.
     """
 
     rank: int = 4
@@ -48,7 +49,7 @@ class LoRA(Adapter):
                 continue
             name = f"{str(site.where).split('/')[0]}_{target}"
             inputs, outputs = site.inputs[-1], site.outputs[-1] // parts
-            # The reference's initialisation of A is that of torch's Linear layers.
+            # The reference code initialises A as torch initialises Linear layers.
             a = self.param(f"{name}_a", uniform_within(inputs**-0.5), (inputs, self.rank))
             b = self.param(f"{name}_b", nn.initializers.zeros, (self.rank, outputs))
             factors[target] = (a, b)
@@ -63,7 +64,7 @@ class LoRA(Adapter):
         return y
 
     def merged(self, where: Where, kernel: jax.Array) -> jax.Array:
-        """The kernel [in, out] of the layer at a site with its low-rank addition."""
+        """Adds the low-rank product to the kernel [in, out] of the layer at a site."""
         for target, (a, b) in self.factors[where].items():
             _, part, parts = TARGETS[target]
             width = kernel.shape[-1] // parts

@@ -17,14 +17,15 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 VIT_LAYERS = (
     r"conv1|ln_pre|ln_post|resblocks_\d+/(ln_1|ln_2|attn/in_proj|attn/out_proj|mlp/c_fc|mlp/c_proj)"
 )
-# After a convolution with a frozen normalisation behind it, one pair says all that two could.
+# A frozen normalisation follows each convolution: one pair after it does all that two could.
 RESNET_LAYERS = r"(layer\d+_\d+/)?(bn\d|downsample_bn)"
 
 
 class ScaleShift(Adapter):
-    """y * scale + shift per channel; the scale starts at one, the shift at zero.
+    """Computes y * scale + shift per channel.
 
-    SSF draws both with a deviation of 0.02; starting at the frozen tower is ours.
+    The scale starts at one and the shift at zero, so that training starts at the frozen tower; SSF
+    draws both with a standard deviation of 0.02 around these.
     """
 
     def setup(self) -> None:
@@ -53,10 +54,10 @@ class ScaleShift(Adapter):
         flat[weight] = flat[weight] * scale
         if bias in flat:
             flat[bias] = flat[bias] * scale + shift
-        else:  # the patches' convolution; every patch's place takes the shift
-            places = ("positional_embedding",)
+        else:  # the patches' convolution has no bias, so their positional embeddings take the shift
+            positions = ("positional_embedding",)
             patches = site.outputs[0] * site.outputs[1]  # they come last, after the prefix tokens
-            flat[places] = jnp.asarray(flat[places]).at[-patches:].add(shift)
+            flat[positions] = jnp.asarray(flat[positions]).at[-patches:].add(shift)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Visual prompt tuning (VPT, arXiv 2203.12119): learned tokens beside an image's patches."""
+"""Visual prompt tuning (VPT, arXiv 2203.12119): learned tokens in an image's sequence."""
 
 import dataclasses
 from typing import Literal
@@ -14,17 +14,17 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 
 
 class PromptTokens(Adapter):
-    """Tokens between the tower's own prefix tokens (the class token) and the patches.
+    """Inserts tokens between the tower's own prefix tokens (the class token) and the patches.
 
-    With one site, position 0, they enter once and run through all blocks (VPT-shallow, eq. 4-6);
-    with every block's input as a site, each block gets its own in place of the last block's outputs
-    at their places (VPT-deep, eq. 7-8).
+    With position 0 as the only site, the tokens enter once and run through all blocks (VPT-shallow,
+    eq. 4-6). With every block's input as a site, each block gets tokens of its own, which replace
+    what the block before has made of its tokens (VPT-deep, eq. 7-8).
 
     Attributes:
       count: tokens per site.
-      patch_inputs: values of a patch, 3 * side^2: VPT draws its tokens from
-        U(-v, v), v = sqrt(6 / (patch_inputs + width)).
-      prefix: tokens that the tower itself has before the patches.
+      patch_inputs: number of values in a patch, 3 * side^2; as in VPT, tokens start from U(-v, v)
+        with v = sqrt(6 / (patch_inputs + width)).
+      prefix: number of the tower's own tokens before the patches.
     """
 
     count: int = 10

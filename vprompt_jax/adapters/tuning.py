@@ -1,4 +1,4 @@
-"""Which of the tower's own weights train: all (full fine-tune), normalisations, or biases."""
+"""Trains weights of the tower itself: all (full fine-tuning), normalisations, or biases."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,11 +18,11 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class TunedWeights:
-    """The weights of an image tower that train.
+    """Selects the weights of an image tower that train.
 
     Attributes:
-      kind: "all", "norm" (LayerNorms in ViTs, the affine part of BatchNorms in CNNs: their statistics
-        are no parameters) or "bias" (BitFit, arXiv 2106.10199).
+      kind: "all"; "norm" for normalisation layers (of BatchNorms the scale and bias alone, as
+        their statistics are no parameters); or "bias" (BitFit, arXiv 2106.10199).
       norms: paths of the tower's normalisation layers.
     """
 
@@ -30,7 +30,7 @@ class TunedWeights:
     norms: frozenset[Path]
 
     def selected(self, tower: Tree) -> dict[str, Any]:
-        """The part of an image tower's parameters that trains.
+        """The parameters of an image tower that train.
 
         Raises:
           ValueError: if the tower has none of them.
@@ -47,7 +47,7 @@ class TunedWeights:
         return traverse_util.unflatten_dict(chosen)
 
     def initial(self, tower: Tree) -> dict[str, Any]:
-        """A float32 copy of the selected weights, on the host."""
+        """Float32 copies of the selected weights, on the host."""
         selected = jax.device_get(self.selected(tower))
         return jax.tree.map(lambda w: np.array(w, np.float32), selected)
 
@@ -56,7 +56,7 @@ class TunedWeights:
         return list(traverse_util.flatten_dict(self.selected(tower)))
 
     def replaced(self, tower: Tree, params: Tree) -> dict[str, Any]:
-        """The tower's parameters with the trained ones in their places."""
+        """The tower's parameters, with the trained ones in place of the frozen ones."""
         flat = traverse_util.flatten_dict(tower)
         return traverse_util.unflatten_dict(flat | traverse_util.flatten_dict(params))
 

@@ -1,4 +1,4 @@
-"""python -m vprompt_jax.benchmark: speed, FLOPs and memory of a train step, method by method."""
+"""python -m vprompt_jax.benchmark: speed, FLOPs and memory of each method's train step."""
 
 import argparse
 import itertools
@@ -18,23 +18,27 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(prog="python -m vprompt_jax.benchmark", description=__doc__)
     parser.add_argument("--method", nargs="+", choices=list(METHODS), metavar="METHOD",
-                        help="default: all that train and fit the tower")  # fmt: skip
+                        help="default: all that train parameters and fit the tower")  # fmt: skip
     parser.add_argument("--tower", nargs="+", default=["mini-clip-rn"], help="a checkpoint or its "
                         "name; with --random a variant such as ViT-B/32")  # fmt: skip
     parser.add_argument("--random", action="store_true", help="random weights of a variant")
-    parser.add_argument("--batch", nargs="+", type=int, default=[32], help="images a step")
+    parser.add_argument("--batch", nargs="+", type=int, default=[32], help="images per step")
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
-    parser.add_argument("--precision", default="highest", help="of matrix products, as in a config")
+    parser.add_argument(
+        "--precision", default="highest", help="precision of matrix products, as in a config"
+    )
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--positions", action="store_true", help="AP at every position, cached")
     parser.add_argument("--remat", nargs="+", default=["none"], help="none, dots, blocks")
-    parser.add_argument("--repeats", type=int, default=7, help="timings of which the median counts")
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="timings, of which the median is taken"
+    )
     parser.add_argument("--no_timing", action="store_true", help="the compiler's counts alone")
-    parser.add_argument("--predict", type=int, metavar="IMAGES", help="an epoch of so many images "
-                        "on machines that are not at hand, from the counts alone")  # fmt: skip
+    parser.add_argument("--predict", type=int, metavar="IMAGES", help="predict an epoch of so many "
+                        "images on other machines, from the counts alone")  # fmt: skip
     parser.add_argument("--fit", type=float, metavar="GIB", help="the largest batch in so much "
                         "memory, from the counts alone")  # fmt: skip
-    parser.add_argument("--torch", action="store_true", help="VP in torch beside it")
+    parser.add_argument("--torch", action="store_true", help="also measure VP in torch")
     parser.add_argument("--start", action="store_true", help="seconds to the first step of the "
                         "quickstart, with a cold and a warm compilation cache")  # fmt: skip
     parser.add_argument("--json", type=Path, help="file to write all figures to")
@@ -52,12 +56,12 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
               f"{os.cpu_count()} cores", flush=True)  # fmt: skip
         make = modes.predicted if args.predict else modes.fitting if args.fit else modes.measured
-        made = []
+        tables = []
         with jax.default_matmul_precision(args.precision):
             for name, dtype in itertools.product(args.tower, args.dtype):
                 tower = modes.load_tower(args, name, dtype)
-                made += [make(args, tower, batch) for batch in args.batch]
-        figures: dict[str, Any] = {"tables": made}
+                tables += [make(args, tower, batch) for batch in args.batch]
+        figures: dict[str, Any] = {"tables": tables}
         if args.start:
             figures["seconds_to_first_step"] = _first_steps()
         if args.json:
@@ -78,7 +82,7 @@ print(fit(config, sys.argv[1])["seconds_to_first_step"])
 
 def _first_steps() -> dict[str, float]:
     """Seconds from process start to the end of AdaViPro's first step on the embedded digits."""
-    found = {}
+    seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("cold", "warm"):
             env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
@@ -86,9 +90,9 @@ def _first_steps() -> dict[str, float]:
                 [sys.executable, "-c", _FIRST_STEP, f"{folder}/{kind}"],
                 env=env, capture_output=True, text=True, check=True,
             )  # fmt: skip
-            found[kind] = float(done.stdout.split()[-1])
-            print(f"first step of AdaViPro on the digits, {kind} cache: {found[kind]:.1f} s")
-    return found
+            seconds[kind] = float(done.stdout.split()[-1])
+            print(f"first step of AdaViPro on the digits, {kind} cache: {seconds[kind]:.1f} s")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One row of the table: a method on a tower at a batch size, ready to be measured."""
+"""Compiles a method's train step on a tower at a batch size, for one row of the table."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from vprompt_jax.train.training import Training, around, trained_counts
 
 
 def random_weights(name: str, dtype: jnp.dtype) -> tuple[CLIP, dict[str, Any]]:
-    """A public variant with random weights, whose speed is that of the real ones.
+    """Makes a public variant with random weights, which is as fast as with the real ones.
 
     Raises:
       UserError: if there is no such variant.
@@ -52,12 +52,12 @@ class CompiledStep:
     """A train step with everything it needs, and its costs.
 
     Attributes:
-      name: for the table.
-      batch_size: images a step.
-      parameters: trained.
-      cost: of the compiled step.
-      bytes_per_image: sent to the device.
-      compilations: programs compiled in three steps; None if none was to be done.
+      name: name of the row in the table.
+      batch_size: images per step.
+      parameters: number of trained parameters.
+      cost: cost of the compiled step.
+      bytes_per_image: bytes sent to the device per image.
+      compilations: number of programs compiled during three steps; None if no step was run.
     """
 
     name: str
@@ -73,9 +73,12 @@ class CompiledStep:
 
     @functools.cached_property
     def floor(self) -> float | None:
-        """FLOPs of the forward pass and of the gradient for the activation that training enters
-        the frozen tower with: no method that trains there can do with less. None without a tower
-        (a head on cached features) or without counts. A compilation, when first asked for."""
+        """The least FLOPs of a method that trains at the same place in the tower.
+
+        These are the FLOPs of the frozen tower's forward pass from where training enters it, and of
+        the gradient for the activation there. None if the tower does not run (a head on cached
+        features) or FLOPs are not counted. The first access compiles a program.
+        """
         frozen, _, batch = self._rest
         on_features = "activation" in batch and self._model.entry == self._model.clip.config.depth
         if self.cost.flops is None or on_features:
@@ -84,20 +87,20 @@ class CompiledStep:
 
     @property
     def flops_over_floor(self) -> float | None:
-        """FLOPs over the least; None where either is not known."""
+        """FLOPs divided by `floor`; None if either is unknown."""
         if self.cost.flops is None or not self.floor:
             return None
         return self.cost.flops / self.floor
 
     @property
     def flops_per_image(self) -> float | None:
-        """FLOPs of all devices together, by image of the global batch; None if not counted."""
+        """FLOPs of all devices together per image of the global batch; None if not counted."""
         if self.cost.flops is None:
             return None
         return self.cost.flops * jax.device_count() / self.batch_size
 
     def run_step(self) -> Any:
-        """Does one step; its state is kept for the next."""
+        """Runs one step, and keeps its state for the next."""
         self._state, sums = self._step(self._state, *self._rest)
         return sums
 
@@ -115,13 +118,13 @@ def compile_step(
     """Compiles the train step of a config on random images.
 
     Args:
-      config: of the method; its batch size and cache mode are used.
-      name: for the table.
+      config: config of the method, including its batch size and cache mode.
+      name: name of the row in the table.
       clip: the frozen CLIP.
       variables: its variables.
       classes: number of classes.
-      workdir: for a cache on disk.
-      run_steps: do three steps and count what they compile.
+      workdir: folder for a cache on disk.
+      run_steps: whether to run three steps and count the programs that they compile.
 
     Raises:
       UserError: if the method does not fit the tower.
@@ -143,7 +146,7 @@ def compile_step(
         remat=config.model.remat,
     )
     model = run.adaptation.model
-    train_step = step_of(model)
+    train_step: Any = step_of(model)  # a jitted function, which its type does not tell
     state = run.initial_state()
     rest = (run.adaptation.frozen, run.root, placed)
     compilations = None
@@ -154,7 +157,8 @@ def compile_step(
         compilations = counted()
     cost = cost_of(train_step.lower(state, *rest).compile())
     if (whole := _without_loops(model)) != model and cost.flops is not None:
-        counts = cost_of(step_of(whole).lower(state, *rest).compile())
+        whole_step: Any = step_of(whole)
+        counts = cost_of(whole_step.lower(state, *rest).compile())
         cost = dataclasses.replace(cost, flops=counts.flops, bytes=counts.bytes)
     return CompiledStep(
         name=name,
@@ -171,10 +175,10 @@ def compile_step(
 
 
 def _without_loops(model: AdaptedCLIP) -> AdaptedCLIP:
-    """The same function without loops over regions.
+    """The same model without loops over regions, to count FLOPs by.
 
-    The compiler counts a loop's body once, however often it runs: FLOPs are counted without the
-    loop (and so without the mask generator's second forward pass, which saves memory).
+    The compiler counts a loop's body once, however often it runs. Without the loop, the count also
+    lacks the mask generator's second forward pass, which only saves memory.
     """
     parts = tuple(
         dataclasses.replace(part, module=part.module.clone(at_once=sys.maxsize))
@@ -185,8 +189,8 @@ def _without_loops(model: AdaptedCLIP) -> AdaptedCLIP:
     return model.clone(parts=parts)
 
 
-def _training(config: Config, clip: CLIP, variables: dict, classes: int) -> Training:
-    """A training of 1,000 steps on random images."""
+def _training(config: Config, clip: CLIP, variables: dict[str, Any], classes: int) -> Training:
+    """Sets up a training of 1,000 steps on random images."""
     rng = np.random.default_rng(0)
     side = clip.config.image_resolution
     count = max(config.optim.batch_size, classes)
@@ -200,7 +204,7 @@ def _training(config: Config, clip: CLIP, variables: dict, classes: int) -> Trai
 
 
 def floor_flops(model: AdaptedCLIP, frozen: Any, batch: Mapping[str, jax.Array]) -> float | None:
-    """Per device: forward and input gradient of the bare tower from where training enters it."""
+    """FLOPs per device of the bare tower's forward pass and input gradient, from the entry on."""
     if "activation" in batch:
         start, like = model.entry, batch["activation"]
         shape, dtype = like.shape[1:], like.dtype
@@ -212,7 +216,7 @@ def floor_flops(model: AdaptedCLIP, frozen: Any, batch: Mapping[str, jax.Array])
         clip = {**frozen, "params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             clip["batch_stats"] = frozen["batch_stats"]["clip"]
-        output = model.clip.apply(clip, x, start=start, method="encode_image")
+        output: Any = model.clip.apply(clip, x, start=start, method="encode_image")
         return jnp.square(output.astype(jnp.float32)).sum()
 
     gradient = jax.jit(functools.partial(jax.value_and_grad, argnums=1)(features))

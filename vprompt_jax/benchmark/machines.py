@@ -1,8 +1,9 @@
-"""What an epoch costs on machines that are not at hand, from a step's counts alone.
+"""Predicts what a step costs on machines that are not available, from its counts alone.
 
-A step takes at least the longer of its arithmetic at the machine's peak and its memory traffic at
-the machine's bandwidth, and then the sum over devices. The traffic is that of the program compiled
-for the backend at hand: a GPU's or TPU's compiler fuses more, so that this part is too high there.
+A step takes at least the longer of two times: its arithmetic at the machine's peak rate, and its
+memory traffic at the machine's bandwidth. The sum over devices comes on top. The traffic is counted
+in the program compiled for the local backend. A GPU's or TPU's compiler fuses more operations, so
+the prediction of this part is too high for them.
 """
 
 import dataclasses
@@ -14,14 +15,15 @@ from vprompt_jax.benchmark.measure import Cost
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Peaks of one device, as its vendor states them (dense), in units a second.
+    """A machine, with the peak rates of one device as its vendor states them for dense matrices.
 
     Attributes:
-      name: for the table.
-      devices: that share a batch.
-      flops: by dtype: matrix products of bfloat16; of float32 at the precision "highest".
-      bandwidth: bytes between a device and its memory.
-      link: bytes that a device can send to others.
+      name: name in the table.
+      devices: number of devices that share a batch.
+      flops: FLOPs per second by dtype, for matrix products of bfloat16 and for those of float32 at
+        the precision "highest".
+      bandwidth: bytes per second between a device and its memory.
+      link: bytes per second that a device can send to others.
     """
 
     name: str
@@ -34,16 +36,16 @@ class Machine:
 MACHINES = (
     # NVIDIA, GA102 whitepaper: float32 without tensor cores, bfloat16 summed in float32.
     Machine("RTX 3090", 1, {"float32": 35.6e12, "bfloat16": 71e12}, 936e9),
-    # NVIDIA, H100 SXM data sheet (its tensor-core figures are for sparse matrices: halved).
+    # NVIDIA, H100 SXM data sheet; halved, as it states tensor-core rates for sparse matrices.
     Machine("H100 SXM", 1, {"float32": 67e12, "bfloat16": 989e12}, 3.35e12),
-    # Google, TPU v4: 16 chips of two cores; "highest" takes six products of bfloat16.
+    # Google, TPU v4: 16 chips of two cores; float32 at "highest" takes six products of bfloat16.
     Machine("TPU v4-32", 16, {"float32": 275e12 / 6, "bfloat16": 275e12}, 1.2e12, 50e9),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Seconds of one step by cause."""
+    """Predicted seconds of one step, by cause."""
 
     arithmetic: float
     memory: float
@@ -58,10 +60,11 @@ def predict(cost: Cost, machine: Machine, dtype: str, exchanged: int) -> Predict
     """Predicts a step on a machine.
 
     Args:
-      cost: of the step at the batch size of one of the machine's devices.
+      cost: cost of the step at the batch size of one of the machine's devices.
       machine: a row of `MACHINES`.
-      dtype: of the frozen tower.
-      exchanged: bytes summed over the devices; a ring sends each of them twice, save one share.
+      dtype: dtype of the frozen tower.
+      exchanged: bytes that are summed over n devices; in a ring each device sends 2 (n - 1) / n
+        times as many.
 
     Raises:
       ValueError: if the FLOPs were not counted.
@@ -77,14 +80,15 @@ def predict(cost: Cost, machine: Machine, dtype: str, exchanged: int) -> Predict
 
 
 def largest_batch(memory_at: Callable[[int], int], batch: int, limit: int) -> int:
-    """The largest batch whose step needs at most `limit` bytes; 0 if `batch` itself needs more.
+    """Finds the largest batch whose step needs at most `limit` bytes; 0 if `batch` needs more.
 
-    Memory grows almost linearly, so a straight line through two sizes finds the neighbourhood.
+    Memory grows almost linearly with the batch, so a straight line through two sizes gives a close
+    guess. That saves compilations.
 
     Args:
-      memory_at: batch size -> bytes; a compilation.
-      batch: smallest size to look at.
-      limit: in bytes.
+      memory_at: batch size -> bytes; it compiles a step.
+      batch: the smallest size to try.
+      limit: available memory in bytes.
     """
     if memory_at(batch) > limit:
         return 0
@@ -96,7 +100,7 @@ def largest_batch(memory_at: Callable[[int], int], batch: int, limit: int) -> in
         guess = low + int((limit - memory_at(low)) / slope)
         guess = min(max(guess, low + 1), high - 1)
         if memory_at(guess) <= limit:
-            # Where the line is right, the next size is already too large.
+            # If the line is right, the next size is already too large.
             low, high = (guess, guess + 1) if memory_at(guess + 1) > limit else (guess + 1, high)
         else:
             high = guess

@@ -1,4 +1,4 @@
-"""Costs of compiled functions: what the compiler counts, and what the clock says."""
+"""Measures the costs of compiled functions: the compiler's counts, and times."""
 
 import contextlib
 import dataclasses
@@ -18,15 +18,15 @@ _HLO_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "s32": "in
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What the compiler says of a program, per device.
+    """The compiler's counts for a program, per device.
 
     Attributes:
-      flops: floating-point operations; None on a GPU, where most are done by libraries that its
-        compiler does not look into.
-      bytes: read and written by all operations.
-      temp_bytes: largest memory beside arguments and results.
-      held_bytes: of arguments, and of results that do not take an argument's place.
-      reduced_bytes: of the values that are summed over all devices.
+      flops: floating-point operations; None on a GPU, whose compiler cannot look into the libraries
+        that do most of them.
+      bytes: bytes that all operations read and write.
+      temp_bytes: peak memory in addition to arguments and results.
+      held_bytes: memory of arguments, and of results that do not reuse an argument's memory.
+      reduced_bytes: size of the values that are summed over all devices.
     """
 
     flops: float | None
@@ -42,11 +42,11 @@ class Cost:
 
 
 def cost_of(compiled: Any) -> Cost:
-    """The counts of a compiled program (`jax.jit(f).lower(...).compile()`)."""
+    """Reads the counts of a compiled program (`jax.jit(f).lower(...).compile()`)."""
     counts = compiled.cost_analysis()
     memory = compiled.memory_analysis()
     temp = held = 0
-    if memory is not None:  # not every backend tells
+    if memory is not None:  # some backends do not tell
         temp = memory.temp_size_in_bytes
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes
         held -= memory.alias_size_in_bytes
@@ -60,7 +60,7 @@ def cost_of(compiled: Any) -> Cost:
 
 
 def reduced_bytes(hlo: str) -> int:
-    """Bytes of all results of `all-reduce` in a program's HLO text."""
+    """Adds up the bytes of all results of `all-reduce` in a program's HLO text."""
     total = 0
     for results in re.findall(r"= (.*?) all-reduce(?:-start)?\(", hlo):
         for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
@@ -70,7 +70,7 @@ def reduced_bytes(hlo: str) -> int:
 
 
 def matmul_program(dtype: str) -> tuple[Callable[[], Any], float]:
-    """A large matrix product to run, and its FLOPs: the rate that the machine has to offer."""
+    """A large matrix product and its FLOPs, which show the rate that the machine can reach."""
     side = 2048 if jax.default_backend() == "cpu" else 8192
     a = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(jnp.matmul)
@@ -80,14 +80,16 @@ def matmul_program(dtype: str) -> tuple[Callable[[], Any], float]:
 def seconds(
     programs: Sequence[Callable[[], Any]], repeats: int, at_least: float = 0.1
 ) -> list[float]:
-    """Median seconds of each program, run in turns so that all meet the same machine.
+    """Measures the median seconds of each program.
+
+    The programs run in turns, so that all of them meet the same state of the machine.
 
     Args:
-      programs: each returns what can be waited for. They are run twice before, to compile and to
-        warm up.
-      repeats: turns.
-      at_least: seconds of a turn. A program that takes less is run several times before it is
-        waited for, as training does: an accelerator then never waits for the host.
+      programs: functions that return what `jax.block_until_ready` takes. Each is run twice before
+        the measurement, to compile and to warm up.
+      repeats: number of turns.
+      at_least: seconds of a turn. A shorter program is started several times before the host waits
+        for it, as in training, so that an accelerator never waits for the host.
     """
     counts = []
     for program in programs:
@@ -103,14 +105,14 @@ def seconds(
 def _seconds_of(program: Callable[[], Any], count: int) -> float:
     started = time.perf_counter()
     for _ in range(count):
-        made = program()
-    jax.block_until_ready(made)
+        result = program()
+    jax.block_until_ready(result)
     return time.perf_counter() - started
 
 
 @contextlib.contextmanager
 def counted_compilations() -> Iterator[Callable[[], int]]:
-    """Counts the programs that are compiled, or taken from the cache, inside the block."""
+    """Counts the programs that are compiled, or loaded from the cache, inside the block."""
     count = 0
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:

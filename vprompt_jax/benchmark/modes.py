@@ -1,4 +1,4 @@
-"""The benchmark's tables: measured, predicted for other machines, and what fits into a memory."""
+"""The benchmark's tables: measured costs, predictions for other machines, and largest batches."""
 
 import argparse
 import dataclasses
@@ -36,7 +36,7 @@ class Tower:
 
 
 def load_tower(args: argparse.Namespace, name: str, dtype: str) -> Tower:
-    """Loads a checkpoint, or draws a variant's weights.
+    """Loads a checkpoint, or with --random draws a variant's weights.
 
     Raises:
       UserError: if there is none of that name.
@@ -45,8 +45,10 @@ def load_tower(args: argparse.Namespace, name: str, dtype: str) -> Tower:
     return Tower(name, dtype, *get(name, dtype=jnp.dtype(dtype)))
 
 
-def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[compiled.CompiledStep]:
-    """A row for each method, rematerialisation and, if asked for, position.
+def _compiled(
+    args: argparse.Namespace, tower: Tower, batch: int, run_steps: bool
+) -> list[compiled.CompiledStep]:
+    """Compiles a row for each method, rematerialisation and, with --positions, position.
 
     Raises:
       UserError: if a method that was asked for by name does not fit the tower.
@@ -71,7 +73,7 @@ def _compiled(args, tower: Tower, batch: int, run_steps: bool) -> list[compiled.
 
 
 def trained_methods() -> list[str]:
-    """The methods that train anything."""
+    """Names of the methods that train parameters."""
     config = default_config()
     names = []
     for name in METHODS:
@@ -81,8 +83,8 @@ def trained_methods() -> list[str]:
     return names
 
 
-def _configs(args, tower: Tower, batch: int) -> Iterator[tuple[str, Any]]:
-    """The configs to measure, with what a table calls each."""
+def _configs(args: argparse.Namespace, tower: Tower, batch: int) -> Iterator[tuple[str, Any]]:
+    """Yields the configs to measure, each with its name in the table."""
     key = registry.position_key()
     for method, remat in itertools.product(args.method or trained_methods(), args.remat):
         config = default_config()
@@ -116,23 +118,24 @@ _MEASURED = (
 
 
 def measured(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
-    """Prints and returns what each method's step costs here. FLOPs and memory are per device."""
+    """Prints and returns the cost of each method's step here; memory is per device."""
     counts = counts_of_cpu(args, tower) if jax.default_backend() == "gpu" else None
-    made = _compiled(args, tower, batch, run_steps=not args.no_timing)
+    steps = _compiled(args, tower, batch, run_steps=not args.no_timing)
     matmul, matmul_flops = measure.matmul_program(tower.dtype)
     times: list[float] = []
     in_torch = {}
     if not args.no_timing:
         for way in torch_side.ways() if args.torch else []:
-            made_of = (tower.clip.config, batch, args.classes)
-            in_torch[way] = torch_side.make_step(*made_of, way, tower.dtype, args.precision)
-        programs = [matmul, *(row.run_step for row in made), *in_torch.values()]
+            in_torch[way] = torch_side.make_step(
+                tower.clip.config, batch, args.classes, way, tower.dtype, args.precision
+            )
+        programs = [matmul, *(row.run_step for row in steps), *in_torch.values()]
         times = measure.seconds(programs, args.repeats)
     result: dict[str, Any] = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     rate = matmul_flops / times[0] if times else None
     if rate:
         result["matmul_gflops_per_second"] = rate / 1e9
-    for i, row in enumerate(made):
+    for i, row in enumerate(steps):
         figures: dict[str, Any] = {
             "method": row.name,
             "trained_parameters": row.parameters,
@@ -148,17 +151,18 @@ def measured(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, An
             figures |= {key: counts[i][key] for key in ("gflop_per_image", "flops_over_floor")}
         if rate:
             figures["images_per_second"] = batch / times[i + 1]
-            own = figures["images_per_second"] / jax.device_count()
-            figures["share_of_matmul_rate"] = 1e9 * figures["gflop_per_image"] * own / rate
+            per_device = figures["images_per_second"] / jax.device_count()
+            flops_per_second = 1e9 * figures["gflop_per_image"] * per_device
+            figures["share_of_matmul_rate"] = flops_per_second / rate
         result["rows"].append(figures)
-    for (way, step), taken in zip(in_torch.items(), times[len(made) + 1 :], strict=True):
+    for (way, step), taken in zip(in_torch.items(), times[len(steps) + 1 :], strict=True):
         flops = torch_side.count_flops(step) / batch if way != "compiled" else None
         result["rows"].append({
             "method": f"torch, {way}",
             "images_per_second": batch / taken,
             "gflop_per_image": _in_billions(flops),
         })  # fmt: skip
-    beside_vp(result["rows"])
+    compare_with_vp(result["rows"])
     title = f"{tower.name}, {tower.dtype}, batch {batch}"
     if rate:
         title += f"; large matrix product: {rate / 1e9:.1f} GFLOP/s"
@@ -182,9 +186,10 @@ def _counted(command: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def counts_of_cpu(args: argparse.Namespace, tower: Tower) -> list[dict[str, Any]]:
-    """The rows of this table as a CPU's compiler counts them, in a process of its own.
+    """Counts this table's rows with a CPU's compiler, in a process of its own.
 
-    FLOPs per image depend neither on the batch nor on the dtype, so one count serves them all.
+    FLOPs per image depend neither on the batch nor on the dtype, so one count serves all tables of
+    a tower.
     """
     command = ["--no_timing", "--tower", tower.name, "--batch", "16"]
     command += ["--classes", str(args.classes), "--remat", *args.remat]
@@ -193,8 +198,8 @@ def counts_of_cpu(args: argparse.Namespace, tower: Tower) -> list[dict[str, Any]
     return _counted(tuple(command))
 
 
-def beside_vp(figures: list[dict[str, Any]]) -> None:
-    """Adds how many times as fast as VP each row is, and would be if FLOPs were all."""
+def compare_with_vp(figures: list[dict[str, Any]]) -> None:
+    """Adds to each row its speed relative to VP, as measured and as FLOPs alone would give it."""
     vp = next((row for row in figures if row["method"] == "vp"), None)
     if vp is None:
         return
@@ -218,7 +223,7 @@ _PREDICTED = (
 
 
 def predicted(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
-    """Prints and returns what an epoch of `args.predict` images costs elsewhere (`predict`).
+    """Prints and returns the predicted cost of an epoch of `args.predict` images elsewhere.
 
     Raises:
       UserError: on a GPU, whose compiler does not count FLOPs.
@@ -229,23 +234,23 @@ def predicted(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, A
     result: dict[str, Any] = {"tower": tower.name, "dtype": tower.dtype, "batch": batch, "rows": []}
     compiled = {}
     for machine in machines.MACHINES:
-        own = math.ceil(batch / machine.devices)
-        if own not in compiled:
-            # Each device here gets as many images as one of the machine's.
-            rows_of = _compiled(args, tower, own * jax.device_count(), run_steps=False)
-            # The rows themselves hold the weights.
-            compiled[own] = [(row.name, row.cost, row.parameters) for row in rows_of]
-        for name, cost, parameters in compiled[own]:
-            made = machines.predict(cost, machine, tower.dtype, 4 * parameters)
+        images_per_device = math.ceil(batch / machine.devices)
+        if images_per_device not in compiled:
+            # Each local device gets as many images as one of the machine's devices would.
+            rows = _compiled(args, tower, images_per_device * jax.device_count(), run_steps=False)
+            # Only the counts are kept, since the rows hold the weights.
+            compiled[images_per_device] = [(row.name, row.cost, row.parameters) for row in rows]
+        for name, cost, parameters in compiled[images_per_device]:
+            prediction = machines.predict(cost, machine, tower.dtype, 4 * parameters)
             result["rows"].append({
                 "method": name,
                 "machine": machine.name,
-                "images_per_device": own,
-                "arithmetic_ms": 1e3 * made.arithmetic,
-                "memory_ms": 1e3 * made.memory,
-                "exchange_ms": 1e3 * made.exchange,
-                "epoch_seconds_arithmetic": steps * made.arithmetic,
-                "epoch_seconds": steps * made.step,
+                "images_per_device": images_per_device,
+                "arithmetic_ms": 1e3 * prediction.arithmetic,
+                "memory_ms": 1e3 * prediction.memory,
+                "exchange_ms": 1e3 * prediction.exchange,
+                "epoch_seconds_arithmetic": steps * prediction.arithmetic,
+                "epoch_seconds": steps * prediction.step,
             })  # fmt: skip
     title = f"{tower.name}, {tower.dtype}: an epoch of {args.predict:,} images, batch {batch}"
     print_table(title, _PREDICTED, result["rows"])
@@ -261,15 +266,15 @@ _FITTING = (
 
 
 def fitting(args: argparse.Namespace, tower: Tower, batch: int) -> dict[str, Any]:
-    """Prints and returns the largest batch in `args.fit` GiB, searched from `batch` upwards."""
+    """Prints and returns the largest batch that fits in `args.fit` GiB, from `batch` upwards."""
     limit = int(args.fit * 2**30)
     counts: dict[int, list[tuple[str, int, float | None]]] = {}
 
     def at(size: int) -> list[tuple[str, int, float | None]]:
-        """(name, bytes, FLOPs per image) of each row: the rows themselves hold the weights."""
+        """(name, bytes, FLOPs per image) of each row, without the rows, which hold the weights."""
         if size not in counts:
-            made = _compiled(args, tower, size, run_steps=False)
-            counts[size] = [(r.name, r.cost.memory_bytes, r.flops_per_image) for r in made]
+            rows = _compiled(args, tower, size, run_steps=False)
+            counts[size] = [(r.name, r.cost.memory_bytes, r.flops_per_image) for r in rows]
         return counts[size]
 
     def memory_of(number: int, size: int) -> int:

@@ -1,8 +1,9 @@
-"""The same work in torch (extra `parity`), as people do it now, for comparison in one run.
+"""VP's train step in torch (extra `parity`), to compare with in the same run.
 
-"public": as VP's training code does it: CLIP's weights require gradients although only the prompt
-is updated, and the class texts are encoded at every step; 16 bits by autocast. "careful": frozen
-weights, of 16 bits themselves, and texts once. "compiled": that, by `torch.compile`.
+There are three ways to write it. "public" is VP's training code: CLIP's weights require gradients
+although only the prompt is updated, the class texts are encoded at every step, and 16 bits come
+from autocast. "careful" freezes the weights, stores them in 16 bits, and encodes the texts once.
+"compiled" is "careful" with `torch.compile`.
 """
 
 import contextlib
@@ -18,12 +19,12 @@ from vprompt_jax.process.errors import UserError
 
 
 def ways() -> list[str]:
-    """How the step can be written here; on CPUs `torch.compile` wants a compiler of C++."""
+    """The ways that run here; on a CPU, `torch.compile` would need a C++ compiler."""
     return ["public", "careful"] + ["compiled"] * (jax.default_backend() == "gpu")
 
 
 class _Queued:
-    """What `jax.block_until_ready` waits for: all that torch has queued on the GPU."""
+    """Lets `jax.block_until_ready` wait for everything that torch has queued on the GPU."""
 
     def block_until_ready(self) -> None:
         import torch
@@ -34,15 +35,17 @@ class _Queued:
 def make_step(
     config: CLIPConfig, batch_size: int, classes: int, way: str, dtype: str, precision: str
 ) -> Callable[[], Any]:
-    """A step of VP (border of 30/224, SGD) on a CLIP of random weights, on JAX's kind of device.
+    """Makes a step of VP (border of 30/224, SGD) on a CLIP of random weights.
+
+    It runs on a GPU if JAX does, else on the CPU.
 
     Args:
-      config: of the CLIP.
-      batch_size: images a step.
-      classes: texts.
-      way: of `ways()`.
-      dtype: of the tower.
-      precision: JAX's name for that of matrix products of float32.
+      config: architecture of the CLIP.
+      batch_size: images per step.
+      classes: number of class texts.
+      way: one of `ways()`.
+      dtype: dtype of the tower.
+      precision: precision of float32 matrix products, by JAX's name.
 
     Raises:
       UserError: if torch is not installed or does not see the GPU, or the tower is not a ViT.
@@ -89,8 +92,8 @@ def make_step(
     optimizer = torch.optim.SGD([prompt], 1e-3, momentum=0.9)
 
     def features(output: Any) -> Any:
-        made = getattr(output, "pooler_output", output).float()  # newer versions return an object
-        return made / made.norm(dim=-1, keepdim=True)
+        vectors = getattr(output, "pooler_output", output).float()  # transformers 5: an object
+        return vectors / vectors.norm(dim=-1, keepdim=True)
 
     encode = model.get_image_features
     precise: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -120,8 +123,10 @@ def make_step(
 
 
 def count_flops(step: Callable[[], Any]) -> int:
-    """FLOPs of a step as torch counts them: matrix products and convolutions, on a CPU without
-    those inside of attention."""
+    """Counts a step's FLOPs as torch does: those of matrix products and convolutions.
+
+    On a CPU, torch leaves out the products inside attention.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

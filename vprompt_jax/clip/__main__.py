@@ -1,4 +1,4 @@
-"""Looks into a checkpoint, converts it, classifies an image with it, or measures loading it.
+"""Inspects a checkpoint, converts it, classifies an image with it, or measures loading it.
 
 python -m vprompt_jax.clip inspect ViT-B/32
 python -m vprompt_jax.clip convert model.npz vit.safetensors --set mean=0.5,0.5,0.5
@@ -25,26 +25,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def verb(name, summary):
-        one = verbs.add_parser(name, help=summary, description=summary)
-        one.add_argument("checkpoint", help="file, folder, or public name (docs/checkpoints.md)")
-        one.add_argument("--activation", help="quick_gelu, gelu or gelu_tanh, over the checkpoint")
-        one.add_argument(
+    def verb(name: str, summary: str) -> argparse.ArgumentParser:
+        command = verbs.add_parser(name, help=summary, description=summary)
+        command.add_argument("checkpoint", help="file, folder or public name (docs/checkpoints.md)")
+        command.add_argument(
+            "--activation", help="quick_gelu, gelu or gelu_tanh, in place of the checkpoint's"
+        )
+        command.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE", dest="fields",
-            help="a field of CLIPConfig that the checkpoint leaves open or has wrong",
+            help="a field of CLIPConfig that the checkpoint leaves open or states wrongly",
         )  # fmt: skip
-        return one
+        return command
 
-    verb("inspect", "say what a checkpoint is, without reading its weights")
-    convert = verb("convert", "write a checkpoint as .safetensors with a .json beside it")
+    verb("inspect", "describe a checkpoint without reading its weights")
+    convert = verb("convert", "write a checkpoint as .safetensors, and its config as .json")
     convert.add_argument("output", type=Path, help="a path that ends in .safetensors")
     convert.add_argument("--dtype", default="stored", choices=("stored", *_DTYPES))
     classify = verb("classify", "classify an image zero-shot")
     classify.add_argument("image", type=Path)
     classify.add_argument("classes", nargs="+", help="class names")
     classify.add_argument("--template", default="This is a photo of a {}")
-    for one in (convert, classify):
-        one.add_argument("--resolution", type=int, help="side of the input; positions follow")
+    for command in (convert, classify):
+        command.add_argument(
+            "--resolution", type=int, help="side of the input in pixels; positions are resized"
+        )
     verb("measure", "time and memory of loading, and time to the first image features")
     return parser
 
@@ -70,13 +74,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _chosen(args) -> dict[str, Any]:
-    """The arguments of `load` that all verbs share."""
+def _chosen(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load` that all commands share."""
     return {"activation": args.activation, "fields": _fields(args.fields)}
 
 
-def inspect(args) -> str:
-    """What a checkpoint is, as lines of text."""
+def inspect(args: argparse.Namespace) -> str:
+    """Describes a checkpoint in lines of text."""
     import numpy as np
 
     from vprompt_jax.clip.checkpoints.load import open_checkpoint, stored_dtype, variable_shapes
@@ -100,8 +104,8 @@ def inspect(args) -> str:
     return "\n".join(f"{name:<23} {value}" for name, value in rows.items())
 
 
-def convert(args) -> str:
-    """Writes our own export of a checkpoint."""
+def convert(args: argparse.Namespace) -> str:
+    """Writes a checkpoint in this package's own format."""
     from flax import traverse_util
 
     from vprompt_jax.clip.checkpoints import formats, openai
@@ -109,8 +113,8 @@ def convert(args) -> str:
 
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the output's name must end in .safetensors")
-    beside = args.output.with_suffix(".json")
-    for target in (args.output, beside):
+    description = args.output.with_suffix(".json")
+    for target in (args.output, description):
         if target.exists():
             raise UserError(f"{target} exists: choose another name, or remove it")
     dtype = None if args.dtype == "stored" else args.dtype
@@ -121,13 +125,13 @@ def convert(args) -> str:
     partial = args.output.with_name(f"{args.output.name}.partial")
     flat = traverse_util.flatten_dict(variables)
     formats.write_safetensors(partial, openai.to_state_dict(flat), {})
-    beside.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
+    description.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
     os.replace(partial, args.output)
-    return f"{args.output} and {beside.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
+    return f"{args.output} and {description.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
 
 
-def classify(args) -> str:
-    """Zero-shot probabilities of the classes, best first."""
+def classify(args: argparse.Namespace) -> str:
+    """Classifies an image zero-shot: probabilities of the classes, best first."""
     import jax
 
     from vprompt_jax.clip import pictures, preprocess
@@ -153,8 +157,8 @@ def classify(args) -> str:
     return "\n".join(f"{shares[i]:7.2%}  {args.classes[i]}" for i in (-logits).argsort())
 
 
-def measure(args) -> str:
-    """Figures of `cost.measure`, as lines of text."""
+def measure(args: argparse.Namespace) -> str:
+    """The figures of `cost.measure` in lines of text."""
     from vprompt_jax.clip.checkpoints import cost
 
     figures = cost.measure(args.checkpoint, args.activation, _fields(args.fields))

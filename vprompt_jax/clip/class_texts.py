@@ -1,4 +1,4 @@
-"""Class names as texts, and their embeddings by a CLIP's text tower."""
+"""Turns class names into texts, and texts into embeddings by CLIP's text tower."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.tokenizer import VOCABULARY, LongText, tokenize
 from vprompt_jax.process.errors import UserError
 
-_TEXTS_AT_A_TIME = 1024  # ImageNet's ensemble has 80,000
-_CLASSES_AT_A_TIME = 1024  # compared with all others
-_SAME_TEXT = 0.9999  # cosine
-_PAIRS_LISTED = 10
+_TEXTS_AT_A_TIME = 1024  # encoded per call: ImageNet's ensemble has 80,000
+_CLASSES_AT_A_TIME = 1024  # compared with all others per matrix product
+_SAME_TEXT = 0.9999  # cosine above which two texts count as the same
+_PAIRS_LISTED = 10  # shown in a message
 
 
 def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     """Puts class names into templates.
 
-    A single template takes the name as VP does: lower-cased, with `_` and `-` as spaces. The
-    templates of an ensemble take it as it is, as CLIP's authors do ("polka-dotted").
+    A single template takes the name as VP does, lower-cased and with `_` and `-` as spaces. The
+    templates of an ensemble take the name unchanged, as CLIP's authors do ("polka-dotted").
 
     Args:
       class_names: C names.
@@ -31,7 +31,7 @@ def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> list[li
       C lists of T texts.
 
     Raises:
-      UserError: if a template has no place for the name.
+      UserError: if a template does not hold the name's place exactly once.
     """
     for template in templates:
         if template.count("{}") != 1:
@@ -47,18 +47,19 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
     """Token ids of C lists of T texts: int32 [C, T, N], N the checkpoint's context length.
 
     Raises:
-      UserError: if a text is longer than the checkpoint's context, or the tower's vocabulary is
-        not CLIP's.
+      UserError: if there is no text tower, a text is longer than the checkpoint's context, or
+        the tower's vocabulary is not CLIP's.
     """
-    vocabulary = clip.config.text.vocab_size
+    tower = clip.config.require_text()
+    vocabulary = tower.vocab_size
     if vocabulary != VOCABULARY:
         raise UserError(
             f"the checkpoint knows {vocabulary} tokens, CLIP's tokenizer has {VOCABULARY}: this "
             "text tower was trained with another tokenizer, so it cannot embed class names; train "
-            "a linear head (config.head.kind=linear), or choose a CLIP with CLIP's own vocabulary"
+            "a linear head (head.kind=linear), or choose a CLIP with CLIP's own vocabulary"
         )
     try:
-        tokens = [tokenize(of_class, clip.config.text.context_length) for of_class in texts]
+        tokens = [tokenize(of_class, tower.context_length) for of_class in texts]
     except LongText as error:
         raise UserError(
             f"class text too long for this checkpoint: {error.summary}; shorten the class's "
@@ -68,13 +69,13 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def mean_embeddings(features: jax.Array) -> jax.Array:
-    """One embedding per class from those of its texts (CLIP, section 3.1.4).
+    """Averages the embeddings of each class's texts (CLIP, section 3.1.4).
 
     Args:
-      features: text features [C, T, E], of any length.
+      features: text features [C, T, E], of any Euclidean length.
 
     Returns:
-      The means of the unit embeddings, made unit again: float32 [C, E].
+      float32 [C, E]: the means of the unit embeddings, scaled to unit length again.
     """
     return unit_norm(unit_norm(features.astype(jnp.float32)).mean(1))
 
@@ -82,24 +83,25 @@ def mean_embeddings(features: jax.Array) -> jax.Array:
 def encode_classes(
     clip: CLIP, variables: Mapping[str, Any], texts: Sequence[Sequence[str]]
 ) -> jax.Array:
-    """Text embeddings of classes, computed once per run.
+    """Computes the classes' text embeddings, once per run.
 
     Args:
-      clip: with its text tower.
-      variables: its weights.
-      texts: C lists of T texts, whose embeddings are averaged.
+      clip: a CLIP with a text tower.
+      variables: its variables.
+      texts: C lists of T texts; the embeddings of a list are averaged.
 
     Returns:
       float32 [C, E] of unit length.
 
     Raises:
-      UserError: as `tokens_of`.
+      UserError: as from `tokens_of`.
     """
     tokens = tokens_of(clip, texts)
 
     @jax.jit
-    def encode(variables, tokens):
-        return unit_norm(clip.apply(variables, tokens, method="encode_text").astype(jnp.float32))
+    def encode(variables: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
+        features: Any = clip.apply(variables, tokens, method="encode_text")
+        return unit_norm(features.astype(jnp.float32))
 
     flat = tokens.reshape(-1, tokens.shape[-1])
     width = min(len(flat), _TEXTS_AT_A_TIME)
@@ -112,13 +114,13 @@ def encode_classes(
 def indistinguishable(
     embeddings: np.ndarray | jax.Array, names: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Pairs of classes whose texts the tower cannot tell apart.
+    """Finds pairs of classes whose texts the tower cannot tell apart.
 
-    Between such classes every method that scores by text chooses by rounding errors.
+    Every method that scores by text decides between such classes by rounding errors.
 
     Args:
-      embeddings: [C, E] of unit length, as of `encode_classes`.
-      names: of the C classes.
+      embeddings: [C, E] of unit length, as from `encode_classes`.
+      names: the C class names.
 
     Returns:
       The names of the pairs whose cosine is above 0.9999, in the order of the classes.

@@ -1,7 +1,7 @@
-"""What a model is built from: a config per tower, and the CLIP they make up.
+"""The config of a CLIP: one config per tower, and what the towers share.
 
-Every part of the package asks these configs what a tower is; nothing is concluded from a name or
-from a missing number.
+The package learns what a tower is from these configs alone. It concludes nothing from a
+checkpoint's name or from a missing number.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from vprompt_jax.clip.towers import (
     check_choice,
     check_positive,
 )
+from vprompt_jax.process.errors import UserError
 
 __all__ = ["ACTIVATIONS", "CLIPConfig", "ResNetConfig", "TextConfig", "ViTConfig"]
 
@@ -23,7 +24,11 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)  # mean and std that bring pixels to [-1, 1] (ViT, arXiv 2010.11929)
+HALF = (
+    0.5,
+    0.5,
+    0.5,
+)  # mean and std that map pixels to [-1, 1] (ViT, arXiv 2010.11929)
 
 RESIZES = ("shortest", "squash")
 
@@ -62,8 +67,8 @@ class CLIPConfig:
     pre_logits: int = 0
     resize: str = "shortest"
 
-    # Names that users may say for a field of a tower, or of every tower that has it; in addition
-    # "vision_heads" stands for "vision.heads", and so on.
+    # Short names that users may give: each sets the field in every tower listed here. In addition,
+    # "vision_heads" means "vision.heads", and so on.
     SHORT: ClassVar[dict[str, tuple[str, ...]]] = {
         "activation": ("vision.activation", "text.activation"),
         "layer_norm_eps": ("vision.norm_eps", "text.norm_eps"),
@@ -82,7 +87,7 @@ class CLIPConfig:
             raise ValueError(f"embed_dim is {self.embed_dim}, the tower's features have {features}")
 
     def _own_features(self) -> int | None:
-        """Channels of the features where no projection chooses them."""
+        """Channels of the features if the tower fixes their number; None if a projection does."""
         vision = self.vision
         if isinstance(vision, ViTConfig):
             return None if vision.projection else vision.width
@@ -92,6 +97,19 @@ class CLIPConfig:
     def has_text(self) -> bool:
         """Whether there is a text tower."""
         return self.text is not None
+
+    def require_text(self) -> TextConfig:
+        """The text tower's config.
+
+        Raises:
+          UserError: if there is no text tower.
+        """
+        if self.text is None:
+            raise UserError(
+                "this checkpoint has no text tower, so it cannot encode texts or classify "
+                "zero-shot: train a linear head, map its own classes, or load a CLIP"
+            )
+        return self.text
 
     @property
     def image_resolution(self) -> int:
@@ -105,7 +123,7 @@ class CLIPConfig:
 
     @property
     def downscale(self) -> int:
-        """Pixels per side of one place of the last activation map; divides the resolution."""
+        """Pixels per side of one cell of the last activation map; divides the resolution."""
         return self.vision.downscale
 
     @classmethod
@@ -125,10 +143,10 @@ class CLIPConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "CLIPConfig":
-        """Reads what `dataclasses.asdict` wrote to JSON, or the one-level form of earlier versions.
+        """Reads the JSON form of `dataclasses.asdict`, or the flat form of earlier versions.
 
         Raises:
-          KeyError, TypeError, ValueError: if it describes no CLIP.
+          KeyError, TypeError, ValueError: if the values do not describe a CLIP.
         """
         values = _tuples(values)
         if "vision" not in values:
@@ -139,7 +157,7 @@ class CLIPConfig:
         return cls.from_fields(fields)
 
     def fields(self) -> Fields:
-        """All fields by dotted names; those of a missing text tower are left out."""
+        """All fields by dotted name, without those of a missing text tower."""
         fields: Fields = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -152,26 +170,26 @@ class CLIPConfig:
             }
         return fields
 
-    def with_fields(self, given: Mapping[str, Any]) -> "CLIPConfig":
-        """A copy with some fields changed, named as users do ("vision.heads", "vision_heads").
+    def with_fields(self, changes: Mapping[str, Any]) -> "CLIPConfig":
+        """A copy with some fields changed, named as users may ("vision.heads", "vision_heads").
 
         Raises:
           TypeError, ValueError: if a field is unknown or has an impossible value.
         """
-        return self.from_fields(self.fields() | dotted(given, type(self.vision), self.has_text))
+        return self.from_fields(self.fields() | dotted(changes, type(self.vision), self.has_text))
 
 
-def dotted(given: Mapping[str, Any], vision: type, has_text: bool) -> Fields:
-    """Fields by their dotted names, from the names that users may say.
+def dotted(values: Mapping[str, Any], vision: type, has_text: bool) -> Fields:
+    """Translates the names that users may give to fields into dotted names.
 
     Args:
-      given: values by dotted ("text.heads"), joined ("text_heads") or short names
+      values: values by dotted ("text.heads"), joined ("text_heads") or short names
         (`CLIPConfig.SHORT`).
       vision: class of the image tower's config.
       has_text: whether there is a text tower.
 
     Raises:
-      ValueError: if a name is no field of these towers.
+      ValueError: if these towers have no field of a name.
     """
     known = [f.name for f in dataclasses.fields(CLIPConfig) if f.name not in ("vision", "text")]
     for tower, config in (("vision", vision), ("text", TextConfig if has_text else None)):
@@ -179,7 +197,7 @@ def dotted(given: Mapping[str, Any], vision: type, has_text: bool) -> Fields:
             known += [f"{tower}.{f.name}" for f in dataclasses.fields(config) if f.init]
     fields: Fields = {}
     unknown = []
-    for name, value in given.items():
+    for name, value in values.items():
         joined = (name.replace("_", ".", 1),) if name.startswith(("vision_", "text_")) else (name,)
         if name == "vision_layers" and vision is ResNetConfig:
             joined = ("vision.blocks",)
@@ -194,17 +212,18 @@ def dotted(given: Mapping[str, Any], vision: type, has_text: bool) -> Fields:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, at every level."""
+    """Turns JSON lists into tuples at every level: configs have to be hashable."""
     if isinstance(value, Mapping):
         return {key: _tuples(v) for key, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 
-def _from_one_level(values: Fields) -> Fields:
-    """Dotted fields from the one-level form that earlier versions wrote.
+def _from_one_level(values: Mapping[str, Any]) -> Fields:
+    """Dotted fields from the flat form that earlier versions wrote.
 
-    Its `supervised` stood for a tower's parts all together: no text; a ViT with a patch bias,
-    without `ln_pre` and projection; a ResNet with torchvision's stem, strides and mean.
+    In that form one flag, `supervised`, stood for several properties at once: no text tower; a
+    ViT with a patch bias but without `ln_pre` and projection; a ResNet with torchvision's stem,
+    strides and mean pooling.
     """
     values = dict(values)
     supervised = values.pop("supervised", False)
@@ -218,7 +237,7 @@ def _from_one_level(values: Fields) -> Fields:
         own |= {"vision.pooling": "mean" if supervised else "attention"}
         for name in ("vision_patch_size", "vision_mlp_width"):
             values.pop(name, None)
-        if supervised:  # whose ReLUs and BatchNorms have neither of these
+        if supervised:  # its ReLUs and BatchNorms have neither field
             for name in ("activation", "layer_norm_eps"):
                 values.pop(name, None)
     if supervised:

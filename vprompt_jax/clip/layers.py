@@ -1,6 +1,6 @@
-"""Parts shared by CLIP's towers: attention, MLP, the pre-norm block, and the walk over blocks."""
+"""Modules shared by CLIP's towers: attention, MLP, pre-norm block, and the loop over blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -11,13 +11,14 @@ from vprompt_jax.process import devices
 
 BLOCK_INPUT = "block_input"
 
-# A tap sees every block input (by its position 0..L-1), an image tower's final features (position
-# L), and a text tower's token embeddings ("embeddings"); the tower goes on with what it returns.
+# A tap is called with every block's input (position 0..L-1), with an image tower's final features
+# (position L), and with a text tower's token embeddings ("embeddings"). The tower continues with
+# what the tap returns.
 Tap = Callable[[int | str, jax.Array], jax.Array]
 
 
 def no_tap(position: int | str, x: jax.Array) -> jax.Array:
-    """The tap that leaves the tower as it is."""
+    """The tap that changes nothing."""
     del position
     return x
 
@@ -42,8 +43,9 @@ ACTIVATION_FUNCTIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu, "gelu_tanh
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.Array:
     """softmax(q k' / sqrt(d)) v for queries [B, M, heads, d], keys and values [B, N, heads, d].
 
-    cuDNN's kernel never stores the N x N weights; it wants 16 bits and, for its gradient, an even
-    N: a key more is added and left out of the sums. (ViT-L/14@336 has 577 tokens.)
+    Where it can, this runs cuDNN's kernel, which never stores the N x N weights. That kernel needs
+    16-bit inputs and, for its gradient, an even N. An odd N (577 in ViT-L/14@336) is padded by one
+    token, which the sequence lengths then leave out of the sums.
     """
     batch, length, _, channels = k.shape
     fits = k.dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
@@ -71,9 +73,9 @@ class Attention(nn.Module):
 
     Attributes:
       heads: number of heads; divides the width.
-      causal: whether a token sees only itself and those before it.
-      dtype: of the computation.
-      outputs: how many of the first tokens are wanted; None for all.
+      causal: whether a token attends only to itself and to those before it.
+      dtype: dtype of the computation.
+      outputs: number of leading tokens to compute outputs for; None for all.
     """
 
     heads: int
@@ -93,7 +95,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The block's two-layer perceptron, `width` channels inside (None: four times as many)."""
+    """The block's two-layer perceptron with `width` hidden channels (None: four times as many)."""
 
     activation: str
     width: int | None = None
@@ -108,7 +110,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel (CaiT, arXiv 2103.17239), `value` at first."""
+    """A learned factor per channel (CaiT, arXiv 2103.17239), initially `value`."""
 
     value: float
 
@@ -122,9 +124,9 @@ class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x)).
 
     Attributes:
-      outputs: how many of the first tokens come out; None for all. Where the class token is all
-        that is used after a ViT's last block, three quarters of that block need not be computed.
-      layer_scale: initial value of a factor on each branch; None: no factor.
+      outputs: number of leading tokens to output; None for all. If only the class token is used
+        after a ViT's last block, three quarters of that block need not be computed.
+      layer_scale: initial value of a factor on each residual branch; None for no factor.
     """
 
     heads: int
@@ -136,7 +138,7 @@ class ResidualAttentionBlock(nn.Module):
     outputs: int | None = None
     layer_scale: float | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
         self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
         self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
@@ -157,7 +159,7 @@ def run_tower(
     x: jax.Array,
     *,
     stem: Callable[[jax.Array], jax.Array],
-    blocks: list[Callable[[jax.Array], jax.Array]],
+    blocks: Sequence[Callable[[jax.Array], jax.Array]],
     pool: Callable[[jax.Array], jax.Array],
     start: int | None,
     stop: int | None,
@@ -165,16 +167,17 @@ def run_tower(
 ) -> jax.Array:
     """Runs a vision tower, or the part of it between two positions.
 
-    Position i < L is the input of block i, position L the final feature vector [B, E]. What stops
-    at a position and what starts there meet exactly: the tap at it belongs to the part above.
+    Position i < L is the input of block i, position L the final feature vector [B, E]. A run that
+    stops at a position and a run that starts there add up to a whole run: only the second calls the
+    tap at that position.
 
     Args:
       x: normalised pixels [B, R, R, 3] if `start` is None, else the activation at `start`.
       stem: pixels -> the input of block 0.
       blocks: the L blocks, in order.
       pool: the last block's output -> features [B, E].
-      start: position that `x` is the activation of; None for pixels.
-      stop: position to return the activation of; None for the features, tapped.
+      start: position of the activation `x`; None for pixels.
+      stop: position whose activation is returned, untapped; None for the features, tapped.
       tap: see `Tap`.
 
     Raises:

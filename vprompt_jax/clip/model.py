@@ -25,30 +25,31 @@ def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array)
 
 
 class CLIP(nn.Module):
-    """CLIP (arXiv 2103.00020): an image tower and a text tower into one space.
+    """CLIP (arXiv 2103.00020): an image tower and a text tower that share one embedding space.
 
-    Without `config.text` there is the image tower alone, perhaps with the classifier it came with.
+    Without `config.text` it is an image tower alone, with the checkpoint's own classifier if it
+    has one.
 
     Attributes:
       config: the architecture.
-      dtype: of the computation; parameters keep their own.
-      train: whether batch normalisation uses (and updates) the batch's statistics. Only
-        pretraining does; everything in this package that adapts a CLIP leaves it False.
+      dtype: dtype of the computation; parameters keep theirs.
+      train: whether batch normalisation uses the batch's statistics and updates the stored ones.
+        Only pretraining sets it; adapting a CLIP leaves the frozen statistics alone.
     """
 
     config: CLIPConfig
     dtype: jnp.dtype = jnp.float32
     train: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         if isinstance(c.vision, ViTConfig):
-            self.visual = VisionTransformer(c.vision, c.embed_dim, self.dtype)
+            self.visual: nn.Module = VisionTransformer(c.vision, c.embed_dim, self.dtype)
         else:
             self.visual = ModifiedResNet(c.vision, c.embed_dim, self.train, self.dtype)
         if c.text is not None:
             self.text = TextTransformer(c.text, c.embed_dim, self.dtype)
-            # ln(1/0.07), the paper's initial value of the inverse temperature's logarithm.
+            # ln(1/0.07): the paper starts with a temperature of 0.07.
             self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
         if c.pre_logits:
             self.pre_logits = nn.Dense(c.pre_logits, dtype=self.dtype)
@@ -67,10 +68,10 @@ class CLIP(nn.Module):
 
         Args:
           images: normalised pixels [B, R, R, 3], or the activation at position `start`.
-          start: position to start from: i < L is the input of block i, L the features.
+          start: position to enter the tower at: i < L is the input of block i, L the features.
           stop: position whose activation is returned instead of the features.
-          tap: called with every position and the activation there; what it returns takes the
-            activation's place.
+          tap: called with every position and the activation there; what it returns replaces the
+            activation.
 
         Returns:
           Features [B, E] in the module's dtype, or the activation at `stop`.
@@ -87,18 +88,14 @@ class CLIP(nn.Module):
         Raises:
           UserError: if there is no text tower.
         """
-        if not self.config.has_text:
-            raise UserError(
-                "this checkpoint has no text tower, so it cannot encode texts or classify "
-                "zero-shot: train a linear head, map its own classes, or load a CLIP"
-            )
+        self.config.require_text()
         return self.text(tokens, tap=tap)
 
     def source_logits(self, features: jax.Array) -> jax.Array:
-        """Logits [B, K] of the classifier the checkpoint came with, of image features [B, E].
+        """Logits [B, K] of the checkpoint's own classifier, from image features [B, E].
 
         Raises:
-          UserError: if it came with none.
+          UserError: if the checkpoint has no classifier.
         """
         if not self.config.classes:
             raise UserError("this checkpoint came without a classifier, so it has no classes")
@@ -107,10 +104,15 @@ class CLIP(nn.Module):
         return self.classifier(features)
 
     def __call__(self, images: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
-        """Logits: [images, texts], exp(logit_scale) times the cosine of every pair; without a text
-        tower [images, K] of its own classifier, or the features if it has none."""
+        """Logits [images, texts]: exp(logit_scale) times the cosine of every pair.
+
+        Without a text tower: the logits [images, K] of the checkpoint's own classifier, or the
+        features if it has none.
+        """
         image = self.encode_image(images)
         if not self.config.has_text:
             return self.source_logits(image) if self.config.classes else image
+        if tokens is None:
+            raise ValueError("a CLIP with a text tower needs tokens beside the images")
         text = unit_norm(self.encode_text(tokens))
         return jnp.exp(self.logit_scale) * (unit_norm(image) @ text.T)

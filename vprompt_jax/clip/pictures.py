@@ -1,7 +1,7 @@
-"""One way to read a picture, whoever asks: training, evaluation, prediction and the commands.
+"""Reads pictures in one way for training, evaluation, prediction and the commands.
 
-The rules (docs/data.md has them as a table): the picture is turned as its EXIF says, its values
-become 8-bit grey or RGB, transparency is dropped, and of several frames the first is taken.
+A picture is turned as its EXIF says, its values become 8-bit grey or RGB, transparency is dropped,
+and the first of several frames is taken. docs/data.md has these rules as a table.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from PIL import ExifTags, Image, ImageFile
 
 from vprompt_jax.process.errors import UserError
 
-# A file, its content, an array uint8 [h, w], [h, w, 1 or 3 or 4], or a PIL image of any mode.
+# A file, its encoded bytes, an array uint8 [h, w] or [h, w, 1 or 3 or 4], or any PIL image.
 Stored = Path | str | bytes | np.ndarray | Image.Image
 
-# What undoes each EXIF orientation but 1 (upright), as ImageOps.exif_transpose has it.
+# How to undo each EXIF orientation except 1 (upright), as in ImageOps.exif_transpose.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,10 +34,11 @@ _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
 
 
 class _WholeFiles:
-    """While a thread is inside, Pillow refuses files that end early, whatever its switch says.
+    """Has Pillow refuse files that end early while any thread is inside this context.
 
-    The switch is the process's, and its owner may want grey pixels for what is missing; here they
-    would carry the right label. It is set back when the last thread has left.
+    Pillow has one switch per process, `LOAD_TRUNCATED_IMAGES`, and the process may have set it to
+    get grey pixels for what is missing. Here such pixels would be trained on as if they were the
+    image. The switch is set back when the last thread has left.
     """
 
     def __init__(self) -> None:
@@ -69,8 +70,7 @@ def decode(stored: Stored) -> Image.Image:
       A loaded PIL image of mode "L" or "RGB", upright. Decoding it again changes nothing.
 
     Raises:
-      UserError: if it is no picture in itself: an array of another type or shape, values whose
-        white is not known.
+      UserError: if an array has another type or shape, or if it is unknown which value is white.
       Exception: whatever Pillow raises at files it cannot read (OSError, ValueError, ...).
     """
     if isinstance(stored, np.ndarray):
@@ -82,14 +82,14 @@ def decode(stored: Stored) -> Image.Image:
 
 
 def decoded_size(stored: Stored, exact_below: int) -> tuple[int, int]:
-    """Height and width that `decode` will give, from the header.
+    """Height and width of what `decode` will return, read from the header.
 
-    Whether a picture is turned may stand behind its pixels (PNG), so for large ones, which are
-    resized anyway, height and width may be exchanged.
+    A PNG may state its orientation only after the pixels. To avoid reading them, large pictures,
+    which are resized anyway, may be reported with height and width exchanged.
 
     Args:
       stored: as for `decode`.
-      exact_below: the answer is exact if neither side is larger.
+      exact_below: the answer is exact if neither side is larger, in pixels.
 
     Raises:
       Exception: whatever Pillow raises at files it cannot read.
@@ -103,7 +103,7 @@ def decoded_size(stored: Stored, exact_below: int) -> tuple[int, int]:
 
 
 def _file(stored: Path | str | bytes) -> BinaryIO:
-    # Given a path, Pillow 13.0 maps some TIFFs into memory: those of orientation 5 to 8 wrongly.
+    # Given a path, Pillow 13.0 memory-maps some TIFFs, and reads orientations 5 to 8 wrongly then.
     return io.BytesIO(stored) if isinstance(stored, bytes) else open(stored, "rb")
 
 
@@ -120,7 +120,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
 
 def _upright_size(image: Image.Image, exact_below: int) -> tuple[int, int]:
     width, height = image.size
-    # Pillow exchanges a TIFF's sides itself, and turns it while it is loaded.
+    # Pillow itself reports a TIFF's upright size, and turns the picture while loading it.
     if width == height or max(width, height) > exact_below or image.format == "TIFF":
         return height, width
     return (width, height) if _orientation(image) >= 5 else (height, width)
@@ -129,7 +129,7 @@ def _upright_size(image: Image.Image, exact_below: int) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF that cannot be read says nothing; the pixels may be good
+    except Exception:  # the pixels may be good although the EXIF is damaged
         return 1
 
 
@@ -140,7 +140,7 @@ def _upright(image: Image.Image) -> Image.Image:
     if turn is None:
         return eight_bits
     turned = eight_bits.transpose(turn)
-    turned.info = {}  # which says that it has to be turned
+    turned.info = {}  # it would say that the picture still has to be turned
     return turned
 
 
@@ -164,7 +164,7 @@ def _levels(image: Image.Image) -> np.ndarray:
     """Grey levels uint8 [h, w] of an image of mode F or I (32 bits) or I;16.
 
     Raises:
-      UserError: if it cannot be known which of its values is white.
+      UserError: if it is unclear which value is white.
     """
     tags: Any = getattr(image, "tag_v2", {})
     values = np.asarray(image, np.float64)
@@ -176,9 +176,9 @@ def _levels(image: Image.Image) -> np.ndarray:
         white = 65535.0 if image.format in _SIXTEEN_BITS or high > 255 else 255.0
     else:
         white = 1.0 if high <= 1 else 255.0
-    # Above 1 by a little, fractions overshoot rather than levels are nearly black.
+    # A float maximum just above 1: fractions that overshoot, or levels 0..255 of a black picture?
     unclear = image.mode == "F" and 1 < high < 2
-    if not 0 <= low <= high <= white or unclear:  # not so either if there is a NaN
+    if not 0 <= low <= high <= white or unclear:  # a NaN fails this comparison, too
         raise UserError(
             f"its grey values of {'32-bit floats' if image.mode == 'F' else '32 bits'}, {low:g} to "
             f"{high:g}, do not say which is white: save it with 8 or 16 bits"

@@ -1,4 +1,4 @@
-"""CLIP's image preprocessing: bicubic resize, centre crop, normalisation; on host and device."""
+"""CLIP's image preprocessing on host and device: bicubic resize, centre crop, normalisation."""
 
 import functools
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def normalize(
 def on_screen(
     x: np.ndarray, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> np.ndarray:
-    """Normalised pixels [..., 3] as a screen shows them, clipped to 0..1; undoes `normalize`."""
+    """Undoes `normalize` for display: normalised pixels [..., 3] -> values clipped to 0..1."""
     return np.clip(np.asarray(x) * np.asarray(std) + np.asarray(mean), 0, 1)
 
 
@@ -122,7 +122,7 @@ def preprocess_batch(
 
 
 def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
-    """Resize and crop of one axis in one matrix [resolution, source]."""
+    """Resizes and crops one axis in one matrix [resolution, source]."""
     start = _crop_start(target, resolution)
     return resize_matrix(source, target)[start : start + resolution]
 
@@ -150,7 +150,7 @@ def resize_and_crop(image: Stored, resolution: int, *, mode: str = "shortest") -
     """Makes an image square with Pillow, on the host.
 
     Args:
-      image: whatever `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
+      image: anything `pictures.decode` reads: a PIL image of any mode, uint8 [h, w, 3], a file.
       resolution: side R of the result.
       mode: `config.resize` of the tower.
 

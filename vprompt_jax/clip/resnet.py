@@ -1,5 +1,5 @@
-"""CLIP's ResNet (three-convolution stem, anti-aliased strides, attention pooling), and the one it
-descends from."""
+"""ResNets: CLIP's (three-convolution stem, anti-aliased strides, attention pooling) and the
+original one."""
 
 import flax.linen as nn
 import jax
@@ -15,12 +15,12 @@ def _conv3x3(features: int, stride: int, dtype: jnp.dtype) -> nn.Conv:
 
 
 def _conv1x1(features: int, dtype: jnp.dtype) -> nn.Dense:
-    # A product over channels; XLA's CPU backend runs it twice as fast as the convolution.
+    # As a matrix product: XLA's CPU backend takes twice as long for the convolution.
     return nn.Dense(features, use_bias=False, dtype=dtype)
 
 
 def _batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
-    # The eps and momentum of torch's BatchNorm2d; the stored statistics are the frozen model.
+    # eps and momentum of torch's BatchNorm2d; the stored statistics belong to the frozen model.
     return nn.BatchNorm(use_running_average=not train, epsilon=1e-5, momentum=0.9, dtype=dtype)
 
 
@@ -29,10 +29,10 @@ def _avg_pool(x: jax.Array, stride: int) -> jax.Array:
 
 
 class ResNetBlock(nn.Module):
-    """1x1, 3x3, 1x1 convolutions.
+    """A bottleneck block: 1x1, 3x3 and 1x1 convolutions, and a shortcut.
 
-    A stride is an average pool before the last convolution and before the shortcut's (CLIP); if
-    not `antialias`, the stride of the 3x3 convolution and of the shortcut's (torchvision).
+    With `antialias` (CLIP), a stride is an average pooling before the last convolution and before
+    the shortcut's. Without it (torchvision), the 3x3 convolution and the shortcut's are strided.
     """
 
     planes: int
@@ -42,7 +42,7 @@ class ResNetBlock(nn.Module):
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.conv1 = _conv1x1(self.planes, self.dtype)
         self.bn1 = _batch_norm(self.train, self.dtype)
         self.conv2 = _conv3x3(self.planes, 1 if self.antialias else self.stride, self.dtype)
@@ -59,7 +59,7 @@ class ResNetBlock(nn.Module):
         if self.antialias:
             x, y = _avg_pool(x, self.stride), _avg_pool(y, self.stride)
         elif self.stride > 1:
-            x = x[:, :: self.stride, :: self.stride]  # all that a strided 1x1 convolution sees
+            x = x[:, :: self.stride, :: self.stride]  # what a strided 1x1 convolution reads
         y = self.bn3(self.conv3(y))
         if self.project:
             x = self.downsample_bn(self.downsample_conv(x))
@@ -67,7 +67,7 @@ class ResNetBlock(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools a map [B, H, W, C] to [B, E]: attention whose only query is the mean token."""
+    """Pools a map [B, H, W, C] to [B, E] by attention whose only query is the mean token."""
 
     positions: int
     heads: int
@@ -84,7 +84,7 @@ class AttentionPool(nn.Module):
         )
         x = x + embedding.astype(x.dtype)[None]
 
-        def heads(name, y):
+        def heads(name: str, y: jax.Array) -> jax.Array:
             y = nn.Dense(width, dtype=self.dtype, name=name)(y)
             return y.reshape(batch, y.shape[1], self.heads, -1)
 
@@ -95,14 +95,16 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """A ResNet of bottlenecks with any number of stages, as its config says: CLIP's (arXiv
-    2103.00020, section 2.4), or the one of arXiv 1512.03385 as torchvision builds it.
+    """A ResNet of bottleneck blocks with any number of stages.
+
+    Its config makes it CLIP's (arXiv 2103.00020, section 2.4), or that of arXiv 1512.03385 as
+    torchvision builds it.
 
     Attributes:
-      config: what it is.
-      embed_dim: channels E of the features of attention pooling.
-      train: whether normalisations use the batch's statistics.
-      dtype: of the computation.
+      config: the tower's config.
+      embed_dim: channels E of the features if the pooling is attention.
+      train: whether batch normalisation uses the batch's statistics.
+      dtype: dtype of the computation.
     """
 
     config: ResNetConfig
@@ -110,7 +112,7 @@ class ModifiedResNet(nn.Module):
     train: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         width = c.width
         if c.stem == "imagenet":
@@ -123,7 +125,7 @@ class ModifiedResNet(nn.Module):
             self.bn2 = _batch_norm(self.train, self.dtype)
             self.conv3 = _conv3x3(width, 1, self.dtype)
             self.bn3 = _batch_norm(self.train, self.dtype)
-        blocks = []
+        blocks: list[ResNetBlock] = []
         for stage, count in enumerate(c.blocks):
             layer = [
                 ResNetBlock(
@@ -140,7 +142,7 @@ class ModifiedResNet(nn.Module):
             blocks += layer
         self.blocks = blocks
         if c.pooling == "attention":
-            positions = c.grid**2 + 1  # the mean token's comes first
+            positions = c.grid**2 + 1  # the first is the mean token's
             self.attnpool = AttentionPool(positions, c.heads, self.embed_dim, self.dtype)
 
     def __call__(

@@ -1,19 +1,20 @@
-"""Where in an image tower a part can act: its sites.
+"""Sites: the places in an image tower where a part can act.
 
-A site is a position (0..L-1: the input of a block, L: the feature vector before the head, "pixels":
-the normalised image) or the output of a named layer ("resblocks_3/ln_1", "layer1_0/bn2",
-"resblocks_0/attn/in_proj").
+A site is a position or the output of a named layer. Positions are 0..L-1 (the input of a block), L
+(the feature vector before the head) and "pixels" (the normalised image). Layers have names such as
+"resblocks_3/ln_1", "layer1_0/bn2" and "resblocks_0/attn/in_proj".
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.module import InterceptorContext
 
 from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.model import CLIP
@@ -29,10 +30,11 @@ class Site:
 
     Attributes:
       where: position or layer name.
-      inputs: shape of what goes in, without the batch axis; at a position the activation's.
-      outputs: shape of what comes out; at a position the same.
-      entry: the highest position from which the site still lies ahead: 0..L, or "pixels".
-      kind: class of the layer, such as "LayerNorm" or "Dense"; "" at a position.
+      inputs: shape of the layer's input without the batch axis; at a position, the activation's.
+      outputs: shape of the layer's output, likewise.
+      entry: the highest position (0..L, or "pixels") at which one can enter the tower and still
+        pass the site.
+      kind: class name of the layer, such as "LayerNorm" or "Dense"; "" at a position.
     """
 
     where: Where
@@ -43,17 +45,17 @@ class Site:
 
     @property
     def is_norm(self) -> bool:
-        """Whether it is the output of a normalisation."""
+        """Whether the site is the output of a normalisation layer."""
         return self.kind in NORMALISATIONS
 
     @property
     def name(self) -> str:
-        """`where` as a part of parameters' names."""
+        """`where` in the form that names of parameters contain."""
         return str(self.where).replace("/", "_")
 
 
-def layer_name(context) -> str | None:
-    """ "resblocks_3/ln_1" for a call of an image tower's layer, None for any other."""
+def layer_name(context: InterceptorContext) -> str | None:
+    """Name of the image tower's layer that is called ("resblocks_3/ln_1"), None for other calls."""
     path = list(context.module.path)
     if context.method_name != "__call__" or "visual" not in path[:-1]:
         return None
@@ -61,20 +63,27 @@ def layer_name(context) -> str | None:
 
 
 def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
-    """Every site of an image tower, in the order in which they are met; nothing is computed.
+    """Every site of an image tower, in the order in which the tower passes them.
+
+    The tower is evaluated on shapes alone, so nothing is computed.
 
     Args:
       clip: the CLIP.
-      variables: its variables.
+      variables: its variables; only their shapes matter.
     """
     shapes: dict[Where, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     kinds: dict[Where, str] = {}
 
-    def tap(position, x):
+    def tap(position: Where, x: jax.Array) -> jax.Array:
         shapes[position] = (x.shape[1:], x.shape[1:])
         return x
 
-    def interceptor(call, args, kwargs, context):
+    def interceptor(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: InterceptorContext,
+    ) -> Any:
         y = call(*args, **kwargs)
         if (name := layer_name(context)) is not None:
             shapes[name] = (args[0].shape[1:], y.shape[1:])
@@ -83,7 +92,7 @@ def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
 
     side = clip.config.image_resolution
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    tap(PIXELS, images)
+    shapes[PIXELS] = (images.shape[1:], images.shape[1:])
     with nn.intercept_methods(interceptor):
         jax.eval_shape(
             lambda v, x: clip.apply(v, x, tap=tap, method="encode_image"), variables, images
@@ -94,10 +103,15 @@ def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
 
 @functools.cache
 def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
-    """Paths of an image tower's normalisations ("resblocks_0", "ln_1"); nothing is computed."""
+    """Paths of an image tower's normalisation layers, such as ("resblocks_0", "ln_1")."""
     names: set[tuple[str, ...]] = set()
 
-    def interceptor(call, args, kwargs, context):
+    def interceptor(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: InterceptorContext,
+    ) -> Any:
         if type(context.module).__name__ in NORMALISATIONS and (name := layer_name(context)):
             names.add(tuple(name.split("/")))
         return call(*args, **kwargs)
@@ -111,18 +125,20 @@ def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
 
 
 def _entries(wheres: Iterable[Where]) -> dict[Where, Where]:
-    """Where to enter the tower for each site: the position met last before it."""
-    entries, below = {}, PIXELS
+    """Where to enter the tower to pass each site: at the last position before it."""
+    entries: dict[Where, Where] = {}
+    below: Where = PIXELS
     for where in wheres:
         if isinstance(where, int):
             below = where
-        # The stem is entered at the pixels; between the last block and the features is no position.
+        # A layer of the stem is entered at the pixels. There is no position between the last block
+        # and the features, so a layer of the pooling is entered at the last block's input.
         entries[where] = below
     return entries
 
 
 def entry_of_weight(path: Sequence[str], sites: dict[Where, Site]) -> Where:
-    """The entry below which a weight of the tower, by its path, has no effect."""
+    """The highest entry at which a weight of the tower, given by its path, still has an effect."""
     for end in range(len(path), 0, -1):
         if (name := "/".join(path[:end])) in sites:
             return sites[name].entry
@@ -131,7 +147,7 @@ def entry_of_weight(path: Sequence[str], sites: dict[Where, Site]) -> Where:
 
 
 def lowest(entries: Iterable[Where]) -> Where | None:
-    """The lowest of several entries; None of none."""
+    """The lowest of several entries; None if there are none."""
     entries = list(entries)
     if PIXELS in entries:
         return PIXELS

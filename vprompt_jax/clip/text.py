@@ -14,16 +14,16 @@ class TextTransformer(nn.Module):
     """Transformer whose feature is taken at the end-of-text token.
 
     Attributes:
-      config: what it is.
+      config: the tower's config.
       embed_dim: channels E of the features.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     config: TextConfig
     embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.token_embedding = nn.Embed(
             c.vocab_size,
@@ -56,9 +56,9 @@ class TextTransformer(nn.Module):
         """Features [B, E] of token ids int32 [B, T], T <= context_length.
 
         Args:
-          tokens: the ids; which is the end-of-text token is read off them.
+          tokens: the ids, among them the end-of-text token.
           tap: called with "embeddings" and the tokens' embeddings [B, T, D] before positions are
-            added, then with 0..L-1 and the inputs of the blocks; the tower goes on with what it
+            added, then with 0..L-1 and the inputs of the blocks; the tower continues with what it
             returns.
         """
         x = tap(EMBEDDINGS, self.token_embedding(tokens))
@@ -66,7 +66,7 @@ class TextTransformer(nn.Module):
         for position, block in enumerate(self.resblocks):
             x = block(tap(position, x))
         end_token = self.config.end_token
-        # argmax finds the first of the largest: of the ids themselves, or of the token's places.
+        # argmax finds the first maximum: the largest id, or the first place of the end token.
         end = jnp.argmax(tokens if end_token is None else tokens == end_token, axis=-1)
         x = jnp.take_along_axis(self.ln_final(x), end[:, None, None], axis=1)[:, 0]
         return x @ self.text_projection.astype(self.dtype)

@@ -7,8 +7,12 @@ import importlib.resources
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP's vocabulary uses
@@ -39,12 +43,13 @@ def _byte_characters() -> list[str]:
 
 
 @functools.cache
-def _tokenizer():
+def _tokenizer() -> tuple["Tokenizer", dict[str, int]]:
+    """The tokenizer, and the ids of the two special tokens, which `_pieces` finds in its place."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     data = importlib.resources.files("vprompt_jax.clip") / "bpe_merges.txt.gz"
     lines = gzip.decompress(data.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
-    merges = [tuple(line.split()) for line in lines]
+    merges = [(first, second) for first, second in map(str.split, lines)]
     characters = _byte_characters()
     names = characters + [c + "</w>" for c in characters] + ["".join(m) for m in merges]
     vocab = {name: i for i, name in enumerate([*names, START, END])}
@@ -55,12 +60,15 @@ def _tokenizer():
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    return tokenizer
+    return tokenizer, {word: vocab[word] for word in (START, END)}
 
 
 def _pieces(text: str) -> list[str]:
-    """Cuts out the special tokens where CLIP's tokenizer sees them: not after a symbol, which it
-    would have taken together with the token's first characters."""
+    """Splits a text at the special tokens that CLIP's tokenizer would recognise.
+
+    After a symbol it recognises none: its pattern takes the symbol and the token's first
+    characters as one word.
+    """
     pieces, done = [], 0
     for match in _SPECIAL.finditer(text):
         before = text[done : match.start()][-1:]
@@ -94,9 +102,8 @@ def tokenize(
       LongText: if a text is too long and `truncate` is False.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    tokenizer = _tokenizer()
-    special = {word: tokenizer.token_to_id(word) for word in (START, END)}
-    start, end = special.values()
+    tokenizer, special = _tokenizer()
+    start, end = special[START], special[END]
     rows = np.zeros((len(texts), context_length), np.int32)
     for row, text in zip(rows, texts, strict=True):
         ids = [start]

@@ -1,4 +1,4 @@
-"""The configs of single towers."""
+"""The configs of an image tower and of a text tower."""
 
 import dataclasses
 from typing import Any
@@ -12,6 +12,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def check_positive(tower: str, config: Any, *names: str) -> None:
+    """Raises ValueError if one of the named fields is not a whole number over 0."""
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -25,28 +26,29 @@ def _divides(tower: str, config: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """A vision transformer (arXiv 2010.11929), with the defaults of CLIP's.
+    """A vision transformer (arXiv 2010.11929); the defaults are CLIP's.
 
-    Tokens are the class token, the registers, then the patches, row by row.
+    Its tokens are, in order, the class token, the registers, and the patches row by row.
 
     Attributes:
       width: channels of a token.
-      layers: blocks.
-      heads: attention heads of a block; they divide the width.
+      layers: number of blocks.
+      heads: attention heads per block; divides the width.
       patch_size: side of a patch in pixels; divides the resolution.
       image_resolution: side R of the square input, in pixels.
-      mlp_width: channels inside the perceptrons; None: four times `width`.
-      class_token: whether there is a learned token for the image as a whole.
-      registers: further learned tokens without a place.
-      pooling: the features are those of the "class" token, or the "mean" of the patches.
+      mlp_width: hidden channels of the perceptrons; None for four times `width`.
+      class_token: whether a learned token stands for the image as a whole.
+      registers: number of further learned tokens that stand for no patch.
+      pooling: where the features come from: the "class" token, or the "mean" of the patches.
       activation: one of `ACTIVATIONS`: "quick_gelu" (OpenAI's weights), "gelu" (exact; most of
         OpenCLIP's), "gelu_tanh" (the original ViT in JAX).
-      norm_eps: of every LayerNorm.
-      patch_bias: whether the patches' projection has a bias.
+      norm_eps: epsilon of every LayerNorm.
+      patch_bias: whether the projection of the patches has a bias.
       pre_norm: whether a LayerNorm comes before the first block (`ln_pre`).
-      final_norm: whether `ln_post` acts "before" the pooling, "after" it, or there is "none". For
-        the class token the first two are the same.
-      layer_scale: initial value of a learned factor per channel on each branch; None: no factor.
+      final_norm: whether `ln_post` acts "before" the pooling, "after" it, or not at all ("none").
+        With the class token, before and after are the same.
+      layer_scale: initial value of a learned factor per channel on each residual branch; None for
+        no factor.
       projection: whether the features are projected to the joint space (`proj`).
     """
 
@@ -94,7 +96,7 @@ class ViTConfig:
 
     @property
     def pooled(self) -> int | None:
-        """How many of the first tokens the pooling reads; None: all."""
+        """Number of leading tokens that the pooling reads; None for all."""
         return 1 if self.pooling == "class" else None
 
     @property
@@ -107,28 +109,29 @@ class ViTConfig:
 
     @property
     def block_counts(self) -> dict[str, int]:
-        """Number of blocks by the start of their names."""
+        """Number of blocks by the prefix of their names."""
         return {"resblocks": self.layers}
 
     def shortened(self) -> "ViTConfig":
-        """The same with one block of each kind."""
+        """The same tower with one block: all its blocks have the same form."""
         return dataclasses.replace(self, layers=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """A ResNet of bottlenecks (arXiv 1512.03385), with the defaults of CLIP's.
+    """A ResNet of bottleneck blocks (arXiv 1512.03385); the defaults are CLIP's.
 
     Attributes:
-      width: channels after the stem; a stage's blocks put out 4, 8, 16, ... times as many.
+      width: channels after the stem; the stages output 4, 8, 16, ... times as many.
       blocks: number of blocks per stage.
       image_resolution: side R of the square input, in pixels.
-      heads: attention heads of the pooling; 0 where the pooling is the mean.
+      heads: attention heads of the pooling; 0 for mean pooling.
       stem: "clip" (three 3x3 convolutions, average pooling) or "imagenet" (a 7x7 convolution, max
         pooling).
-      antialias: a stride is an average pooling before the next 1x1 convolution (CLIP), not the 3x3
-        convolution's own.
-      pooling: the features are an "attention" of the mean over the last map, or the "mean" itself.
+      antialias: whether an average pooling before the next 1x1 convolution takes the place of a
+        strided 3x3 convolution (CLIP).
+      pooling: how the last map becomes features: by "attention", whose query is the map's mean, or
+        as the "mean" itself.
     """
 
     width: int
@@ -160,7 +163,7 @@ class ResNetConfig:
 
     @property
     def grid(self) -> int:
-        """Places per side of the last map."""
+        """Cells per side of the last map."""
         return self.image_resolution // self.downscale
 
     @property
@@ -173,11 +176,11 @@ class ResNetConfig:
 
     @property
     def block_counts(self) -> dict[str, int]:
-        """Number of blocks by the start of their names."""
+        """Number of blocks by the prefix of their names."""
         return {f"layer{stage}": count for stage, count in enumerate(self.blocks, 1)}
 
     def shortened(self) -> "ResNetConfig":
-        """The same with one block of each kind: a stage's first differs from the rest."""
+        """The same tower with at most two blocks per stage: the first block of a stage differs."""
         return dataclasses.replace(self, blocks=tuple(min(n, 2) for n in self.blocks))
 
 
@@ -187,16 +190,16 @@ class TextConfig:
 
     Attributes:
       width: channels of a token.
-      layers: blocks.
-      heads: attention heads of a block; they divide the width.
-      context_length: longest text, in tokens, start and end included.
+      layers: number of blocks.
+      heads: attention heads per block; divides the width.
+      context_length: tokens of the longest text, including the start and end tokens.
       vocab_size: number of token ids.
-      mlp_width: channels inside the perceptrons; None: four times `width`.
+      mlp_width: hidden channels of the perceptrons; None for four times `width`.
       activation: one of `ACTIVATIONS`.
-      norm_eps: of every LayerNorm.
-      end_token: id of the token whose feature is the text's, at its first place; None: the largest
-        id in the text, which is end-of-text in CLIP's vocabulary.
-      causal: whether a token sees only itself and those before it.
+      norm_eps: epsilon of every LayerNorm.
+      end_token: id of the token at whose first occurrence the text's feature is read; None for the
+        largest id in the text, which is end-of-text in CLIP's vocabulary.
+      causal: whether a token attends only to itself and to those before it.
     """
 
     width: int
@@ -217,9 +220,9 @@ class TextConfig:
 
     @property
     def block_counts(self) -> dict[str, int]:
-        """Number of blocks by the start of their names."""
+        """Number of blocks by the prefix of their names."""
         return {"resblocks": self.layers}
 
     def shortened(self) -> "TextConfig":
-        """The same with one block."""
+        """The same tower with one block."""
         return dataclasses.replace(self, layers=1)

@@ -5,23 +5,37 @@ from typing import Any
 from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, CLIPConfig
 from vprompt_jax.clip.towers import ResNetConfig, TextConfig, ViTConfig
 
+_TextSize = tuple[int, int, int]  # width, heads, layers
 
-def _text(size: tuple[int, int, int], activation: str) -> TextConfig:
+
+def _text(size: _TextSize, activation: str) -> TextConfig:
     width, heads, layers = size
     return TextConfig(width, layers, heads, 77, 49408, activation=activation)
 
 
-def _vit(patch, resolution, width, layers, heads, embed, text, activation, mlp=None):
+def _vit(
+    patch: int,
+    resolution: int,
+    width: int,
+    layers: int,
+    heads: int,
+    embed: int,
+    text: _TextSize,
+    activation: str,
+    mlp: int | None = None,
+) -> CLIPConfig:
     vision = ViTConfig(width, layers, heads, patch, resolution, mlp, activation=activation)
     return CLIPConfig(embed, vision, _text(text, activation))
 
 
-def _resnet(resolution, blocks, width, embed, text):
+def _resnet(
+    resolution: int, blocks: tuple[int, ...], width: int, embed: int, text: _TextSize
+) -> CLIPConfig:
     vision = ResNetConfig(width, blocks, resolution, heads=width // 2)
     return CLIPConfig(embed, vision, _text(text, "quick_gelu"))
 
 
-def _supervised_vit(width, layers, heads):
+def _supervised_vit(width: int, layers: int, heads: int) -> CLIPConfig:
     vision = ViTConfig(
         width, layers, heads, 16, 224, activation="gelu", norm_eps=1e-6,
         patch_bias=True, pre_norm=False, projection=False,
@@ -29,7 +43,7 @@ def _supervised_vit(width, layers, heads):
     return CLIPConfig(width, vision, mean=HALF, std=HALF, classes=1000)
 
 
-def _supervised_resnet(blocks):
+def _supervised_resnet(blocks: tuple[int, ...]) -> CLIPConfig:
     vision = ResNetConfig(64, blocks, 224, stem="imagenet", antialias=False, pooling="mean")
     return CLIPConfig(2048, vision, mean=IMAGENET_MEAN, std=IMAGENET_STD, classes=1000)
 
@@ -37,8 +51,8 @@ def _supervised_resnet(blocks):
 # Text towers by width: (channels, heads, layers).
 _T512, _T640, _T768, _T1024 = (512, 8, 12), (640, 10, 12), (768, 12, 12), (1024, 16, 12)
 
-# OpenAI's nine by the names OpenAI gives them, OpenCLIP's by theirs (with the activation of most
-# of their weights), and supervised towers.
+# OpenAI's nine under OpenAI's names, OpenCLIP's under theirs (with the activation that most of
+# their weights were trained with), and supervised towers.
 VARIANTS: dict[str, CLIPConfig] = {
     "RN50": _resnet(224, (3, 4, 6, 3), 64, 1024, _T512),
     "RN101": _resnet(224, (3, 4, 23, 3), 64, 512, _T512),
@@ -62,8 +76,8 @@ VARIANTS: dict[str, CLIPConfig] = {
 }
 VIT_B_32 = VARIANTS["ViT-B/32"]
 
-# Attention heads that tensor shapes cannot tell, by (width, blocks, patch) of public ViTs whose
-# heads are not 64 channels wide.
+# Number of attention heads by (width, blocks, patch size), for the public ViTs whose heads are not
+# 64 channels wide: the shapes of their tensors do not tell it.
 VISION_HEADS = {
     (c.vision.width, c.vision.layers, c.vision.patch_size): c.vision.heads
     for c in VARIANTS.values()
@@ -72,7 +86,7 @@ VISION_HEADS = {
 
 
 def _shape(config: CLIPConfig) -> tuple[Any, ...]:
-    """What tells public architectures apart, the activation aside."""
+    """The properties that tell public architectures apart, except for the activation."""
     vision, text = config.vision, config.text
     return (
         type(vision), vision.block_counts, vision.width, vision.image_resolution, vision.downscale,
@@ -82,7 +96,7 @@ def _shape(config: CLIPConfig) -> tuple[Any, ...]:
 
 def _activation(config: CLIPConfig) -> str | None:
     tower = config.vision if isinstance(config.vision, ViTConfig) else config.text
-    return tower and tower.activation
+    return None if tower is None else tower.activation
 
 
 def variant_name(config: CLIPConfig) -> str | None:

@@ -1,4 +1,6 @@
-"""The vision transformer, CLIP's and others."""
+"""The vision transformer, as CLIP and other models use it."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,14 +10,20 @@ from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tow
 from vprompt_jax.clip.towers import ViTConfig
 
 
-def _product_of_patches(x: jax.Array, kernel: jax.Array, *args, precision=None, **kwargs):
-    """A convolution without padding whose stride is its kernel's side, as a matrix product.
+def _product_of_patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    *args: Any,
+    precision: jax.lax.PrecisionLike = None,
+    **kwargs: Any,
+) -> jax.Array:
+    """Computes an unpadded convolution whose stride is its kernel's side as a matrix product.
 
     [B, H, W, C], [p, p, C, D] -> [B, H // p, W // p, D]. XLA's CPU backend takes four times as
-    long for the convolution, and twelve times for its gradient for the pixels, which every
-    visual prompt needs: a tenth of a whole step of ViT-B/32.
+    long for the convolution, and twelve times as long for the gradient for the pixels, which every
+    visual prompt needs. That is a tenth of a whole step with ViT-B/32.
     """
-    del args, kwargs  # stride, padding and layout, which are known
+    del args, kwargs  # stride, padding and layout: always the same here
     side, channels = kernel.shape[0], x.shape[-1]
     rows, columns = x.shape[1] // side, x.shape[2] // side
     x = x[:, : rows * side, : columns * side]
@@ -25,19 +33,19 @@ def _product_of_patches(x: jax.Array, kernel: jax.Array, *args, precision=None, 
 
 
 class VisionTransformer(nn.Module):
-    """Patches and prefix tokens, positions, blocks, pooling, projection, as its config says.
+    """A vision transformer with the tokens, blocks, pooling and projection that its config states.
 
     Attributes:
-      config: what it is.
-      embed_dim: channels E of the features, where they are projected.
-      dtype: of the computation.
+      config: the tower's config.
+      embed_dim: channels E of the features if they are projected.
+      dtype: dtype of the computation.
     """
 
     config: ViTConfig
     embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         scale = nn.initializers.normal(c.width**-0.5)
         self.conv1 = nn.Conv(
@@ -110,7 +118,7 @@ class VisionTransformer(nn.Module):
         if c.pooling == "class":
             x = x[:, 0]
         else:
-            x = x[:, -(c.grid**2) :]  # the patches are last, whatever was put before them
+            x = x[:, -(c.grid**2) :]  # patches come last, whatever tokens precede them
             x = x if c.final_norm != "before" else self.ln_post(x)
             x = x.mean(axis=1)
         if c.final_norm == "after" or (c.final_norm == "before" and c.pooling == "class"):

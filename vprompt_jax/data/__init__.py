@@ -1,4 +1,4 @@
-"""Datasets as splits of uint8 images, and the order in which a run sees them."""
+"""Datasets as splits of uint8 images, and the order in which a run reads them."""
 
 from vprompt_jax.data.arrays import from_arrays, save
 from vprompt_jax.data.load import load, prepare, text_templates

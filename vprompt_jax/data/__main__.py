@@ -1,10 +1,14 @@
-"""`python -m vprompt_jax.data NAME`: a dataset's card, a picture of samples, reading speed."""
+"""`python -m vprompt_jax.data NAME`: prints a dataset's card, draws samples, times reading."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vprompt_jax.process import files, program
 from vprompt_jax.process.errors import UserError
+
+if TYPE_CHECKING:
+    from vprompt_jax.config import Config
 
 
 def _arguments() -> argparse.Namespace:
@@ -27,7 +31,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _config(args: argparse.Namespace, source: str):
+def _config(args: argparse.Namespace, source: str) -> "Config":
     from vprompt_jax import config as config_lib
 
     config = config_lib.default_config()
@@ -47,7 +51,7 @@ def _config(args: argparse.Namespace, source: str):
 
 
 def main() -> None:
-    """Prints the card; loads the data only if it is there, or `--download` says so."""
+    """Prints the card; loads the data only if it is on this disk, or with `--download`."""
     args = _arguments()
     with program.user_errors():
         program.set_up_process()
@@ -55,8 +59,8 @@ def main() -> None:
         from vprompt_jax.data import card, catalogue, speed, tfds_source
 
         if args.name is None:
-            for name, row in catalogue.CATALOGUE.items():
-                print(f"{name:<22}{row.classes:>5} classes  {row.about}")
+            for name, known in catalogue.CATALOGUE.items():
+                print(f"{name:<22}{known.classes:>5} classes  {known.about}")
             return
         source = args.source or ("digits" if args.name == "digits" else "tfds")
         row = catalogue.find(args.name)
@@ -65,9 +69,9 @@ def main() -> None:
         if source == "tfds" and not args.download:
             if row is not None and row.tfds is None:
                 return
-            made = tfds_source.builder(row.tfds if row else args.name, args.dir)
-            if not tfds_source.is_prepared(made):
-                print(f"not prepared in {made.data_dir}; --download lets TFDS fetch it")
+            builder = tfds_source.builder((row and row.tfds) or args.name, args.dir)
+            if not tfds_source.is_prepared(builder):
+                print(f"not prepared in {builder.data_dir}; --download lets TFDS fetch it")
                 return
         grid = files.unused(Path(args.grid or f"{args.name.replace('/', '-')}.png"))
         if source == "folder" and grid.resolve().is_relative_to(Path(args.dir).resolve()):

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files that others wrote: read within bounds, their paths kept to one folder."""
+"""Reads Parquet and Arrow files that others wrote, within bounds of size and of one folder."""
 
 import os
 from pathlib import Path
@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 
 from vprompt_jax.process import json_files
 
-# What a file may unpack to, in multiples of its size, beyond a part that is free. Pictures are
-# compressed already, and arrays of pixels hardly get smaller than an eighth.
+# A file may unpack to `_FREE` bytes plus this many times its size. That is enough for real data:
+# pictures are compressed already, and arrays of pixels hardly shrink below an eighth.
 _MOST_GROWTH = 8
 _FREE = 2**26  # bytes
-_LEAST_ROW = 2  # bytes of a row on disk: its label and its picture, both of few values
-_SMALL = 2**28  # bytes
-_LONGEST_NAME = 1000  # characters of a class
+_LEAST_ROW = 2  # bytes of a row on disk, if its label and its picture both have few values
+_SMALL = 2**28  # bytes; smaller files are read with dictionaries
+_LONGEST_NAME = 1000  # characters of a class name
 
 
 def read_parquet(path: Path) -> pa.Table:
-    """A Parquet file's table; columns of bytes and text in small files are dictionary-encoded.
+    """Reads a Parquet file; columns of bytes and text in small files are dictionary-encoded.
 
     Raises:
-      ValueError: if it unpacks to far more than a file of its size can, or is damaged (also
-        OSError and pyarrow's own errors).
+      ValueError: if the file unpacks to far more than a file of its size should, or is damaged
+        (also OSError and pyarrow's own errors).
     """
     size = _size(path)
     file = pq.ParquetFile(path)
@@ -35,7 +35,7 @@ def read_parquet(path: Path) -> pa.Table:
     if about.num_rows > size // _LEAST_ROW:
         raise ValueError(f"{path} has {about.num_rows:,} rows in {size:,} bytes")
     if size < _SMALL:
-        # Few bytes can say "the same value a million times". Read as dictionaries, they stay few.
+        # A few bytes can say "the same value a million times". A dictionary keeps the column small.
         columns = [about.schema.column(i) for i in range(len(about.schema))]
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         file = pq.ParquetFile(path, read_dictionary=texts)
@@ -46,26 +46,26 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def read_stream(path: Path) -> pa.Table:
-    """The table of an Arrow stream, mapped into memory.
+    """Maps the table of an Arrow stream into memory.
 
     Raises:
-      ValueError: if it is damaged (also OSError and pyarrow's own errors).
+      ValueError: if the file is damaged (also OSError and pyarrow's own errors).
     """
     _size(path)
     table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-    table.validate(full=True)  # Arrow follows offsets in the file wherever they lead
+    table.validate(full=True)  # else Arrow follows the file's offsets wherever they lead
     return table
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The regular file that a path in a table stands for; it starts at the table's folder.
+    """Resolves a path that a table states, relative to the table's folder, to a regular file.
 
-    Links in the folder may lead out of it: the Hub's cache consists of them, and whoever can make
-    one can read the file. What a table says may not.
+    The path itself may not lead out of the folder. Links inside the folder may: the Hub's cache
+    consists of them, and whoever can make a link can read its target anyway.
 
     Raises:
       ValueError: if the path leads out of the folder.
-      FileNotFoundError: if no regular file is there; a device or a pipe would not end.
+      FileNotFoundError: if there is no regular file; reading a device or a pipe might never end.
     """
     root = os.path.abspath(folder)
     path = os.path.abspath(os.path.join(root, name))
@@ -77,11 +77,11 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def picture(cell: Any, folder: Path) -> bytes | Path:
-    """What a cell of a column of images holds: the stored bytes, or the file it names.
+    """Reads a cell of an image column: the stored bytes, or the path of the file it names.
 
     Raises:
-      ValueError: if it holds no image, or names one outside of the folder.
-      FileNotFoundError: if it names a file that is not there.
+      ValueError: if the cell holds no image, or names one outside the folder.
+      FileNotFoundError: if the cell names a missing file.
     """
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
@@ -93,24 +93,24 @@ def picture(cell: Any, folder: Path) -> bytes | Path:
 
 
 def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """What Hugging Face says of the columns, by name; {} where it says nothing.
+    """Hugging Face's description of each column, by name; {} if the schema holds none.
 
     Raises:
-      ValueError: if it is damaged, or names classes by what is no text, or very long.
+      ValueError: if the description is damaged, or a class name is no text or very long.
     """
     stored = json_files.parse_object((schema.metadata or {}).get(b"huggingface") or b"{}")
     about = stored.get("info") or {}
-    found = about.get("features") or {} if isinstance(about, dict) else None
-    if not isinstance(found, dict):
+    columns = about.get("features") or {} if isinstance(about, dict) else None
+    if not isinstance(columns, dict):
         raise ValueError("its features are no JSON objects")
-    found = {name: feature for name, feature in found.items() if isinstance(feature, dict)}
-    for name, feature in found.items():
+    columns = {name: feature for name, feature in columns.items() if isinstance(feature, dict)}
+    for name, feature in columns.items():
         names = feature.get("names") or []
         if not isinstance(names, list) or not all(
             isinstance(text, str) and len(text) <= _LONGEST_NAME for text in names
         ):
             raise ValueError(f"the classes of {name[:80]!r} are no texts")
-    return found
+    return columns
 
 
 def _size(path: Path) -> int:
@@ -126,7 +126,7 @@ def _check(path: Path, size: int, unpacked: int) -> None:
 
 
 def _unpacked(array: pa.Array) -> int:
-    """Bytes of an array's values, each repeated one counted as often as it occurs."""
+    """Bytes of an array's values, with every repetition of a value counted."""
     if pa.types.is_struct(array.type):
         return sum(_unpacked(child) for child in array.flatten())
     if not pa.types.is_dictionary(array.type):

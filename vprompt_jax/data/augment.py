@@ -5,19 +5,21 @@ import jax.numpy as jnp
 
 from vprompt_jax.schema.sections import Augmentation
 
-# Of torchvision's RandomResizedCrop, except that CLIP's small objects ask for no crop below half.
+# As in torchvision's RandomResizedCrop, except that no crop is below half of the image, lest it
+# lose a small object.
 _AREA = (0.5, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 
 
 def augment(images: jax.Array, keys: jax.Array, kind: Augmentation) -> jax.Array:
-    """Augments training images at the size at which they travel.
+    """Augments training images at the size at which they reach the device.
 
     Args:
       images: uint8 [B, h, w, 3].
-      keys: keys [B], one per example, so that its crop does not depend on who shares the batch.
-      kind: "none", "flip" (left to right, half of the time) or "flip_crop" (also a crop of 50 to
-        100 % of the area, of aspect 3/4 to 4/3 of the image's, resized back).
+      keys: keys [B], one per example, so that an example's crop does not depend on the rest of the
+        batch.
+      kind: "none"; "flip" to mirror half of the images left to right; or "flip_crop" to crop them,
+        too, to 50 to 100 % of the area and 3/4 to 4/3 of the aspect, and to resize them back.
 
     Returns:
       float32 [B, h, w, 3], whole grey levels 0..255; the images themselves for "none".
@@ -35,9 +37,10 @@ def augment(images: jax.Array, keys: jax.Array, kind: Augmentation) -> jax.Array
 
 
 def crop_box(key: jax.Array) -> jax.Array:
-    """A random crop as (top, left, height, width), shares of the image, float32 [4].
+    """Draws a crop (top, left, height, width) in shares of the image: float32 [4].
 
-    Area and log aspect are uniform; sides are cut to the image, and the place is uniform.
+    The area and the logarithm of the aspect are uniform. Sides longer than the image's are cut to
+    them, and then the place is uniform.
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, minval=_AREA[0], maxval=_AREA[1])
@@ -51,7 +54,7 @@ def crop_box(key: jax.Array) -> jax.Array:
 
 
 def resized_crop(image: jax.Array, box: jax.Array) -> jax.Array:
-    """Bilinear resize of a box (shares, as of `crop_box`) to the image's own size.
+    """Resizes a box (in shares, as from `crop_box`) to the image's own size, bilinearly.
 
     Args:
       image: float32 [h, w, 3].

@@ -1,6 +1,7 @@
-"""A dataset's card: what the table says of it, and what is on this disk."""
+"""A dataset's card: what the table says about it, and what is on this disk."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,13 @@ def _line(title: str, value: str) -> str:
     return textwrap.fill(text, _WIDTH, subsequent_indent=" " * 13)
 
 
-def _listed(values, most: int) -> str:
+def _listed(values: Sequence[str], most: int) -> str:
     rest = f", ... ({len(values) - most} more)" if len(values) > most else ""
     return ", ".join(map(repr, values[:most])) + rest
 
 
 def of_row(name: str, row: DatasetInfo) -> str:
-    """What is known of a dataset without having it."""
+    """Describes a dataset from its row alone, without loading it."""
     renamed = tuple(texts()["rename"].get(row.texts, {}).values())
     names = texts()["classes"].get(row.names, renamed if len(renamed) == row.classes else ())
     lines = [
@@ -53,7 +54,7 @@ def of_row(name: str, row: DatasetInfo) -> str:
 
 
 def of_dataset(dataset: Dataset) -> str:
-    """What was loaded: sizes, classes and the hashes that name its splits."""
+    """Describes a loaded dataset: sizes, classes, and the hashes that identify its splits."""
     lines = [
         _line("dataset", dataset.name),
         _line("classes", f"{len(dataset.class_names)}: {_listed(dataset.class_names, 20)}"),
@@ -74,12 +75,12 @@ def of_dataset(dataset: Dataset) -> str:
 
 
 def save_grid(dataset: Dataset, path: Path) -> None:
-    """Draws training images of as many classes as fit, the first by key of each, as PNG."""
+    """Draws training images of as many classes as fit, in order of their keys, and saves a PNG."""
     from matplotlib.figure import Figure
 
     train = dataset.train
     order = sorted(range(len(train)), key=lambda i: train.keys[i])
-    turn: dict[int, int] = {}  # how many of its class came before
+    turn: dict[int, int] = {}  # by class, the rank of its last image; rank 0 of all comes first
     ranked = []
     for i in order:
         label = int(train.labels[i])

@@ -1,7 +1,8 @@
-"""The table of datasets: those of both papers, one row each.
+"""The table of datasets, one row each: AdaViPro's nine, VTAB, FGVC and two more.
 
-Counts and slices of VTAB-1k follow its paper (arXiv 1910.04867) and code; a slice such as
-"train[:800]" is in the order of the records that TFDS prepared, and so holds for that version only.
+VTAB-1k's counts and slices follow its paper (arXiv 1910.04867) and code. A slice such as
+"train[:800]" refers to the order of the records that TFDS prepared, and so is right only for the
+version of the dataset in its row.
 """
 
 from vprompt_jax.data.info import DatasetInfo
@@ -13,13 +14,13 @@ _SINGLE = {"train": "train"}
 
 
 def _vtab(first: int, test: str = "test") -> dict[str, str]:
-    """VTAB-1k where TFDS has no validation split: its 200 are train's from `first` on."""
+    """VTAB-1k's splits if TFDS has no validation: its 200 images are train's from `first` on."""
     return {"train": "train[:800]", "val": f"train[{first}:{first + 200}]", "test": test}
 
 
 # fmt: off
 CATALOGUE: dict[str, DatasetInfo] = {
-    # AdaViPro's nine.
+    # AdaViPro's nine datasets.
     "cifar10": DatasetInfo(
         "small photographs", 10, "cifar10:3.*.*", _OFFICIAL, (50000, 0, 10000), key="id",
         names="cifar10", texts="cifar", side=32,
@@ -157,7 +158,7 @@ CATALOGUE: dict[str, DatasetInfo] = {
         licence="non-commercial research", url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
         fetch="the files' original address is gone: take a copy you trust, arrange it as "
         "train/CLASS and test/CLASS and use config.data.source=folder"),
-    # Further.
+    # Others.
     "gtsrb": DatasetInfo(
         "German traffic signs", 43, None, {}, (26640, 0, 12630), names="gtsrb", texts="gtsrb",
         licence="not stated", url="https://benchmark.ini.rub.de/gtsrb_dataset.html",
@@ -177,5 +178,5 @@ CATALOGUE: dict[str, DatasetInfo] = {
 
 
 def find(name: str) -> DatasetInfo | None:
-    """The row of a dataset, or None: TFDS knows more names than this table."""
+    """The row of a dataset; None if this table has none, although TFDS may know the name."""
     return CATALOGUE.get(name)

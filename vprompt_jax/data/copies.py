@@ -1,4 +1,4 @@
-"""Images that are stored more than once: found by content, and never in two splits."""
+"""Finds images that are stored more than once, and keeps copies out of different splits."""
 
 import dataclasses
 import hashlib
@@ -18,14 +18,14 @@ _SAMPLE = 4096  # bytes read of a file whose size another one has
 
 
 def file_contents(files: Sequence[Path], workers: int) -> list[str]:
-    """A name for each file's content: equal for equal files and for no others.
+    """Names each file's content: equal names for equal files and for no others.
 
-    Only what the sizes leave open is read: of files of one size 4 KiB from the middle, and files
-    that agree in those, too, as a whole. So a million photographs cost a million small reads, as
-    many as it takes to look at their headers.
+    To read little, it compares sizes first, then 4 KiB from the middle of files of equal size, and
+    reads in full only those files that agree in these, too. A million photographs cost at most a
+    million small reads, as many as looking at their headers.
 
     Returns:
-      N names; a file that cannot be read has one of its own.
+      N names; a file that cannot be read has a name of its own.
     """
 
     def sample(path: Path, size: int) -> bytes:
@@ -53,26 +53,27 @@ def file_contents(files: Sequence[Path], workers: int) -> list[str]:
         names = list(pool.map(lambda i: attempt(of_size, i), range(len(files))))
         for look in (of_sample, of_whole):
             count = Counter(names)
-            again = [i for i, name in enumerate(names) if count[name] > 1]
-            looked = pool.map(lambda i, look=look: attempt(look, i), again)
-            for i, name in zip(again, list(looked), strict=True):
+            undecided = [i for i, name in enumerate(names) if count[name] > 1]
+            finer = pool.map(lambda i, look=look: attempt(look, i), undecided)
+            # A list, as `of_sample` still reads the old names in other threads.
+            for i, name in zip(undecided, list(finer), strict=True):
                 names[i] = name
     return names
 
 
 def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
-    """Sees to it that no image is in two of the splits that a source gives.
+    """Makes sure that no image is in two of the splits that a source gives.
 
     Args:
-      dataset: splits whose `content_keys` are not known are not looked at.
+      dataset: the dataset; splits without `content_keys` are not examined.
       on_bad: "stop", or "skip" to leave an image out of train if val or test has it, and out of
         val if test has it.
 
     Raises:
-      UserError: under "stop", listing the images.
+      UserError: under "stop", listing such images.
     """
     seen: dict[str, tuple[Split, int, str]] = {}
-    pairs, kept = [], {}
+    pairs, changed = [], {}
     for name in ("test", "val", "train"):
         split: Split | None = getattr(dataset, name)
         if split is None or split.content_keys is None:
@@ -82,7 +83,7 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
             other, j, where = seen[split.content_keys[i]]
             pairs.append(f"{split.called(i, name)} is {other.called(j, where)}")
         if copies:
-            kept[name] = split.take(np.setdiff1d(np.arange(len(split)), copies))
+            changed[name] = split.take(np.setdiff1d(np.arange(len(split)), copies))
         for i, content in enumerate(split.content_keys):
             seen.setdefault(content, (split, i, name))
     if not pairs:
@@ -95,4 +96,4 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
             "config.data.on_bad_image=skip\n  " + "\n  ".join(pairs[:_LISTED]) + rest
         )
     skipped = (*dataset.skipped, *(f"{pair}, in another split" for pair in pairs))
-    return dataclasses.replace(dataset, skipped=skipped, **kept)
+    return dataclasses.replace(dataset.with_splits(changed), skipped=skipped)

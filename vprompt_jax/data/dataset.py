@@ -1,9 +1,9 @@
-"""What every source of images gives: splits with labels, and uint8 images on demand."""
+"""The form in which every source gives its data: labelled splits that read images on demand."""
 
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from vprompt_jax.data.info import GENERAL_TEMPLATES, VP_TEMPLATE
 from vprompt_jax.process.errors import UserError
 
-# Indices [n] -> images uint8 [n, h, w, 3], all of one size.
+# Indices [n] -> images uint8 [n, h, w, 3] of one size.
 Fetch = Callable[[np.ndarray], np.ndarray]
 
 
@@ -22,12 +22,12 @@ class Split:
     Attributes:
       labels: int32 [N].
       fetch: reads images by their index in this split.
-      keys: a name per example that does not change between machines (the dataset's own, else the
-        SHA-256 of the stored image): decides on which side of a cut the example falls.
-      content: what `fetch` gives: "image", or "activation" (float [n, ...]) of a cached prefix.
-      content_keys: a name of each example's stored content, equal for copies and for nothing
-        else; None where that is not known.
-      describe: index -> what messages call the example; None for its place in the split.
+      keys: a name per example that is the same on every machine: the dataset's own, or else the
+        SHA-256 of the stored image. It decides on which side of a cut the example falls.
+      content: what `fetch` returns: "image", or "activation" (float [n, ...]) of a cached prefix.
+      content_keys: a name per example for its stored content, equal for copies and for nothing
+        else; None if that is unknown.
+      describe: index -> the example's name in messages; None to name it by its index.
     """
 
     labels: np.ndarray
@@ -45,7 +45,7 @@ class Split:
         return f"<Split: {len(self):,} images of {classes} classes>"
 
     def called(self, index: int, name: str) -> str:
-        """What messages call an example of this split, whose name is `name`."""
+        """The name of an example in messages, in this split of name `name`."""
         return f"{name} image {index}" if self.describe is None else self.describe(index)
 
     def take(self, indices: np.ndarray) -> "Split":
@@ -61,15 +61,15 @@ class Split:
         )
 
     def joined(self, other: "Split") -> "Split":
-        """This split's examples, then the other's; their images have to be of one size."""
+        """This split's examples followed by the other's; all images must have one size."""
 
         def fetch(chosen: np.ndarray) -> np.ndarray:
-            here = chosen < len(self)
-            parts = [(here, self, 0), (~here, other, len(self))]
-            read = [(m, s.fetch(chosen[m] - start)) for m, s, start in parts if m.any()]
-            images = np.empty((len(chosen), *read[0][1].shape[1:]), np.uint8)
-            for mask, part in read:
-                images[mask] = part
+            is_own = chosen < len(self)
+            parts = [(is_own, self, 0), (~is_own, other, len(self))]
+            pieces = [(m, s.fetch(chosen[m] - start)) for m, s, start in parts if m.any()]
+            images = np.empty((len(chosen), *pieces[0][1].shape[1:]), np.uint8)
+            for mask, piece in pieces:
+                images[mask] = piece
             return images
 
         labels = np.concatenate([self.labels, other.labels])
@@ -80,7 +80,7 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted keys: equal for equal examples, whatever their order."""
+        """SHA-256 over the sorted keys: equal for the same examples in any order."""
         return hashlib.sha256(encoded("\n".join(sorted(self.keys)))).hexdigest()
 
 
@@ -121,9 +121,18 @@ class Dataset:
             if (split := getattr(self, name)) is not None:
                 yield name, split
 
+    def with_splits(self, splits: Mapping[str, Split]) -> "Dataset":
+        """A copy in which `splits`, by name, take the place of the splits of those names."""
+        return dataclasses.replace(
+            self,
+            train=splits.get("train", self.train),
+            val=splits.get("val", self.val),
+            test=splits.get("test", self.test),
+        )
+
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any example, label, class name or split."""
+        """Sixteen hex digits that change with any key, label, class name or split."""
         digest = hashlib.sha256(encoded("\n".join(self.class_names)))
         for name, split in self.splits():
             rows = sorted(
@@ -149,31 +158,31 @@ class Dataset:
             add([f"{name} {0 if split is None else len(split)}"])
             if split is not None:
                 add(split.keys)
-                digest.update(np.asarray(split.labels, np.int32))
+                digest.update(np.asarray(split.labels, np.int32).data)
         return digest.hexdigest()
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8, with the bytes of file names that are none (surrogates in a key) kept apart."""
+    """Encodes text as UTF-8, including the surrogates of file names that are not UTF-8."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def hash_keys(images: np.ndarray) -> list[str]:
-    """SHA-256 of each image's pixels: keys for images without a name of their own."""
-    return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
+    """SHA-256 of each image's pixels, as keys of images without names."""
+    return [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
 
 
 def split_of_arrays(images: np.ndarray, labels: np.ndarray) -> Split:
-    """A split held in memory: uint8 [N, h, w, 3] and integers [N]."""
+    """Makes a split in memory from images uint8 [N, h, w, 3] and integer labels [N]."""
     keys = hash_keys(images)
     return Split(labels.astype(np.int32), lambda indices: images[indices], keys, content_keys=keys)
 
 
 def check(dataset: Dataset) -> None:
-    """Refuses a single class, splits without images, and labels and classes without each other.
+    """Refuses a dataset of one class, with an empty split, or whose labels and classes differ.
 
     Raises:
-      UserError: naming the split, or the classes.
+      UserError: naming the split or the classes.
     """
     classes = len(dataset.class_names)
     if classes < 2:
@@ -198,7 +207,7 @@ def check(dataset: Dataset) -> None:
 
 
 def _way_out(name: str) -> str:
-    """What to do about an empty split: one that is cut leaves each class an image for train."""
+    """What to do about an empty split; a cut may be empty, as it leaves each class one image."""
     if name == "train":
         return ""
     without = ", or train without one (config.protocol=paper)" if name == "val" else ""
@@ -209,12 +218,12 @@ def _way_out(name: str) -> str:
 
 
 def check_names(dataset: Dataset) -> None:
-    """Refuses class names that differ, but not as a prompt's text.
+    """Refuses different class names that become the same text in a prompt.
 
-    A prompt has them in lower case, with `_` and `-` as spaces (`class_texts`).
+    A prompt contains them in lower case, with `_` and `-` as spaces (`class_texts`).
 
     Raises:
-      UserError: naming them.
+      UserError: naming such classes.
     """
     by_text: dict[str, list[str]] = {}
     for name in dataset.class_names:

@@ -1,8 +1,8 @@
-"""The embedded target: scikit-learn's handwritten digits, placed in small colour scenes.
+"""The embedded target dataset: scikit-learn's handwritten digits, placed in small colour scenes.
 
-The 1,797 digits (UCI, 43 writers, 8x8 pixels) are divided by digit, and only then is each placed
-in several scenes, so that no digit appears in two splits. Several scenes per digit make the test
-set large enough to tell methods apart.
+The 1,797 drawings (UCI, 43 writers, 8x8 pixels) are divided into splits first. Only then is each
+placed in several scenes, so that no drawing appears in two splits. Several scenes per drawing make
+the test set large enough to tell methods apart.
 """
 
 import functools
@@ -10,6 +10,7 @@ import hashlib
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,13 @@ from vprompt_jax.data import scenes
 from vprompt_jax.data.dataset import Dataset, split_of_arrays
 from vprompt_jax.process import paths
 
-# Share of the digits of each class, and scenes per digit.
+# By split: the share of each class's drawings, and the number of scenes per drawing.
 SPLITS = {"train": (0.6, 12), "val": (0.2, 4), "test": (0.2, 8)}
 _SEED = 20_240_320  # fixed: the dataset is the same in every run
 
 
 def _place(digit: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
-    """One scene of one digit [8, 8] of 0..16, the same for the same key."""
+    """Paints a digit [8, 8] of levels 0..16 into one scene, which depends on `key` alone."""
     rng = np.random.default_rng(key)
     columns = np.flatnonzero(digit.max(axis=0) > 0)
     digit = digit[:, columns[0] : columns[-1] + 1] / 16.0
@@ -34,9 +35,9 @@ def _place(digit: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def load() -> Dataset:
-    """Splits of 32x32 scenes; classes "0" to "9".
+    """Loads the splits of 32x32 scenes; the classes are "0" to "9".
 
-    Painting them takes seconds, so they are kept in the cache folder, under a name that changes
+    Painting takes seconds, so the scenes are kept in the cache folder, under a name that changes
     with the code that paints them.
     """
     painters = [Path(scenes.__file__).read_bytes(), Path(__file__).read_bytes()]
@@ -48,19 +49,18 @@ def load() -> Dataset:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         arrays = _painted()
         _keep(path, arrays)
-    made = {
-        split: split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"])
-        for split in SPLITS
-    }
-    return Dataset("digits", tuple("0123456789"), **made)
+    train, val, test = (
+        split_of_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS
+    )
+    return Dataset("digits", tuple("0123456789"), train, val, test)
 
 
 def _painted() -> dict[str, np.ndarray]:
-    """SPLIT_images uint8 [N, 32, 32, 3] and SPLIT_labels [N] of every split."""
+    """Paints every split: SPLIT_images uint8 [N, 32, 32, 3] and SPLIT_labels int32 [N]."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    members = {name: [] for name in SPLITS}
+    members: dict[str, list[int]] = {name: [] for name in SPLITS}
     shuffle = np.random.default_rng(_SEED)
     for label in range(10):
         order = shuffle.permutation(np.flatnonzero(source.target == label))
@@ -77,8 +77,8 @@ def _painted() -> dict[str, np.ndarray]:
     return arrays
 
 
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Stores arrays for the next process; where that cannot be, it paints again."""
+def _keep(path: Path, arrays: dict[str, Any]) -> None:
+    """Stores arrays for the next process, which paints again if this fails."""
     partial = path.with_name(f"{path.stem}-{os.getpid()}.part.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

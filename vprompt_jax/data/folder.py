@@ -1,7 +1,8 @@
-"""A folder of images, a sub-folder per class: in `train/`, `test/` and `val/`, or to be cut."""
+"""Folders of images with one sub-folder per class, in `train/`, `test/`, `val/` or to be cut."""
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,15 @@ def load(root: Path, resolution: int, workers: int, on_bad: str = "stop") -> Dat
     """Reads the folder's structure and every image's header.
 
     Args:
-      root: holds `train/CLASS/IMAGE`, and `test/` and `val/` likewise where they exist (or by
-        another usual name, `listing.split_of`); or CLASS/IMAGE alone, which is all train. A
-        single folder in it that holds all this is entered.
-      resolution: of the tower.
-      workers: threads that read.
+      root: a folder that holds `train/CLASS/IMAGE` and optionally `test/` and `val/`, by these or
+        other usual names (`listing.split_of`); or CLASS/IMAGE alone, which is all train. If it
+        holds a single folder with all this, that folder is entered.
+      resolution: side of the tower's input, in pixels.
+      workers: number of threads that read.
       on_bad: "stop" or "skip" at files that are not images, and at images that belong to no class.
 
     Returns:
-      A dataset whose class names are the folders', sorted; `test` is empty where there is none.
+      A dataset whose class names are the folders' names, sorted; `test` is empty if there is none.
 
     Raises:
       UserError: if there are no classes, two folders mean one split, a split's classes differ from
@@ -47,11 +48,11 @@ class _Layout:
     """How a dataset's folder is laid out.
 
     Attributes:
-      root: what holds the splits or the classes.
-      places: by split, the folder that holds its classes.
-      classes: the class folders' names, sorted.
-      left_out: lines on images that belong to no class of any split.
-      notes: lines on what was found otherwise than usual.
+      root: the folder that holds the splits or the classes.
+      places: the folder that holds the classes, by split.
+      classes: names of the class folders, sorted.
+      left_out: one line for each image, or folder of images, that belongs to no class.
+      notes: one line for everything unusual.
     """
 
     root: Path
@@ -63,18 +64,18 @@ class _Layout:
 
 def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
     layout = _layout(root)
-    why = layout.left_out
+    left_out = layout.left_out
     listed: dict[str, Listed] = {}
     for split, place in layout.places.items():
-        here = {p.name for p in listing.Entries.of(place).folders}
-        if extra := sorted(here - set(layout.classes)):
+        folder_names = {p.name for p in listing.Entries.of(place).folders}
+        if extra := sorted(folder_names - set(layout.classes)):
             listed_names = ", ".join(map(printable, extra))
             raise UserError(f"{printable(place)} has classes that train lacks: {listed_names}")
         files, labels = [], []
         for label, class_name in enumerate(layout.classes):
-            if class_name in here:
+            if class_name in folder_names:
                 pictures, others = listing.pictures_below(place / class_name)
-                why += others
+                left_out += others
                 files += pictures
                 labels += [label] * len(pictures)
         empty = [c for i, c in enumerate(layout.classes) if i not in set(labels)]
@@ -83,15 +84,15 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
         keys = [file.relative_to(layout.root).as_posix() for file in files]
         listed[split] = (files, labels, keys)
     records = of_files(listed, workers)
-    made = splits(records, resolution, workers, on_bad, why)
-    nothing = made["train"].take(np.array([], int))
+    by_split = splits(records, resolution, workers, on_bad, left_out)
+    empty_split = by_split["train"].take(np.array([], int))
     return Dataset(
         printable(root.resolve().name),
         tuple(layout.classes),
-        made["train"],
-        made.get("val"),
-        made.get("test", nothing),
-        skipped=tuple(why),
+        by_split["train"],
+        by_split.get("val"),
+        by_split.get("test", empty_split),
+        skipped=tuple(left_out),
         notes=tuple(layout.notes),
     )
 
@@ -99,14 +100,14 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
 def _layout(root: Path) -> _Layout:
     notes, left_out = [], []
     while True:
-        found = listing.Entries.of(root)
-        left_out += listing.in_no_class(found)
-        only = found.folders[0] if len(found.folders) == 1 else None
+        entries = listing.Entries.of(root)
+        left_out += listing.in_no_class(entries)
+        only = entries.folders[0] if len(entries.folders) == 1 else None
         if only is None or listing.split_of(only.name) or not _holds_folders_alone(only):
             break
         notes.append(f"{printable(root)} holds one folder: what is in {printable(only)} is taken")
         root = only
-    places = _places(root, found.folders, left_out)
+    places = _places(root, entries.folders, left_out)
     for place in places.values():
         left_out += listing.in_no_class(listing.Entries.of(place))
     places = places or {"train": root}
@@ -126,11 +127,14 @@ def _layout(root: Path) -> _Layout:
 
 
 def _places(root: Path, folders: list[Path], left_out: list[str]) -> dict[str, Path]:
-    """By split, its folder; empty if all folders are classes. Adds what neither is."""
+    """The folder of each split; empty if all folders are classes.
+
+    Folders that are neither a split nor a class are added to `left_out`.
+    """
     named = [p for p in folders if listing.split_of(p.name)]
     others = [p for p in folders if p not in named]
     if others and not any(listing.Entries.of(p).folders for p in named):
-        return {}  # "train" may be a class, too: of a railway
+        return {}  # a class may be called "train", too
     by_split, _ = listing.splits_of([p.name for p in named], root)
     if named and "train" not in by_split:
         raise UserError(
@@ -148,19 +152,23 @@ def _places(root: Path, folders: list[Path], left_out: list[str]) -> dict[str, P
 
 
 def _holds_folders_alone(folder: Path) -> bool:
-    found = listing.Entries.of(folder)
-    return bool(found.folders) and not any(map(listing.is_picture, found.files))
+    entries = listing.Entries.of(folder)
+    return bool(entries.folders) and not any(map(listing.is_picture, entries.files))
+
+
+def _describer(files: Sequence[Path]) -> Callable[[int], str]:
+    return lambda i: printable(files[i])
 
 
 def of_files(listed: dict[str, Listed], workers: int) -> dict[str, Records]:
-    """Records of image files, by split; reads what it takes to tell which of them are equal."""
+    """Makes records of image files, by split; reads enough of them to know which are equal."""
     contents = iter(file_contents([f for files, _, _ in listed.values() for f in files], workers))
     return {
         split: Records(
             labels,
             keys,
             files.__getitem__,
-            lambda i, files=files: printable(files[i]),
+            _describer(files),
             list(itertools.islice(contents, len(files))),
         )
         for split, (files, labels, keys) in listed.items()

@@ -1,6 +1,6 @@
 """Hugging Face `datasets` on disk: Parquet files, or a folder that `save_to_disk` wrote.
 
-Read with pyarrow alone: both are Arrow tables, whose schema carries the features as JSON.
+Both are Arrow tables whose schema holds the features as JSON, so pyarrow alone can read them.
 """
 
 import dataclasses
@@ -24,62 +24,61 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
     """Reads the tables and every image's header.
 
     Args:
-      path: a .parquet file (all train), a folder with `train-*.parquet`, `test-*.parquet` (as on
-        the Hub, also in a folder of their own, or in `train/`, `test/`), or a folder made by
-        `save_to_disk`. Parquet is held in memory as stored; a saved folder is mapped.
-      label: the column of the label; "" for the only class label or the column `label`.
+      path: a .parquet file, which is all train; a folder with `train-*.parquet`, `test-*.parquet`
+        (as on the Hub, also in a folder of their own, or in `train/`, `test/`); or a folder made by
+        `save_to_disk`. Parquet is held in memory as stored; a saved folder is memory-mapped.
+      label: the label's column; "" for the only class label, or else the column `label`.
       resolution, workers, on_bad: as for `folder.load`. Splits of unusual names (`listing`) are
         left out under "skip".
 
     Raises:
-      UserError: if there is no table, or none with an image and a label; if two splits mean one,
-        or their classes differ; if a row has no label, or its image is unreadable.
+      UserError: if no table has an image and a label; if two names mean the same split, or splits
+        differ in their classes; if a row has no label, or its image is unreadable.
     """
     where = printable(path)
     try:
         shards = _shards(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise UserError(f"cannot read the dataset {where}: {error or repr(error)}") from error
-    theirs, others = listing.splits_of(shards, where)
-    if "train" not in theirs:
+    names_of_splits, others = listing.splits_of(shards, where)
+    if "train" not in names_of_splits:
         raise UserError(f"{where} has no train split, only {', '.join(shards) or 'nothing'}")
     left_out = [
         f"{where}, split {other!r} ({sum(t.num_rows for t in shards[other])} rows; a split's name "
         f"is one of {listing.USUAL_NAMES})"
         for other in others
     ]
-    columns = _Columns.of(where, shards[theirs["train"]][0].schema, label)
-    names, labels = _labels(where, {s: shards[s] for s in theirs.values()}, columns)
+    columns = _Columns.of(where, shards[names_of_splits["train"]][0].schema, label)
+    names, labels = _labels(where, {s: shards[s] for s in names_of_splits.values()}, columns)
     root = path if path.is_dir() else path.parent
     records = {
-        split: _records(f"{where}, {their}", root, shards[their], columns.image, labels[their])
-        for split, their in theirs.items()
+        split: _records(f"{where}, {name}", root, shards[name], columns.image, labels[name])
+        for split, name in names_of_splits.items()
     }
-    made = splits(records, resolution, workers, on_bad, left_out)
-    nothing = made["train"].take(np.array([], int))
+    by_split = splits(records, resolution, workers, on_bad, left_out)
+    empty_split = by_split["train"].take(np.array([], int))
     return Dataset(
         printable(path.stem),
         tuple(names),
-        made["train"],
-        made.get("val"),
-        made.get("test", nothing),
+        by_split["train"],
+        by_split.get("val"),
+        by_split.get("test", empty_split),
         skipped=tuple(left_out),
     )
 
 
 def _saved(folder: Path) -> list[pa.Table]:
-    """A split that `save_to_disk` wrote."""
+    """Maps the tables of a split that `save_to_disk` wrote."""
     state = json_files.read_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise ValueError(f"{folder} selects rows by an index: call flatten_indices() before saving")
-    return [
-        arrow_files.read_stream(arrow_files.inside(folder, file["filename"]))
-        for file in state["_data_files"]
-    ]
+    if not (files := state["_data_files"]):
+        raise ValueError(f"{folder} names no data files: save the dataset again")
+    return [arrow_files.read_stream(arrow_files.inside(folder, file["filename"])) for file in files]
 
 
 def _shards(path: Path) -> dict[str, list[pa.Table]]:
-    """Tables by split, as the dataset names it."""
+    """Reads the tables of every split, under the dataset's own names of splits."""
     if path.is_file():
         return {"train": [arrow_files.read_parquet(path)]}
     if (path / "dataset_dict.json").is_file():
@@ -108,15 +107,15 @@ def _shards(path: Path) -> dict[str, list[pa.Table]]:
 
 
 def _parquet_below(folder: Path) -> list[Path]:
-    found = listing.Entries.of(folder)
-    here = [file for file in found.files if file.suffix == ".parquet"]
-    return sorted(here + [file for inner in found.folders for file in _parquet_below(inner)])
+    entries = listing.Entries.of(folder)
+    files = [file for file in entries.files if file.suffix == ".parquet"]
+    return sorted(files + [file for inner in entries.folders for file in _parquet_below(inner)])
 
 
 def _split_of_file(file: Path) -> tuple[str, Path]:
-    """The split a file's name tells, or its folder's, and the folder of the dataset.
+    """The split that a file's name or its folder's name tells, and the dataset's folder.
 
-    The Hub has train-00000-of-00002.parquet, NAME-train.parquet and train/0000.parquet.
+    On the Hub there are train-00000-of-00002.parquet, NAME-train.parquet and train/0000.parquet.
     """
     words = re.split(r"[-_.]", file.stem)
     usual = {word for word in words if listing.split_of(word)}
@@ -129,17 +128,17 @@ def _split_of_file(file: Path) -> tuple[str, Path]:
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """Names of the columns of a table."""
+    """Names of a table's columns of images and labels."""
 
     image: str
     label: str
 
     @classmethod
     def of(cls, where: str, schema: pa.Schema, label: str) -> "_Columns":
-        """Those of the image and the label.
+        """Finds the two columns in a schema.
 
         Raises:
-          UserError: if there is no image, or it is not clear which is the label.
+          UserError: if there is no column of images, or it is unclear which one is the label.
         """
         try:
             features = arrow_files.features(schema)
@@ -163,10 +162,10 @@ class _Columns:
 def _labels(
     where: str, shards: Mapping[str, list[pa.Table]], columns: _Columns
 ) -> tuple[list[str], dict[str, list[int]]]:
-    """Class names, and the labels of every split, which agree by name.
+    """Returns the class names, and every split's labels as indices into them.
 
-    The names are those of train's first table, in its order, or else the labels themselves, sorted;
-    another table may number the same names in another order.
+    The names are those of train's first table, in its order, or else the labels themselves, sorted.
+    Labels are matched by name, since another table may number the same names differently.
     """
     rows = {
         split: [name for table in tables for name in _names(f"{where}, {split}", table, columns)]
@@ -195,7 +194,7 @@ def _class_names(where: str, schema: pa.Schema, label: str) -> list[str] | None:
 
 
 def _names(where: str, table: pa.Table, columns: _Columns) -> list[str]:
-    """The class name of every row."""
+    """The class name of every row of a table."""
     for column in (columns.image, columns.label):
         if column not in table.schema.names:
             raise UserError(

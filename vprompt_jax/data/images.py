@@ -1,10 +1,11 @@
-"""From stored images (files, encoded bytes or arrays) to splits of uint8 images of one size."""
+"""Turns stored images (files, encoded bytes, arrays) into splits of uint8 images of one size."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import UnidentifiedImageError
@@ -15,17 +16,19 @@ from vprompt_jax.data.dataset import Split
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
-# Splits up to this size are decoded once and kept; larger ones are decoded as they are needed.
+_Seen = TypeVar("_Seen")  # what a look at an image gives
+
+# Splits of up to this size are decoded once and kept; larger ones are decoded as needed.
 MEMORY_LIMIT = 2 * 2**30  # bytes per split
 _CHUNK = 1024  # images decoded at a time
 _LISTED = 20  # offenders shown in a message
 
 
 class BadImages(UserError):
-    """Images that cannot be used.
+    """Some images cannot be used.
 
     Attributes:
-      listed: which, and why.
+      listed: one line for each of them, with the reason.
     """
 
     def __init__(self, listed: Sequence[str]):
@@ -46,10 +49,10 @@ class Records:
 
     Attributes:
       labels: integers [N].
-      keys: see `dataset.Split`.
+      keys: names of the examples; see `dataset.Split`.
       read: index -> a file, an encoded image or uint8 [h, w, 1 or 3].
-      describe: index -> what messages call the image.
-      content_keys: see `dataset.Split`.
+      describe: index -> the image's name in messages.
+      content_keys: names of the stored contents; see `dataset.Split`.
     """
 
     labels: Sequence[int]
@@ -60,19 +63,19 @@ class Records:
 
 
 def _pixels(stored: Stored, side: int | None) -> np.ndarray:
-    """uint8 [side, side, 3], or at its stored size if `side` is None."""
+    """Decodes an image to uint8 [side, side, 3], or to its stored size if `side` is None."""
     if side is None:
         return np.asarray(decode(stored).convert("RGB"))
     return resize_and_crop(stored, side)
 
 
 def _check(stored: Stored) -> None:
-    """Decodes an image and forgets it."""
+    """Decodes an image only to raise what decoding raises."""
     decode(stored)
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be used, on one line."""
+    """Says on one line why an image cannot be used."""
     if isinstance(error, UnidentifiedImageError):
         return "empty, or in no format of pictures known here"
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -98,24 +101,24 @@ def splits(
     on_bad: str,
     found_bad: Sequence[str] = (),
 ) -> dict[str, Split]:
-    """Splits that decode their images when asked, after a look at every image's header.
+    """Makes splits that decode their images on demand, after reading every image's header.
 
-    Small images of one size keep it (they are resized on the device); others are resized and
+    Small images of one size keep their size, since the device resizes them. Others are resized and
     cropped to the tower's resolution while they are decoded.
 
     Args:
-      records: by split.
-      resolution: of the tower.
-      workers: threads that read.
+      records: the images of each split.
+      resolution: side of the tower's input, in pixels.
+      workers: number of threads that read.
       on_bad: "stop", or "skip" to leave unreadable images to `decoded`.
-      found_bad: what the source itself found, for the same message.
+      found_bad: lines on what the source itself has found, for the same message.
 
     Raises:
-      BadImages: listing the images that cannot be read, unless they are to be skipped.
+      BadImages: under "stop", listing the images that cannot be read.
     """
 
-    def attempt(look: Callable, of: tuple[Records, int]):
-        part, i = of
+    def attempt(look: Callable[[Stored], _Seen], record: tuple[Records, int]) -> _Seen | str:
+        part, i = record
         try:
             return look(part.read(i))
         except Exception as error:  # Pillow's decoders raise many kinds
@@ -124,24 +127,24 @@ def splits(
     everything = [(part, i) for part in records.values() for i in range(len(part.labels))]
     with ThreadPoolExecutor(workers) as pool:
         size = functools.partial(decoded_size, exact_below=resolution)
-        sizes = list(pool.map(functools.partial(attempt, size), everything))
-        found = {s for s in sizes if not isinstance(s, str)}
-        if on_bad == "stop" and (found_bad or len(found) < len(set(sizes))):
-            # The run stops anyway: look inside the images, too, and list everything at once.
-            looked = pool.map(functools.partial(attempt, _check), everything)
-            raise BadImages([*found_bad, *(line for line in looked if line)])
-    stored = len(found) == 1 and max(next(iter(found))) <= resolution
-    side = None if stored else resolution
+        sizes = list(pool.map(lambda record: attempt(size, record), everything))
+        readable_sizes = {s for s in sizes if not isinstance(s, str)}
+        if on_bad == "stop" and (found_bad or len(readable_sizes) < len(set(sizes))):
+            # The run stops anyway: decode the images, too, and list everything at once.
+            lines = pool.map(lambda record: attempt(_check, record), everything)
+            raise BadImages([*found_bad, *(line for line in lines if line)])
+    keep_size = len(readable_sizes) == 1 and max(next(iter(readable_sizes))) <= resolution
+    side = None if keep_size else resolution
     return {name: lazy_split(part, side, workers) for name, part in records.items()}
 
 
 def lazy_split(records: Records, side: int | None, workers: int) -> Split:
-    """A split that decodes its images, in `workers` threads, each time they are asked for.
+    """Makes a split that decodes its images anew each time they are fetched.
 
     Args:
       records: the images.
-      side: of the images it gives; None for their stored, common size.
-      workers: threads.
+      side: side of the fetched images, in pixels; None to keep their stored, common size.
+      workers: number of threads that decode.
     """
     pool = ThreadPoolExecutor(workers)
 
@@ -165,12 +168,12 @@ def lazy_split(records: Records, side: int | None, workers: int) -> Split:
 
 
 def decoded(split: Split, on_bad: str) -> tuple[Split, tuple[str, ...]]:
-    """Decodes a split that fits in memory, so that a damaged image shows before training.
+    """Decodes a split that fits in memory, which reveals damaged images before training.
 
-    Under "skip" a larger split is decoded once as well, to find what has to be left out.
+    Under "skip", a larger split is decoded once as well, to find what has to be left out.
 
     Returns:
-      The split, without what was skipped, and a line on each image that was.
+      The split without skipped images, and one line for each skipped image.
 
     Raises:
       BadImages: listing the damaged images, under "stop".

@@ -1,4 +1,4 @@
-"""What a row of the dataset table says, and how class names are made fit for a text prompt."""
+"""The fields of a row of the dataset table, and class names made fit for a text prompt."""
 
 import dataclasses
 import functools
@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 from vprompt_jax.process.errors import UserError
 
 VP_TEMPLATE = "This is a photo of a {}"  # VP, without a full stop
-# The seven that CLIP's authors selected greedily for ImageNet (their notebook on prompts): for
-# datasets without templates of their own.
+# For datasets without templates of their own: the seven that CLIP's authors selected greedily for
+# ImageNet (their notebook on prompts).
 GENERAL_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -28,26 +29,26 @@ class DatasetInfo:
     """One dataset.
 
     Attributes:
-      about: a few words on what it shows.
+      about: a few words on what the images show.
       classes: number of classes.
-      tfds: name, config and version in TFDS; None where TFDS does not have it.
-      splits: our split names -> TFDS's splits or slices. Without "val" one is cut from train,
-        without "test" that is cut first.
-      sizes: examples in train, val and test by `splits`; None where not known for sure.
-      label: field of the label, or a function of `derived`.
-      key: field that names an example; None for the SHA-256 of its stored image.
-      image: field of the image (or video, of which the middle frame is taken).
-      names: "" for TFDS's own names, "CamelCase" to split those, or a list of texts.json, which
-        names the classes in the order of their labels.
-      name_field: field that holds an example's class name, where TFDS's label has none.
-      texts: prompt templates of texts.json.
-      template: the single template.
-      side: stored height and width in pixels; None where they vary.
-      scale: factor from stored values to 0..255.
-      test_fraction: share of each class that is cut for test where there is none.
-      vtab: splits of VTAB-1k.
-      licence, url: as its source states them.
-      fetch: what the user has to do where TFDS does not do it.
+      tfds: name, config and version in TFDS; None if TFDS does not have the dataset.
+      splits: our split names -> TFDS's splits or slices. If "test" is missing, it is cut from
+        train; then "val" likewise.
+      sizes: number of examples in train, val and test of `splits`; None if not known for sure.
+      label: the field that holds the label, or the name of a function in `derived`.
+      key: the field that names an example; None to name it by the SHA-256 of its stored image.
+      image: the field that holds the image, or a video, whose middle frame is taken.
+      names: "" to keep TFDS's class names, "CamelCase" to split them into words, or the name of a
+        list in texts.json that names the classes in the order of their labels.
+      name_field: the field that holds an example's class name if TFDS's label has no names.
+      texts: name of the list of prompt templates in texts.json.
+      template: the prompt template to use alone.
+      side: stored height and width in pixels; None if they vary.
+      scale: factor that brings stored values to 0..255.
+      test_fraction: share of each class to cut for test if there is no test split.
+      vtab: splits of VTAB-1k, like `splits`; None if the dataset is not part of it.
+      licence, url: the licence and the web page, as the source states them.
+      fetch: what the user has to do by hand because TFDS does not do it.
     """
 
     about: str
@@ -72,18 +73,18 @@ class DatasetInfo:
 
 
 @functools.cache
-def texts() -> dict[str, dict]:
-    """Class names ("classes"), new names for TFDS's ("rename") and prompt "templates"."""
+def texts() -> dict[str, dict[str, Any]]:
+    """The lists of texts.json: "classes" names classes, "rename" renames TFDS's, "templates"."""
     return json.loads(resources.files("vprompt_jax.data").joinpath("texts.json").read_text())
 
 
 def ensemble(row: DatasetInfo | None) -> tuple[str, ...]:
-    """CLIP's prompt templates of a dataset, or the general ones."""
+    """CLIP's prompt templates for a dataset, or the general ones if it has no row."""
     return GENERAL_TEMPLATES if row is None else tuple(texts()["templates"][row.texts])
 
 
 def readable(name: str) -> str:
-    """A class name as words: no folder, number or WordNet id before it, no underscores."""
+    """Turns a class name into words: drops a folder, number or WordNet id in front, and `_`."""
     if path := re.fullmatch(r"/?[a-z]/(.+)", name):  # SUN397: /a/apse/indoor
         name = path[1].replace("/", " ")
     name = re.sub(r"^(n\d{8}-|\d{3}\.)", "", name)  # Stanford Dogs, CUB
@@ -95,10 +96,10 @@ def _split_words(name: str) -> str:
 
 
 def class_names(row: DatasetInfo | None, raw: Sequence[str]) -> tuple[str, ...]:
-    """Names fit for a prompt, from those that a source gives (by label).
+    """Makes the class names of a source, in the order of labels, fit for a prompt.
 
-    Numbers and WordNet ids become the row's list, which is in the same order; other names are
-    tidied, and renamed where CLIP's authors found better words.
+    If they are numbers or WordNet ids, the row's list, which has the same order, replaces them.
+    Other names are tidied, and renamed where CLIP's authors found better words.
 
     Raises:
       UserError: if the number of classes is not the row's.

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, and which folders are splits: one rule for every source."""
+"""Decides, for every source alike, which files are pictures and which folders are splits."""
 
 import dataclasses
 import os
@@ -14,11 +14,11 @@ SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", 
 SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".mpo"}
 if features.check("avif"):  # Pillow may be built without it
     SUFFIXES.add(".avif")
-# Pictures that Pillow does not read: named where they are met, never passed over in silence.
+# Pictures that Pillow does not read. They are reported, never passed over in silence.
 _UNREADABLE = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg"} - SUFFIXES
 _PICTURES = SUFFIXES | _UNREADABLE
 
-# What systems, programs and archives leave in a user's folders, apart from names with a dot.
+# What systems, programs and archives leave in a user's folders, besides names with a leading dot.
 _HIDDEN = {
     "@eadir", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot",
     "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
@@ -35,45 +35,46 @@ USUAL_NAMES = ", ".join(_SPLIT_OF)
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's pictures."""
+    """Whether a file or folder of this name is not the user's own data."""
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
 def split_of(name: str) -> str | None:
-    """The split ("train", "val", "test") that a name usually means, in any case; else None."""
+    """The split ("train", "val" or "test") that a name usually means; None if it means none."""
     return _SPLIT_OF.get(name.strip().lower())
 
 
 def splits_of(names: Iterable[str], where: str | Path) -> tuple[dict[str, str], list[str]]:
-    """Which of the names mean which split.
+    """Sorts names by the split that they mean.
 
     Returns:
-      The names by split, in the order train, val, test; and those that mean none.
+      The name of each split, in the order train, val, test; and the names that mean no split.
 
     Raises:
       UserError: if two names mean the same split.
     """
     by_split: dict[str, list[str]] = {split: [] for split in _USUAL}
-    others = []
+    others: list[str] = []
     for name in names:
         split = split_of(name)
         (others if split is None else by_split[split]).append(name)
-    for split, found in by_split.items():
-        if len(found) > 1:
+    for split, same in by_split.items():
+        if len(same) > 1:
             raise UserError(
-                f"{printable(where)} has {' and '.join(map(repr, sorted(found)))}, which mean one, "
+                f"{printable(where)} has {' and '.join(map(repr, sorted(same)))}, which mean one, "
                 f"{split}: join them, or move all but one away"
             )
-    return {split: found[0] for split, found in by_split.items() if found}, others
+    return {split: same[0] for split, same in by_split.items() if same}, others
 
 
 @dataclasses.dataclass(frozen=True)
 class Entries:
-    """What is in a folder, by name, without what is hidden; links are followed.
+    """The content of a folder in order of names, without hidden names; links are followed.
 
     Attributes:
-      folders, files: what can be read as such.
-      strange: (path, why it is neither).
+      folders: paths of folders.
+      files: paths of regular files.
+      strange: paths of anything else, each with the reason why it is neither.
     """
 
     folders: list[Path]
@@ -87,43 +88,45 @@ class Entries:
         Raises:
           OSError: if it cannot be read.
         """
-        made = cls([], [], [])
+        entries = cls([], [], [])
         with os.scandir(folder) as inside:
             for entry in sorted(inside, key=lambda e: e.name):
                 if hidden(entry.name):
                     continue
                 path = folder / entry.name
                 try:
-                    kind = made.folders if entry.is_dir() else made.files
-                    if kind is made.folders or entry.is_file():
-                        kind.append(path)
+                    if entry.is_dir():
+                        entries.folders.append(path)
+                        continue
+                    if entry.is_file():
+                        entries.files.append(path)
                         continue
                 except OSError:  # a link that leads to itself
                     pass
                 why = "a link to nothing" if entry.is_symlink() else "no regular file"
-                made.strange.append((path, why))
-        return made
+                entries.strange.append((path, why))
+        return entries
 
 
-def in_no_class(found: Entries) -> list[str]:
-    """Lines on what may be meant as data where only folders are expected."""
-    pictures = [(path, "in no class's folder") for path in found.files if is_picture(path)]
-    return [f"{printable(path)} ({why})" for path, why in [*pictures, *found.strange]]
+def in_no_class(entries: Entries) -> list[str]:
+    """One line for everything that may be data, in a folder that should hold only folders."""
+    pictures = [(path, "in no class's folder") for path in entries.files if is_picture(path)]
+    return [f"{printable(path)} ({why})" for path, why in [*pictures, *entries.strange]]
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is one of a picture, be it one that can be read here or not."""
+    """Whether a file is a picture by its name, even one that cannot be read here."""
     return path.suffix.lower() in _PICTURES
 
 
 def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Pictures at all depths, in order of their paths, and what else is there.
+    """Lists the pictures in a folder at all depths, in order of their paths.
 
     Links to folders are followed. Hidden files and folders do not count.
 
     Returns:
-      Files that should be pictures by their names; and a line on every other entry, with the
-      reason.
+      Files that should be readable pictures by their names; and one line for every other entry,
+      with the reason.
 
     Raises:
       OSError: if a folder cannot be read.
@@ -139,17 +142,17 @@ def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str | None]]:
-    """Files, and the reason for which each is none that can be read (None: it should be)."""
+    """Yields files, each with the reason why it cannot be read; None if it should be readable."""
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:
         yield folder, "a link to a folder that it is in"
         return
-    found = Entries.of(folder)
-    for path in found.files:
+    entries = Entries.of(folder)
+    for path in entries.files:
         yield path, None if path.suffix.lower() in SUFFIXES else _why_not(path)
-    yield from found.strange
-    for inner in found.folders:
+    yield from entries.strange
+    for inner in entries.folders:
         yield from _walk(inner, (*above, here))
 
 

@@ -1,4 +1,4 @@
-"""From a config to a dataset, whichever source it names."""
+"""Loads the dataset that a config names, from any source."""
 
 import dataclasses
 import sys
@@ -24,7 +24,8 @@ from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema.sections import DataSection, Protocol
 
-# Sources whose splits are the same for everybody: their copies and names are left as they are.
+# Sources whose splits are the same for everybody, so that published figures include their copies
+# and class names as they are.
 _PUBLIC = ("digits", "tfds")
 
 
@@ -40,9 +41,10 @@ def load(
       decoded: whether splits that fit in memory are decoded now.
 
     Returns:
-      A dataset; its `val` is cut from train under `protocol=val` and None under
-      `protocol=paper`, where all of train (without a source's own val split; with it for VTAB-1k,
-      whose 800 + 200 are one training set) is trained on. What was skipped is listed.
+      A dataset that lists what was skipped. Under `protocol=val`, its `val` is the source's or is
+      cut from train. Under `protocol=paper`, `val` is None and all of train is trained on; the
+      source's own val split is not used, except for VTAB-1k's, whose 800 + 200 images are one
+      training set.
 
     Raises:
       UserError: if the data is missing, empty, damaged or does not fit its classes.
@@ -69,18 +71,20 @@ def prepare(
     *,
     decoded: bool = True,
 ) -> Dataset:
-    """What `load` does to any source's dataset: cuts, checks, and small splits decoded once.
+    """Cuts missing splits, checks the dataset, and decodes splits that fit in memory.
+
+    `load` does this to the dataset of every source.
 
     Args:
-      dataset: as its source gives it.
+      dataset: the dataset as its source gives it.
       section: `config.data`.
       protocol: `config.protocol`.
       test_fraction: of train, where there is no test split; None for the config's, else 0.2.
       decoded: as of `load`.
 
     Raises:
-      UserError: if a split is empty, damaged or does not fit the classes; if an image is in two
-        splits, or two classes have one name (but for TFDS's).
+      UserError: if a split is empty, damaged or does not fit the classes; or, unless the source is
+        TFDS, if an image is in two splits or two classes have one name.
     """
     c = section
     fraction = c.test_fraction or test_fraction or 0.2
@@ -93,7 +97,7 @@ def prepare(
     if c.few_shot is not None:
         dataset = splits.few_shot(dataset, c.few_shot, c.split_seed)
     if protocol == "paper":
-        if c.split == "vtab":
+        if c.split == "vtab" and dataset.val is not None:
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
         dataset = dataclasses.replace(dataset, val=None)
     check(dataset)
@@ -107,7 +111,7 @@ def prepare(
 
 
 def _left_out(dataset: Dataset) -> list[str]:
-    """A note on what was skipped, if anything was."""
+    """A note on what was left out, if anything was."""
     if not dataset.skipped:
         return []
     count = len(dataset.skipped)
@@ -116,7 +120,7 @@ def _left_out(dataset: Dataset) -> list[str]:
 
 
 def _not_tested(dataset: Dataset) -> list[str]:
-    """A line on the classes of which test has no image, if there are any."""
+    """A note on classes without test images, if there are any."""
     counts = np.bincount(dataset.test.labels, minlength=len(dataset.class_names))
     absent = [n for n, c in zip(dataset.class_names, counts, strict=True) if c == 0]
     if not absent:
@@ -129,14 +133,14 @@ def _not_tested(dataset: Dataset) -> list[str]:
 
 
 def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
-    """The text templates that a config asks for."""
+    """The prompt templates that a config asks for."""
     if section.template is not None:
         return (section.template,)
     return dataset.ensemble if section.templates == "ensemble" else (dataset.template,)
 
 
 def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset:
-    """What the source itself gives: its own splits and class names."""
+    """The dataset as the source gives it, with its own splits and class names."""
     path = Path(c.dir).expanduser()
     reading = (resolution, c.workers)
     if c.split_file and c.source not in ("folder", "tfds"):
@@ -172,16 +176,16 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset
 
 
 def _decoded(dataset: Dataset, on_bad: str) -> Dataset:
-    """Decodes the splits that fit in memory, once."""
+    """Decodes the splits that fit in memory, and reports the bad images of all splits together."""
     skipped = list(dataset.skipped)
     offenders: list[str] = []
-    made = {}
+    in_memory = {}
     for name, split in dataset.splits():
         try:
-            made[name], left_out = images.decoded(split, on_bad)
+            in_memory[name], left_out = images.decoded(split, on_bad)
             skipped += left_out
         except images.BadImages as error:
             offenders += error.listed
     if offenders:
         raise images.BadImages(offenders)
-    return dataclasses.replace(dataset, skipped=tuple(skipped), **made)
+    return dataclasses.replace(dataset.with_splits(in_memory), skipped=tuple(skipped))

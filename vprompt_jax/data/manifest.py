@@ -1,4 +1,4 @@
-"""A list of image files: a CSV or JSONL manifest, or a split file of CoOp."""
+"""Datasets given as a list of image files: a CSV or JSONL manifest, or CoOp's split file."""
 
 import csv
 import dataclasses
@@ -22,20 +22,20 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
     """Reads a manifest and every image's header.
 
     Args:
-      path: a .csv file with a header, or a .jsonl file of objects. Columns: `path` (from the
-        manifest's folder), the class name, and optionally `split` (a usual name of one,
-        `listing.split_of`; without it, all is train). White space at the ends of a class's name
-        is dropped.
+      path: a .csv file with a header, or a .jsonl file of objects. Its columns are `path` (relative
+        to the manifest's folder), the class name, and optionally `split` (a usual name,
+        `listing.split_of`; without it, all is train). White space at the ends of class names is
+        dropped.
       label: the column of the class name; "" for `label`.
       resolution, workers, on_bad: as for `folder.load`.
 
     Raises:
-      UserError: if it cannot be read, lacks a column or value, names one split in two ways, or
-        names images that are missing, twice listed or unreadable; all offenders are listed.
+      UserError: if the file cannot be read, lacks a column or value, names one split in two ways,
+        or names images that are missing, listed twice or unreadable; all offenders are listed.
     """
     label = label or "label"
-    entries, named = [], {}
-    trimmed: dict[str, int] = {}  # class names with white space at their ends, and where first
+    entries, split_names = [], {}
+    trimmed: dict[str, int] = {}  # class names with white space at the ends -> first line
     for number, row in _rows(path):
         where = f"{printable(path)}, line {number}"
         for column in ("path", label):
@@ -44,18 +44,18 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
                     f"{where}: no {column!r}: a manifest has the columns path, {label} and, "
                     "optionally, split"
                 )
-        given = str(row.get("split") or "").strip() or "train"
-        split = listing.split_of(given)
+        split_name = str(row.get("split") or "").strip() or "train"
+        split = listing.split_of(split_name)
         if split is None:
-            raise UserError(f"{where}: split {given!r} is none of {listing.USUAL_NAMES}")
-        named[given.lower()] = split
+            raise UserError(f"{where}: split {split_name!r} is none of {listing.USUAL_NAMES}")
+        split_names[split_name.lower()] = split
         class_name = str(row[label])
         if class_name != class_name.strip():
             trimmed.setdefault(class_name, number)
         entries.append(Entry(str(row["path"]), class_name.strip(), split))
     if not entries:
         raise UserError(f"{printable(path)} lists no images")
-    listing.splits_of(named, path)
+    listing.splits_of(split_names, path)
     names = sorted({entry.class_name for entry in entries})
     dataset = of_entries(
         printable(path.stem), path.parent, entries, names, resolution, workers, on_bad
@@ -69,7 +69,7 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and columns."""
+    """Yields the line number and the columns of every row."""
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"{printable(path)}: a manifest's name ends in .csv or .jsonl")
     number = 0
@@ -98,34 +98,35 @@ def of_entries(
     workers: int,
     on_bad: str,
 ) -> Dataset:
-    """A dataset of listed files, whose paths start at `root`.
+    """Makes a dataset of listed files, whose paths are relative to `root`.
 
     Raises:
-      UserError: listing files that are missing (and not to be skipped), or in the list twice by
-        whatever paths.
+      UserError: listing files that are missing (unless they are skipped), or that are in the list
+        twice, even by different paths.
     """
     refuse_twice(name, entries, _same_files(root, [e.path for e in entries]))
-    there = [(root / e.path).is_file() for e in entries]
+    exists = [(root / e.path).is_file() for e in entries]
     missing = [
         f"{printable(root / e.path)} (no such file)"
-        for e, t in zip(entries, there, strict=True)
-        if not t
+        for e, is_there in zip(entries, exists, strict=True)
+        if not is_there
     ]
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     listed = {}
     for split in ("train", "val", "test"):
-        rows = [e for e, t in zip(entries, there, strict=True) if t and e.split == split]
+        rows = [e for e, is_there in zip(entries, exists, strict=True) if is_there]
+        rows = [e for e in rows if e.split == split]
         labels = [label_of[e.class_name] for e in rows]
         listed[split] = ([root / e.path for e in rows], labels, [e.path for e in rows])
-    made = splits(of_files(listed, workers), resolution, workers, on_bad, missing)
-    val = made["val"] if len(made["val"]) else None
+    by_split = splits(of_files(listed, workers), resolution, workers, on_bad, missing)
+    val = by_split["val"] if len(by_split["val"]) else None
     return Dataset(
-        name, tuple(class_names), made["train"], val, made["test"], skipped=tuple(missing)
+        name, tuple(class_names), by_split["train"], val, by_split["test"], skipped=tuple(missing)
     )
 
 
 def _same_files(root: Path, paths: Sequence[str]) -> list[str]:
-    """For each path the file it leads to, whatever links and `..` are on the way."""
+    """Resolves each path to the file it leads to, through all links and `..`."""
 
     @functools.cache
     def folder(path: str) -> str:

@@ -1,8 +1,8 @@
-"""Which examples a step sees, and how they reach the devices.
+"""Chooses the examples of every step, and reads them ahead.
 
-The order is one permutation of the training split per epoch, drawn from (seed, epoch); a step takes
-its slice of it, and every process its slice of the step. So the position in the data is the step
-number, and neither the number of devices nor of processes changes what a step sees.
+Each epoch has one permutation of the training split, drawn from (seed, epoch). A step takes its
+slice of the permutation, and every process its slice of the step. So the step number alone gives
+the position in the data, and the number of devices or processes does not change what a step sees.
 """
 
 import functools
@@ -19,29 +19,29 @@ Batch = dict[str, np.ndarray]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """The last, partial batch is kept."""
+    """Number of steps in an epoch, including the last, partial batch."""
     return -(-examples // batch_size)
 
 
 def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
-    """This process's share of the examples at `indices`, padded to whole, equal shards.
+    """Reads this process's share of the examples at `indices`, padded to equal shards.
 
     Returns:
-      What the split holds, "image" uint8 [d, b, h, w, 3] or "activation" [d, b, ...], label int32
-      [d, b], index int32 [d, b] (in the split, -1 for padding) and weight float32 [d, b] (0 for
-      padding), for d local devices.
+      For d local devices: the split's content ("image" uint8 [d, b, h, w, 3] or "activation"
+      [d, b, ...]), label int32 [d, b], index int32 [d, b] (in the split; -1 for padding) and weight
+      float32 [d, b] (0 for padding).
     """
     devices = jax.device_count()
     per_device = -(-batch_size // devices)
     padded = np.full(per_device * devices, -1, np.int32)
     padded[: len(indices)] = indices
     local = padded.reshape(jax.process_count(), -1)[jax.process_index()]
-    read = np.where(local < 0, indices[0], local)
+    chosen = np.where(local < 0, indices[0], local)  # padding repeats a real example, at weight 0
     shape = (jax.local_device_count(), per_device)
-    inputs = split.fetch(read)
+    inputs = split.fetch(chosen)
     return {
         split.content: inputs.reshape(*shape, *inputs.shape[1:]),
-        "label": split.labels[read].reshape(shape),
+        "label": split.labels[chosen].reshape(shape),
         "index": local.reshape(shape),
         "weight": (local >= 0).astype(np.float32).reshape(shape),
     }
@@ -53,14 +53,14 @@ _drawing = threading.Lock()
 def _epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     """The order of an epoch's examples, int64 [examples], read-only.
 
-    Drawing a million of them takes 36 ms, so an epoch's is kept while its steps are read; the lock
-    lets one of the reading threads draw it while the others wait.
+    Drawing a million indices takes 36 ms, so an epoch's order is kept while its steps are read. The
+    lock makes one of the reading threads draw it while the others wait.
     """
     with _drawing:
         return _drawn(seed, epoch, examples)
 
 
-@functools.lru_cache(maxsize=2)  # of two epochs: threads read ahead
+@functools.lru_cache(maxsize=2)  # two epochs: threads that read ahead may be in the next one
 def _drawn(seed: int, epoch: int, examples: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(examples)
     order.flags.writeable = False
@@ -85,7 +85,9 @@ class _TrainBatches:
         return _local_batch(self._split, order[start : start + self._batch_size], self._batch_size)
 
 
-def _prefetched(source, start: int, workers: int) -> Iterator[Batch]:
+def _prefetched(
+    source: "_TrainBatches | _EvalBatches", start: int, workers: int
+) -> Iterator[Batch]:
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
     return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
 
@@ -93,7 +95,7 @@ def _prefetched(source, start: int, workers: int) -> Iterator[Batch]:
 def train_batches(
     split: Split, *, batch_size: int, epochs: int, seed: int, start: int, workers: int
 ) -> Iterator[Batch]:
-    """Batches of this process from step `start` to the end, read ahead by `workers` threads."""
+    """This process's batches from step `start` to the last, read ahead by `workers` threads."""
     return _prefetched(_TrainBatches(split, batch_size, epochs, seed), start, workers)
 
 
@@ -113,5 +115,5 @@ class _EvalBatches:
 
 
 def eval_batches(split: Split, *, batch_size: int, workers: int) -> Iterator[Batch]:
-    """One pass over a split: each example once, padding marked by weight 0."""
+    """One pass over a split: each example once; padding has weight 0."""
     return _prefetched(_EvalBatches(split, batch_size), 0, workers)

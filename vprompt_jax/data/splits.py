@@ -1,8 +1,8 @@
-"""How splits are cut where a source does not give them: by hash, the same on every machine.
+"""Cuts splits that a source does not give, by hash and so alike on every machine.
 
-Per class, examples are ordered by the SHA-256 of "seed:key". A cut takes the first of them, so it
-depends on nothing but the seed, the keys and the labels: not on the order in which a source lists
-its files, nor on its version.
+In each class, examples are ordered by the SHA-256 of "seed:key", and a cut takes the first of them.
+So it depends on the seed, the keys and the labels alone, not on the order in which a source lists
+its files, nor on the source's version.
 """
 
 import dataclasses
@@ -19,21 +19,22 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
 _LISTED = 20  # images shown in a message
-_VAL_SHOTS = 4  # at most, per class, beside few-shot training (CoOp, arXiv 2109.01134)
+_VAL_SHOTS = 4  # largest validation split per class in few-shot runs (CoOp, arXiv 2109.01134)
 
 
 def first_by_hash(
     split: Split, count: Callable[[int], int], seed: int, *, copies_together: bool = False
 ) -> np.ndarray:
-    """Marks, per class of n examples, the first `count(n)` in the order of their hashes.
+    """Marks the first `count(n)` of the n examples of each class, in the order of their hashes.
 
     Args:
-      split: its examples.
-      count: n -> how many of them.
-      seed: of the hashes.
-      copies_together: mark none or all of an image's copies, as far as `split.content_keys` tells
-        which they are: they take the place of their first, unless they are more than are left to
-        be marked. Copies that belong to several classes are not marked.
+      split: the examples.
+      count: n -> number of examples to mark.
+      seed: seed of the hashes.
+      copies_together: whether to mark all of an image's copies or none, as far as
+        `split.content_keys` tells the copies. They are marked when it is the first one's turn,
+        unless there are more copies than examples left to mark. Copies that belong to several
+        classes are not marked.
 
     Returns:
       bool [N].
@@ -59,7 +60,7 @@ def first_by_hash(
 
 
 def _copies(split: Split) -> dict[int, list[int]]:
-    """By index, the indices of all copies of an image that is there more than once."""
+    """For every image that occurs more than once: its index -> the indices of all its copies."""
     by_content: dict[str, list[int]] = {}
     for i, content in enumerate(split.content_keys or ()):
         by_content.setdefault(content, []).append(i)
@@ -67,7 +68,7 @@ def _copies(split: Split) -> dict[int, list[int]]:
 
 
 def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """(the rest, a share of each class rounded up, but never all of it)."""
+    """Returns (the rest, a share of each class, rounded up but never the whole class)."""
     chosen = first_by_hash(
         split, lambda n: min(math.ceil(fraction * n), n - 1), seed, copies_together=True
     )
@@ -75,7 +76,7 @@ def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
 
 def with_test(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
-    """Cuts a test split off train, where there is none."""
+    """Cuts a test split off train if there is none."""
     if len(dataset.test):
         return dataset
     train, test = _cut(dataset.train, fraction, seed)
@@ -83,7 +84,7 @@ def with_test(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
 
 
 def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
-    """Cuts a validation split off train, where there is none."""
+    """Cuts a validation split off train if there is none."""
     if dataset.val is not None:
         return dataset
     train, val = _cut(dataset.train, fraction, seed)
@@ -91,9 +92,9 @@ def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset
 
 
 def few_shot(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
-    """Keeps `shots` training examples per class, and at most 4 (or `shots`) for validation.
+    """Keeps `shots` training examples per class, and up to min(shots, 4) for validation.
 
-    Fewer shots are a subset of more, for the same seed.
+    For the same seed, fewer shots are a subset of more.
 
     Raises:
       UserError: if a class has fewer training examples.
@@ -114,7 +115,7 @@ def few_shot(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of a list of images: a path, the class and the split ("train", "val", "test")."""
+    """One line of a list of images: path, class name and split ("train", "val" or "test")."""
 
     path: str
     class_name: str
@@ -128,8 +129,8 @@ def read_coop_file(path: Path) -> tuple[list[Entry], list[str]]:
       The entries, and the class names by label.
 
     Raises:
-      UserError: if the file is missing, of another form, or its labels are not 0..C-1 with one
-        name each.
+      UserError: if the file is missing or has another form, or if its labels are not 0..C-1 with
+        one name each.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -152,13 +153,13 @@ def read_coop_file(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> Dataset:
-    """Deals a dataset's examples, of all its splits, to those that a list of images names.
+    """Distributes the examples of all splits of a dataset anew, as a list of images says.
 
-    An example belongs to an entry if its key is the entry's path, or, where file names are
+    An example belongs to an entry if its key is the entry's path or, provided that file names are
     unique, the path's last part.
 
     Raises:
-      UserError: listing the entries that no example fits, or that an example fits twice.
+      UserError: listing the entries without an example, or examples with several entries.
     """
     pool = dataset.train
     for part in (dataset.val, dataset.test):
@@ -166,42 +167,42 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
     by_path = {key: i for i, key in enumerate(pool.keys)}
     by_name = {key.rsplit("/", 1)[-1]: i for i, key in enumerate(pool.keys)}
     unique = len(by_name) == len(pool)
-    found = [
+    matches = [
         by_path.get(e.path, by_name.get(e.path.rsplit("/", 1)[-1]) if unique else None)
         for e in entries
     ]
-    if missing := [e.path for e, i in zip(entries, found, strict=True) if i is None]:
+    if missing := [e.path for e, i in zip(entries, matches, strict=True) if i is None]:
         listed = "\n  ".join(map(printable, missing[:20]))
         raise UserError(
             f"{dataset.name}: {len(missing)} images of config.data.split_file are not in the "
             f"source, which names its images like {pool.keys[0]!r}; with the files on disk, "
             f"config.data.source=folder finds them by path:\n  {listed}"
         )
-    refuse_twice("config.data.split_file", entries, found)
+    refuse_twice("config.data.split_file", entries, matches)
     label_of = {name: label for label, name in enumerate(class_names)}
-    made = {}
+    parts = {}
     for name in ("train", "val", "test"):
         rows = [
             (i, label_of[e.class_name])
-            for e, i in zip(entries, found, strict=True)
+            for e, i in zip(entries, matches, strict=True)
             if e.split == name
         ]
         part = pool.take(np.array([i for i, _ in rows], int))
         labels = np.array([label for _, label in rows], np.int32)
-        made[name] = dataclasses.replace(part, labels=labels)
-    return dataclasses.replace(dataset, class_names=tuple(class_names), **made)
+        parts[name] = dataclasses.replace(part, labels=labels)
+    return dataclasses.replace(dataset.with_splits(parts), class_names=tuple(class_names))
 
 
 def refuse_twice(name: str, entries: Sequence[Entry], images: Sequence[Hashable]) -> None:
     """Refuses a list that names an image more than once.
 
     Args:
-      name: of the list, for the message.
-      entries: its lines.
-      images: which image each of them stands for.
+      name: name of the list, for the message.
+      entries: the list's lines.
+      images: the image that each line stands for.
 
     Raises:
-      UserError: listing the images, with their splits and all spellings of their paths.
+      UserError: listing such images, with their splits and all spellings of their paths.
     """
     by_image: dict[Hashable, list[str]] = {}
     for entry, image in zip(entries, images, strict=True):

@@ -1,9 +1,9 @@
-"""TensorFlow Datasets by random access (`tfds.data_source`), without tensorflow in the loop."""
+"""Reads TensorFlow Datasets by random access (`tfds.data_source`), not through TensorFlow."""
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from vprompt_jax.data.info import DatasetInfo
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
+Builder = Any  # tfds.core.DatasetBuilder; TFDS is imported late and has no types
+Source = Sequence[Mapping[str, Any]]  # examples by index, read from disk
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def builder(name: str, data_dir: str):
-    """TFDS's builder of a dataset, which writes and reads records with random access.
+def builder(name: str, data_dir: str) -> Builder:
+    """Returns TFDS's builder of a dataset, which writes and reads records with random access.
 
     Raises:
-      UserError: if TFDS does not know it, or has it prepared in another format.
+      UserError: if TFDS does not know the dataset, or has prepared it in another format.
     """
     import tensorflow_datasets as tfds
 
@@ -42,9 +44,9 @@ def builder(name: str, data_dir: str):
         raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
 
 
-def is_prepared(made) -> bool:
+def is_prepared(builder: Builder) -> bool:
     """Whether a builder's dataset is on this disk."""
-    return (Path(made.data_dir) / "dataset_info.json").is_file()
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def version(made: Any) -> str:
@@ -62,121 +64,131 @@ def load(
     label: str = "",
     vtab: bool = False,
 ) -> Dataset:
-    """Loads, and if need be downloads and prepares, a TFDS classification dataset.
+    """Loads a TFDS classification dataset; downloads and prepares it first if necessary.
 
     Args:
-      name: of the dataset, as TFDS spells it ("cifar10", "dtd:3.*.*"); with a row, of the row.
+      name: name of the dataset in TFDS ("cifar10", "dtd:3.*.*"), or of its row if it has one.
       data_dir: TFDS's folder; "" for its default.
-      resolution: of the tower; images that are larger or of several sizes are resized on the host.
-      workers: threads that read.
-      row: of the table, where it has one.
-      label: field of the label; "" for the row's, or `label`.
-      vtab: take the row's splits of VTAB-1k.
+      resolution: side of the tower's input, in pixels; images that are larger or of several sizes
+        are resized on the host.
+      workers: number of threads that read.
+      row: the dataset's row of the table; None if it has none.
+      label: the field that holds the label; "" for the row's, or `label`.
+      vtab: whether to take the row's splits of VTAB-1k.
 
     Returns:
-      A dataset with TFDS's class names; `test` is empty where the row has none.
+      A dataset with TFDS's class names; `test` is empty if the row has no test split.
 
     Raises:
-      UserError: if TFDS does not know the dataset, cannot fetch it, or has it prepared in a
-        format without random access or not to the end; if it has no test split or no image and
-        label.
+      UserError: if TFDS does not know the dataset, cannot fetch it, has prepared it only in part,
+        or in a format without random access; if there is no image, no label or no test split.
     """
-    made = builder(row.tfds if row else name, data_dir)
-    features = made.info.features or {}
+    source_builder = builder((row and row.tfds) or name, data_dir)
+    features = source_builder.info.features or {}
     fields = row or DatasetInfo(name, 0, name, {}, None)
-    of_label = label or fields.label
-    derive = derived.LABELS.get(of_label)
-    if fields.image not in features or (derive is None and of_label not in features):
+    label_field = label or fields.label
+    derive = derived.LABELS.get(label_field)
+    if fields.image not in features or (derive is None and label_field not in features):
         raise UserError(
-            f"{name} has no {fields.image} and {of_label}: it is not a classification dataset, or "
-            f"config.data.label has to name the field: {', '.join(features)}"
+            f"{name} has no {fields.image} and {label_field}: it is not a classification dataset, "
+            f"or config.data.label has to name the field: {', '.join(features)}"
         )
-    slices = row and (row.vtab if vtab else row.splits)
+    slices = None if row is None else row.vtab if vtab else row.splits
     if vtab and not slices:
         raise UserError(f"{name} is not part of VTAB-1k: config.data.split=official")
-    sources = _sources(name, made, slices, fields.fetch)
-    if derive is None and not hasattr(features[of_label], "names"):
-        raise UserError(f"{name}: {of_label} is not a class label; set config.data.label")
+    sources = _sources(name, source_builder, slices, fields.fetch)
+    if derive is None and not hasattr(features[label_field], "names"):
+        raise UserError(f"{name}: {label_field} is not a class label; set config.data.label")
     shape = features[fields.image].shape
-    stored = None not in shape and max(shape[:2]) <= resolution
-    read = {
+    keep_size = None not in shape and max(shape[:2]) <= resolution
+    by_split = {
         split: _records(
-            f"{name}, {split}", source, fields, derive or (lambda e: e[of_label]), workers
+            f"{name}, {split}", source, fields, derive or (lambda e: e[label_field]), workers
         )
         for split, source in sources.items()
     }
     splits = {
-        split: lazy_split(records, None if stored else resolution, workers)
-        for split, (records, _) in read.items()
+        split: lazy_split(records, None if keep_size else resolution, workers)
+        for split, (records, _) in by_split.items()
     }
-    classes = row.classes if row and derive else features[of_label].num_classes
-    names = list(map(str, range(classes))) if derive else features[of_label].names
-    found = {label: text for _, by_label in read.values() for label, text in by_label.items()}
-    if found:
-        names = [found.get(i, str(i)) for i in range(classes)]
+    classes = row.classes if row and derive else features[label_field].num_classes
+    names = list(map(str, range(classes))) if derive else features[label_field].names
+    texts = {label: text for _, by_label in by_split.values() for label, text in by_label.items()}
+    if texts:
+        names = [texts.get(i, str(i)) for i in range(classes)]
     train = splits["train"]
     test = splits.get("test", train.take(np.array([], int)))
     val = splits.get("val")
-    return Dataset(name, tuple(names), train, val, test, contents=version(made))
+    return Dataset(name, tuple(names), train, val, test, contents=version(source_builder))
 
 
-def _sources(name: str, made, slices: Mapping[str, str] | None, fetch: str) -> dict[str, Any]:
-    """Random access by our split names; encoded images stay as they are stored."""
+def _sources(
+    name: str, builder: Builder, slices: Mapping[str, str] | None, fetch: str
+) -> dict[str, Source]:
+    """Opens every split for random access, by our split names; images stay encoded."""
     import tensorflow_datasets as tfds
 
     offline = os.environ.get("VPROMPT_OFFLINE", "0") not in ("", "0")
-    if offline and not is_prepared(made):
+    if offline and not is_prepared(builder):
         raise UserError(
-            f"{name} is not prepared in {made.data_dir}, and VPROMPT_OFFLINE forbids to fetch it: "
-            "prepare it where there is a network and copy that folder, or set config.data.dir to "
-            "the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
+            f"{name} is not prepared in {builder.data_dir}, and VPROMPT_OFFLINE forbids to fetch "
+            "it: prepare it where there is a network and copy that folder, or set config.data.dir "
+            "to the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
         )
     try:
-        made.download_and_prepare()
+        builder.download_and_prepare()
     except Exception as error:  # TFDS passes on whatever its downloaders raise
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{name} is not prepared in {made.data_dir} and could not be fetched "
+            f"{name} is not prepared in {builder.data_dir} and could not be fetched "
             f"({type(error).__name__}: {reason})" + (f"; by hand: {fetch}" if fetch else "")
         ) from error
     if slices is None:
-        slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in made.info.splits}
+        slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in builder.info.splits}
         for split in ("train", "test"):
             if split not in slices:
-                raise UserError(f"{name} has no {split} split, only {', '.join(made.info.splits)}")
+                raise UserError(
+                    f"{name} has no {split} split, only {', '.join(builder.info.splits)}"
+                )
 
-    class Stored(tfds.decode.SkipDecoding):
-        def decode_batch_example_np(self, frames):  # TFDS's own has nothing for a video
+    class Undecoded(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(
+            self, frames: Any
+        ) -> Any:  # TFDS does not define this for videos
             return frames
 
     visual = (tfds.features.Image, tfds.features.Video)
     skip = {
-        field: Stored()
-        for field, feature in made.info.features.items()
+        field: Undecoded()
+        for field, feature in builder.info.features.items()
         if isinstance(feature, visual)
     }
     try:
         sources = {
-            ours: made.as_data_source(theirs, decoders=skip) for ours, theirs in slices.items()
+            ours: builder.as_data_source(theirs, decoders=skip) for ours, theirs in slices.items()
         }
         for source in sources.values():
-            source[len(source) - 1]  # the last record of an unfinished preparation is not there
+            source[len(source) - 1]  # an unfinished preparation lacks the last record
     except Exception as error:  # array_record raises many kinds
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{name} in {made.data_dir} is not complete ({type(error).__name__}: {reason}): "
+            f"{name} in {builder.data_dir} is not complete ({type(error).__name__}: {reason}): "
             "remove that folder and prepare it again"
         ) from error
     return sources
 
 
 def _records(
-    name: str, source, row: DatasetInfo, label_of: Callable, workers: int
+    name: str,
+    source: Source,
+    row: DatasetInfo,
+    label_of: Callable[[Mapping[str, Any]], int],
+    workers: int,
 ) -> tuple[Records, dict[int, str]]:
-    """Reads every example's label and key (one pass over the records, nothing is decoded).
+    """Reads every example's label and key in one pass over the records; decodes nothing.
 
     Returns:
-      The records, and class names by label where the row names a field for them.
+      The records, and class names by label if the row names a field for them.
     """
 
     def stored(example: Mapping[str, Any]) -> bytes:

@@ -1,1 +1,1 @@
-"""From image features to class logits: against text embeddings, or a linear layer."""
+"""Heads: class logits from image features, by text embeddings, a linear layer or a label map."""

@@ -15,9 +15,10 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 
 
 class LinearHead(Head):
-    """Class logits from unit-length image features, zero at first (uniform predictions).
+    """Computes class logits from image features of unit length; initially all logits are zero.
 
-    Unit length is ours: it makes one learning rate fit towers whose features differ in scale.
+    We scale features to unit length so that one learning rate fits towers whose features differ in
+    scale.
 
     Attributes:
       classes: number of classes.
@@ -32,7 +33,7 @@ class LinearHead(Head):
     def __call__(
         self, features: jax.Array, given: HeadInputs | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Features [B, E] -> float32 logits [B, classes]; nothing else is needed."""
+        """Features [B, E] -> float32 logits [B, classes]; other inputs are ignored."""
         del given
         x = unit_norm(features.astype(jnp.float32))
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="dense")(x), {}
@@ -51,7 +52,7 @@ class LinearHeadSection(TrainedSection):
 
 
 class LinearHeadPart(Part[LinearHeadSection]):
-    """A classifier on image features."""
+    """A linear classifier on image features."""
 
     name = "head"
     section = LinearHeadSection

@@ -1,4 +1,4 @@
-"""Label mapping for towers with a classifier of their own (ILM, arXiv 2211.11635)."""
+"""Label mapping (ILM, arXiv 2211.11635): reuses the classifier that a checkpoint came with."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from vprompt_jax.schema import Section, key
 
 
 def mapped_logits(source_logits: jax.Array, label_map: jax.Array) -> jax.Array:
-    """The logits of the source classes that stand for the target's.
+    """Selects the logits of the source classes that stand for the target classes.
 
     Args:
       source_logits: [B, K].
@@ -26,7 +26,7 @@ def mapped_logits(source_logits: jax.Array, label_map: jax.Array) -> jax.Array:
 
 
 def random_map(seed: int, classes: int, source_classes: int) -> np.ndarray:
-    """A different source class, drawn at random, for each target class: int32 [C]."""
+    """Draws a different source class for each target class: int32 [C]."""
     drawn = np.random.default_rng(seed).permutation(source_classes)[:classes]
     return drawn.astype(np.int32)
 
@@ -34,7 +34,8 @@ def random_map(seed: int, classes: int, source_classes: int) -> np.ndarray:
 def frequency_map(counts: np.ndarray) -> np.ndarray:
     """Gives each target class the source class it is most often taken for (ILM, section 3).
 
-    Greedy and one to one: the largest count decides first; of equal ones the first in row order.
+    The assignment is greedy and one to one. The largest count decides first; among equal counts,
+    the first in row order.
 
     Args:
       counts: [C, K], how many examples of target class c are classified as source class k.
@@ -52,7 +53,7 @@ def frequency_map(counts: np.ndarray) -> np.ndarray:
 
 
 class MappingHead(Head):
-    """The logits of the source classes that are assigned to the target's."""
+    """Gives each target class the logit of the source class that is assigned to it."""
 
     def __call__(
         self, features: jax.Array, given: HeadInputs
@@ -65,13 +66,13 @@ class MappingHead(Head):
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
-    """Which source class stands for each target class.
+    """Assigns a source class to each target class.
 
     Attributes:
       mapping: "random", "frequency" (assigned once, before training) or "iterative" (assigned
         anew before every epoch).
-      classes: target classes C.
-      sources: source classes K.
+      classes: number of target classes C.
+      sources: number of source classes K.
     """
 
     mapping: str
@@ -88,7 +89,7 @@ class LabelMap:
         return self.mapping == "frequency" and step == 0
 
     def counts(self, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
-        """[C, K]: how many examples of a target class are taken for a source class."""
+        """How many examples of each target class are taken for each source class: [C, K]."""
         zeros = jnp.zeros((self.classes, self.sources))
         return zeros.at[batch["label"], out["source"]].add(batch["weight"])
 
@@ -107,7 +108,7 @@ class MappingHeadSection(Section):
 
 
 class MappingHeadPart(Part[MappingHeadSection]):
-    """A supervised tower's own classes, mapped to the target's."""
+    """Maps the target classes to the checkpoint's own classes."""
 
     name = "head"
     section = MappingHeadSection

@@ -8,9 +8,9 @@ import numpy as np
 
 from vprompt_jax.clip.model import unit_norm
 
-# Inverse strengths of the L2 penalty, as scikit-learn's C; the paper sweeps a wider range.
+# scikit-learn's C, the inverse strength of the L2 penalty; the paper sweeps a wider range.
 STRENGTHS = tuple(10.0**k for k in range(-2, 5))
-_NEVER = -1e9  # bias of a class without training examples, which is never predicted
+_NEVER = -1e9  # bias of a class without training examples, so that it is never predicted
 
 
 def solved(
@@ -18,14 +18,17 @@ def solved(
     train: tuple[np.ndarray, np.ndarray],
     val: tuple[np.ndarray, np.ndarray] | None,
 ) -> dict[str, Any]:
-    """A linear head solved at the strength that val prefers; without val C is 1.
+    """Solves a linear head with the C that is best on val; without val, C is 1.
 
-    Like the gradient-trained head it sees features of unit length.
+    Like the head that gradients train, it sees features of unit length.
 
     Args:
-      params: of a `LinearHead`; gives the shapes.
+      params: parameters of a `LinearHead`, for their shapes.
       train: features [N, E] and labels [N].
-      val: the same, or None.
+      val: the same of the validation split, or None.
+
+    Returns:
+      Parameters of the same structure as `params`.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -1,4 +1,4 @@
-"""Zero-shot head: cosine between image features and the classes' text embeddings."""
+"""The zero-shot head: the cosine between image features and the classes' text embeddings."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from vprompt_jax.schema import Section, key
 
 
 class TextHead(Head):
-    """exp(logit_scale) times the cosine to every class's text embedding (CLIP, section 3.1.2)."""
+    """Scores each class by exp(logit_scale) times the cosine to its text (CLIP, section 3.1.2)."""
 
     def __call__(
         self, features: jax.Array, given: HeadInputs
@@ -27,7 +27,7 @@ class TextHeadSection(Section):
 
 
 class TextHeadPart(Part[TextHeadSection]):
-    """CLIP's own way to classify."""
+    """Classifies zero-shot, as CLIP does."""
 
     name = "head"
     section = TextHeadSection

@@ -1,4 +1,4 @@
-"""What a part is: how it declares itself, and what it is given and gives back on each side."""
+"""Parts: how a part declares itself, and what it receives and returns on each side."""
 
 from vprompt_jax.parts.adapter import Adapter
 from vprompt_jax.parts.canvas import Canvas

@@ -1,6 +1,6 @@
-"""The tower's side: what changes activations inside of the image tower, and how it gets there.
+"""The tower's side: parts that change activations inside the image tower.
 
-Layers are reached by Flax's method interception, so the towers know nothing of adapters.
+They reach the layers by Flax's method interception, so the towers know nothing of adapters.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ import jax
 
 from vprompt_jax.clip.sites import Site, Where, layer_name
 
-# A tower's flat parameters by path.
+# A tower's parameters by path.
 Flat = dict[tuple[str, ...], Any]
 
 
 class Adapter(nn.Module):
-    """What changes activations of a tower at its sites.
+    """Changes activations of a tower at its sites.
 
     Attributes:
-      sites: where it acts.
+      sites: the sites it acts at.
     """
 
     sites: tuple[Site, ...]
@@ -31,24 +31,24 @@ class Adapter(nn.Module):
         """Creates the parameters (Flax does so when any method is called)."""
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
-        """What the tower goes on with at one of the sites.
+        """Returns what the tower continues with at one of the sites.
 
         Args:
           where: the site.
-          x: input of the layer; at a position the activation.
-          y: output of the layer; at a position the activation.
+          x: input of the layer; at a position, the activation.
+          y: output of the layer; at a position, the activation.
         """
         raise NotImplementedError
 
     def fold(self, site: Site, flat: Flat) -> None:
-        """Changes the tower's weights so that they do at a site what the adapter does there.
+        """Changes the tower's weights so that, at one site, they do what the adapter does.
 
         Args:
           site: one of the sites.
-          flat: the tower's parameters, changed in place.
+          flat: the tower's parameters by path, changed in place.
 
         Raises:
-          ValueError: if no plain weights can do it.
+          ValueError: if no change of weights can do it.
         """
         del site, flat
         raise ValueError(f"{type(self).__name__} cannot be folded into the tower's weights")
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
 def acting(
     adapters: Sequence[Adapter],
 ) -> tuple[Callable[[Where, jax.Array], jax.Array], Callable[..., Any]]:
-    """How adapters act, in their order.
+    """Builds what lets adapters act, one after the other.
 
     Returns:
       A tap (position, x) -> x for the tower's positions, and an interceptor of its layers for

@@ -1,4 +1,4 @@
-"""What the parts on the pixel side pass from one to the next."""
+"""The canvas: what parts on the pixel side pass from one to the next."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ class Canvas(flax.struct.PyTreeNode):
 
     Attributes:
       image: normalised pixels, float32 [B, R, R, 3].
-      added: what is added to them, float32 [1 or B, R, R, 3]; None for nothing (yet).
-      support: where `added` has parameters, bool [1 or B, R, R]; None with `added`.
-      metrics: numbers per example, float32 [B], by name; logged as means.
-      shown: arrays for pictures and inspection by name; unused ones cost nothing when compiled.
+      added: pixels to add to them, float32 [1 or B, R, R, 3]; None if no part adds any (yet).
+      support: where `added` has parameters, bool [1 or B, R, R]; None if `added` is None.
+      metrics: numbers per example, float32 [B], by name; their means are logged.
+      shown: arrays by name, for pictures and inspection; the compiler drops those nobody reads.
     """
 
     image: jax.Array

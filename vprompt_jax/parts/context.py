@@ -1,4 +1,4 @@
-"""What a part may use beside the images: random keys and scheduled values."""
+"""The context: the random keys and scheduled values that a part may use."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from vprompt_jax.parts import keys
 
 
 class Context(flax.struct.PyTreeNode):
-    """Where in a run a batch is.
+    """The place of a batch in a run.
 
-    A key depends on the root key, a purpose, the step and, for keys of examples, on the index of
-    the example in its split. So the noise of an example does not depend on how many devices share
-    its batch, and a resumed run needs no key in its checkpoint.
+    A key depends on the root key, a purpose, the step and, if it is an example's, on the index of
+    that example in its split. So an example's noise does not depend on how many devices share the
+    batch, and a resumed run needs no key in its checkpoint.
 
     Attributes:
       root: the run's root key.
@@ -38,16 +38,16 @@ class Context(flax.struct.PyTreeNode):
         return jax.random.fold_in(keys.stream(self.root, purpose), self.step)
 
     def example_keys(self, purpose: str) -> jax.Array:
-        """Keys [B]: of this step in training, the same at every evaluation at inference."""
+        """Keys [B], one per example: new at every training step, always the same at inference."""
         key = keys.stream(self.root, purpose) if self.step is None else self.step_key(purpose)
         return keys.per_example(key, self.index)
 
 
 def at_inference(seed: int, count: int = 1) -> Context:
-    """The context of images that are in no split: each is treated as a split's first example.
+    """The context of images outside any split; each is treated as a split's first example.
 
     Args:
-      seed: of the run.
-      count: number of indices; one serves batches of every size.
+      seed: the run's seed.
+      count: number of indices; one index serves batches of every size.
     """
     return Context(keys.root(seed), jnp.zeros(count, jnp.int32))

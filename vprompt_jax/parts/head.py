@@ -1,4 +1,4 @@
-"""The features' side: what turns image features into class logits."""
+"""The features' side: the head, which turns image features into class logits."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class HeadInputs:
-    """What the tower and the texts offer to a head; each is computed only if it is asked for.
+    """What a head may use beside the features; functions, so that only what it uses is computed.
 
     Attributes:
       texts: () -> the classes' text embeddings, float32 [C, E] of unit length.
       logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
-      source_logits: features [B, E] -> logits [B, K] of the classifier the checkpoint came with.
-      assigned: what the part has assigned (`Part.assignment`), by name.
+      source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier.
+      assigned: the arrays that the part assigns (`Part.assignment`), by name.
     """
 
     texts: Callable[[], jax.Array]
@@ -25,13 +25,13 @@ class HeadInputs:
 
 
 class Head(nn.Module):
-    """What turns image features into class logits."""
+    """Turns image features into class logits."""
 
     def create(self, embed_dim: int) -> None:
-        """Creates the parameters, if there are any, for features of `embed_dim` channels."""
+        """Creates the parameters, if any, for features of `embed_dim` channels."""
 
     def __call__(
         self, features: jax.Array, given: HeadInputs
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Features [B, E] -> float32 logits [B, C], and whatever else is said of the batch."""
+        """Features [B, E] -> float32 logits [B, C], and any other outputs by name."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Starts of trained parameters that more than one part takes."""
+"""Initialisers of trained parameters that several parts share."""
 
 from collections.abc import Callable
 

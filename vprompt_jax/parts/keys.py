@@ -1,7 +1,7 @@
 """Explicit random keys: root -> purpose -> step -> index of the example.
 
-A key depends on nothing but these, so the same example meets the same noise at the same step
-however many devices share the batch, and a resumed run needs no key in its checkpoint.
+A key depends on nothing else. So an example gets the same noise at the same step however many
+devices share the batch, and a resumed run needs no key in its checkpoint.
 """
 
 import zlib
@@ -10,7 +10,7 @@ import jax
 
 
 def root(seed: int) -> jax.Array:
-    """The key every other key of a run is made from."""
+    """The key from which every other key of a run derives."""
     return jax.random.key(seed, impl="threefry2x32")
 
 
@@ -20,5 +20,5 @@ def stream(key: jax.Array, purpose: str) -> jax.Array:
 
 
 def per_example(key: jax.Array, index: jax.Array) -> jax.Array:
-    """Keys [B] of the examples with dataset indices int32 [B]."""
+    """Keys [B] of the examples whose indices in their split are int32 [B]."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

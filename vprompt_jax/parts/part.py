@@ -1,4 +1,4 @@
-"""The declaration of a part: what it is called, its config section, and how it is built.
+"""The declaration of a part: its name, its config section, and how it is built.
 
 A part is declared in the file that implements it, as a subclass of `Part`, and registered by one
 line of `methods/registry.py`. The config's sections and checks, the order in which parts act, the
@@ -22,8 +22,8 @@ from vprompt_jax.schema import Section, TrainedSection
 S = TypeVar("S", bound=Section)
 # Epoch, an int32 scalar counted from 0 -> a float32 scalar.
 Schedule = Callable[[jax.Array], jax.Array]
-# Where a part acts: on the pixels before the tower, inside the tower, in place of some of the
-# tower's weights, inside the text tower, or on the image features.
+# Where a part acts: on the pixels before the image tower, on activations inside it, on its weights,
+# inside the text tower, or on the image features.
 Side = Literal["pixels", "tower", "weights", "text", "head"]
 SIDES: tuple[Side, ...] = ("pixels", "tower", "weights", "text", "head")
 
@@ -36,9 +36,9 @@ class Surroundings:
       clip: the frozen CLIP.
       variables: its variables; only their shapes matter.
       classes: number of classes C.
-      dtype: of the frozen tower's computation.
-      sections: of all parts that are on, by name.
-      token_adder: name of a part that is on and adds tokens to the sequence; None if none does.
+      dtype: dtype of the frozen tower's computation.
+      sections: config sections of all parts that are on, by name.
+      token_adder: name of the part that adds tokens to the sequence; None if no part does.
     """
 
     clip: CLIP
@@ -50,7 +50,7 @@ class Surroundings:
 
     @functools.cached_property
     def sites(self) -> dict[Where, Site]:
-        """Every site of the image tower; walking a large one takes most of a second."""
+        """Every site of the image tower; cached, as finding them takes up to a second."""
         return sites_lib.sites_of(self.clip, self.variables)
 
     @property
@@ -65,22 +65,22 @@ class Surroundings:
 
 
 class Assignment(Protocol):
-    """Arrays that a part assigns by looking at the training images, instead of training them."""
+    """Arrays that a part computes from counts over the training images instead of training them."""
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """The arrays before training, by name."""
         ...
 
     def is_due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether they are assigned anew before a step (counted from 0)."""
+        """Whether to assign them anew before a step (counted from 0)."""
         ...
 
     def counts(self, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
-        """What is summed over the training images, from the model's outputs for a batch."""
+        """A batch's share of the sums over the training images, from the model's outputs."""
         ...
 
     def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays from the sums."""
+        """The arrays that follow from the sums."""
         ...
 
 
@@ -93,30 +93,30 @@ class Solver(Protocol):
         train: tuple[np.ndarray, np.ndarray],
         val: tuple[np.ndarray, np.ndarray] | None,
     ) -> Any:
-        """Parameters of the structure of `params`.
+        """Returns parameters of the same structure as `params`.
 
         Args:
-          params: the part's, at the start.
+          params: the part's parameters at the start.
           train: features float32 [N, E] and labels int32 [N].
-          val: the same, to choose by; None without.
+          val: the same of the split to choose by; None if there is none.
         """
         ...
 
 
 class Part(Generic[S]):
-    """One thing that adapts a CLIP.
+    """One way of adapting a CLIP.
 
     Attributes:
-      name: of its config section and of its parameters.
-      section: the dataclass of its keys. A part whose section is a `TrainedSection` has parameters
-        that gradients train.
-      switch: the key that says whether, or in what form, the part is there.
-      kind: the value of `switch` under which the part is on; None if every value but the key's
-        default is. Parts of one name are alternatives, told apart by `kind`.
+      name: name of its config section and of its parameters.
+      section: dataclass of its config keys. If it is a `TrainedSection`, gradients train the part's
+        parameters.
+      switch: the key that says whether, or in what form, the part is on.
+      kind: the value of `switch` that turns the part on; None if every value except the key's
+        default does. Parts of one name are alternatives, told apart by `kind`.
       side: where it acts.
-      order: among the parts of its side, the lowest first.
-      adds_tokens: whether it changes the number of tokens inside of the tower.
-      sweepable: key over which an activation's position can be swept; "" for none.
+      order: rank among the parts of its side; the lowest acts first.
+      adds_tokens: whether it changes the number of tokens inside the tower.
+      sweepable: the key that holds positions to sweep over; "" if there is none.
     """
 
     name: ClassVar[str]
@@ -133,71 +133,71 @@ class Part(Generic[S]):
         return issubclass(self.section, TrainedSection)
 
     def is_on(self, value: Any) -> bool:
-        """Whether a value of `switch` means that the part is there."""
+        """Whether a value of `switch` turns the part on."""
         if self.kind is not None:
             return bool(value == self.kind)
         fields = {field.name: field.default for field in dataclasses.fields(self.section)}
         return bool(value != fields[self.switch])
 
     def check(self, section: S, sections: Mapping[str, Section]) -> None:
-        """Refuses a section that no run could have, before anything is loaded.
+        """Refuses a section that no run can use, before anything is loaded.
 
         Args:
-          section: the part's.
-          sections: of all parts that are on.
+          section: the part's section.
+          sections: sections of all parts that are on, by name.
 
         Raises:
-          ValueError: saying what is wrong and the way out.
+          ValueError: saying what is wrong and what to do about it.
         """
 
     def build(self, section: S, around: Surroundings) -> Any:
-        """The part on a tower: a Flax module, or `SelectedWeights`.
+        """Builds the part for a tower: a Flax module, or `SelectedWeights`.
 
         Raises:
-          ValueError: if it does not fit the tower, saying why and the way out.
+          ValueError: if it does not fit the tower, saying why and what to do about it.
         """
         raise NotImplementedError
 
     def schedules(self, section: S) -> Mapping[str, Schedule]:
-        """Values that change from epoch to epoch, by the name under which they are logged."""
+        """Values that change from epoch to epoch, by the names they are logged under."""
         del section
         return {}
 
     def assignment(self, section: S, around: Surroundings) -> Assignment | None:
-        """What is assigned rather than trained; None for nothing."""
+        """How its assigned arrays are computed; None if it has none."""
         del section, around
         return None
 
     def solver(self, section: S) -> "Solver | None":
-        """How the part is solved from image features in place of train steps; None if it is not."""
+        """What solves the part from image features instead of train steps; None to train it."""
         del section
         return None
 
     def transform(self, section: S, optimizer: Any) -> Any:
-        """The optimiser (optax) of the part, from the one that its section names."""
+        """The part's optimiser (optax), given the one that its section names."""
         del section
         return optimizer
 
     def facts(self, section: S, built: Any, around: Surroundings) -> dict[str, Any]:
-        """What is said of the built part in `result.json`."""
+        """What `result.json` states about the built part."""
         del section, built, around
         return {}
 
     def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """A word on metrics of a whole split that the user should see; None if they are fine."""
+        """A warning about the metrics of a whole split; None if they are fine."""
         del metrics
         return None
 
     def remedies(self) -> Iterable[str]:
-        """What a user can change where steps are not finite, beside the learning rate."""
+        """What a user can change if steps are not finite, apart from the learning rate."""
         return ()
 
 
 def needs_vit(what: str, around: Surroundings) -> ViTConfig:
-    """The image tower's architecture, if it is a vision transformer.
+    """Returns the image tower's config if the tower is a vision transformer.
 
     Raises:
-      ValueError: naming what needs one, if it is not.
+      ValueError: if it is not, naming what needs one.
     """
     vision = around.clip.config.vision
     if not isinstance(vision, ViTConfig):

@@ -1,20 +1,21 @@
-"""The text side: what acts on the class texts inside of the text tower."""
+"""The text side: parts that act on the class texts inside the text tower."""
 
 import flax.linen as nn
 import jax
 
 
 class TextPart(nn.Module):
-    """What changes activations of the text tower.
+    """Changes activations of the text tower.
 
-    While one is on, the class texts are encoded at every step, and gradients reach it through the
-    frozen text tower; without one they are encoded once per run.
+    While such a part is on, the class texts are encoded at every step, so that gradients reach it
+    through the frozen text tower. Without one they are encoded once per run.
     """
 
     def texts(self, class_texts: list[list[str]]) -> list[list[str]]:
-        """The texts to encode, C lists of T; by default as they are.
+        """Returns the texts to encode, C lists of T; by default unchanged.
 
-        A part that learns context tokens puts placeholders here and their vectors in `__call__`.
+        A part that learns context tokens inserts placeholders here, and their vectors in
+        `__call__`.
         """
         return class_texts
 
@@ -22,7 +23,7 @@ class TextPart(nn.Module):
         """Creates the parameters (Flax does so when any method is called)."""
 
     def __call__(self, position: int | str, x: jax.Array) -> jax.Array:
-        """What the text tower goes on with.
+        """Returns what the text tower continues with.
 
         Args:
           position: "embeddings" (tokens before positions are added), or i, the input of block i.

@@ -1,4 +1,4 @@
-"""The weights' side: what replaces some of the image tower's own weights."""
+"""The weights' side: parts that replace some of the image tower's own weights."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,16 +7,16 @@ Tree = Mapping[str, Any]
 
 
 class SelectedWeights(Protocol):
-    """Which weights of the image tower train, and how the trained ones take their places."""
+    """Says which weights of the image tower train, and puts trained ones in their place."""
 
     def initial(self, tower: Tree) -> dict[str, Any]:
-        """The parameters at the start, from the frozen tower's."""
+        """The part's parameters at the start, taken from the frozen tower's."""
         ...
 
     def paths(self, tower: Tree) -> list[tuple[str, ...]]:
-        """The tower's weights that change, by path."""
+        """The paths of the weights that change."""
         ...
 
     def replaced(self, tower: Tree, params: Tree) -> dict[str, Any]:
-        """The tower's parameters with the trained ones in their places."""
+        """The tower's parameters, with the trained ones in place of the frozen ones."""
         ...

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="use the parameters best on val, not the last step's")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument("--overlay", type=Path, metavar="DIR",
-                        help="write a PNG per image: it, edges, mask, prompted")  # fmt: skip
+                        help="write a PNG per image: image, edges, mask, prompted")  # fmt: skip
     parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop",
                         help="at a file that cannot be decoded: stop (default), or label the "
                         "others and name it")  # fmt: skip
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    """The model of a workdir: an `Adapted`, or an `export.Exported`, which only gives logits."""
+    """Loads a workdir's model: an `Adapted`, or an `export.Exported`, which only gives logits."""
     from vprompt_jax.export import files as export
     from vprompt_jax.inference import adapted
 
@@ -56,17 +56,17 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints labels as `_parser` describes, and on standard error what has been left out.
+    """Prints labels as `_parser` describes; names on standard error what has been left out.
 
     Raises:
-      UserError: if images or the run are at fault.
+      UserError: if the images or the run cannot be used.
     """
     if args.batch_size < 1 or args.top < 1:
         raise UserError("--batch_size and --top must be at least 1")
-    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files need not be UTF-8
+    if isinstance(sys.stdin, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdin.reconfigure(errors="surrogateescape")
-    found, left_out = find_images(args.images, sys.stdin)
-    paths, bad = readable(found, args.on_bad_image)
+    files, left_out = find_images(args.images, sys.stdin)
+    paths, bad = readable(files, args.on_bad_image)
     left_out += bad
     model = _load(args)
     if args.overlay:
@@ -77,15 +77,15 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--overlay: cannot write to {args.overlay}: {error}") from error
     width = min(max(len(printable(p)) for p in paths), 60)
     taken: set[Path] = set()
-    read = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
-    for chunk, images in read:
+    read_batches = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
+    for chunk, images in read_batches:
         probabilities = model.probabilities(images)
         shown = model.inspect(images) if args.overlay else {}
         for i, path in enumerate(chunk):
             order = np.argsort(-probabilities[i], kind="stable")[: args.top]
             top = [(model.class_names[c], float(probabilities[i, c])) for c in order]
-            found = [{"label": name, "probability": round(p, 6)} for name, p in top]
-            record = {"image": str(path), "top": found}
+            rows = [{"label": name, "probability": round(p, 6)} for name, p in top]
+            record: dict[str, Any] = {"image": str(path), "top": rows}
             if args.overlay:
                 picture = overlay_path(args.overlay, path, taken)
                 overlay(shown, i).save(picture)

@@ -13,11 +13,11 @@ _TILE = 224  # least side of a tile of an overlay, in pixels
 
 
 def overlay(shown: dict[str, np.ndarray], index: int) -> Image.Image:
-    """One picture of one image: as it is, its edges, the mask over it, and prompted.
+    """Draws an image, its edges, the mask over it, and the prompted image side by side.
 
     Args:
-      shown: of `Adapted.inspect`.
-      index: of the image in it.
+      shown: arrays from `Adapted.inspect`.
+      index: index of the image in them.
     """
     image = shown["image"][index]
     tiles = [image]
@@ -26,7 +26,7 @@ def overlay(shown: dict[str, np.ndarray], index: int) -> Image.Image:
         marks = shown["marks"][index]
         factor = len(image) // len(marks)
         marks = marks.repeat(factor, 0).repeat(factor, 1)[..., None]
-        # Where the prompt is added: yellow; where the mask is off: blue; without prompt: grey.
+        # Yellow: the prompt is added. Blue: the mask is off. Grey: the template has no pixels.
         colours = np.where(marks == 1, (1.0, 0.92, 0.27), (0.0, 0.14, 0.31))
         colours = np.where(np.isnan(marks), 0.87, colours)
         tiles.append(0.6 * colours + 0.4 * image)

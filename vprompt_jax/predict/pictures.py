@@ -1,4 +1,4 @@
-"""Which image files to label, and how they are read in batches."""
+"""Finds the image files to label, and reads them in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +13,19 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
 _LISTED = 20  # offenders named in one message
-_WORKERS = 4  # threads that read
+_WORKERS = 4  # threads that read headers
 
 
 def find_images(arguments: Sequence[str], lines: Iterable[str]) -> tuple[list[Path], list[str]]:
-    """The image files that arguments stand for.
+    """Finds the image files that arguments stand for.
 
     Args:
-      arguments: files; folders, searched at all depths as those of a class are in training
+      arguments: files; folders, which are searched at all depths as a class's folder is in training
         (hidden names do not count); "-" for the paths in `lines`.
       lines: one path each.
 
     Returns:
-      The files; and a line on everything else that is in the folders, with the reason.
+      The files; and one line for everything else in the folders, with the reason.
 
     Raises:
       UserError: if a file is missing, a folder cannot be read, or there are no images at all; all
@@ -59,17 +59,17 @@ def find_images(arguments: Sequence[str], lines: Iterable[str]) -> tuple[list[Pa
 
 
 def readable(paths: Sequence[Path], on_bad: str) -> tuple[list[Path], list[str]]:
-    """Looks at every file's header, so that most faults show before the first label.
+    """Reads every file's header, so that most faults show before the first label.
 
     Args:
       paths: the files.
       on_bad: "stop" or "skip" at files that are no images.
 
     Returns:
-      The files that are images by their headers; and a line on every other one.
+      The files whose headers are those of images; and one line for every other file.
 
     Raises:
-      UserError: listing the others under "stop", or if no file is left.
+      UserError: listing the other files, under "stop" or if no image is left.
     """
 
     def fault(path: Path) -> str | None:
@@ -90,25 +90,27 @@ def readable(paths: Sequence[Path], on_bad: str) -> tuple[list[Path], list[str]]
 def batches(
     paths: Sequence[Path], size: int, resolution: int, on_bad: str, skipped: list[str]
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """Reads images in batches of one shape, the last one filled up with copies.
+    """Reads images in batches of one shape; copies fill up batches with too few images.
 
     Args:
       paths: the files.
       size: images per batch.
-      resolution: R, of the tower.
+      resolution: side R of the tower's input, in pixels.
       on_bad: "stop" or "skip" at images that cannot be decoded.
-      skipped: lines on those are added here.
+      skipped: gets one line for each of those.
 
     Yields:
       Paths, and uint8 [size, R, R, 3], whose first len(paths) images are theirs.
 
     Raises:
-      UserError: naming the images that cannot be decoded, under "stop" or if no other is left.
+      UserError: naming the images that cannot be decoded, under "stop" or if no image is left.
     """
     size = min(size, len(paths))
     labelled = False
     for start in range(0, len(paths), size):
-        chunk, images, bad = [], [], []
+        chunk: list[Path] = []
+        images: list[np.ndarray] = []
+        bad: list[str] = []
         for path in paths[start : start + size]:
             try:
                 images.append(read(path, resolution))

@@ -1,4 +1,4 @@
-"""The processes of one run on several machines: how they find and how they lose each other."""
+"""Joins the processes of one run on several machines, and ends all of them if one is lost."""
 
 import hashlib
 import json
@@ -10,33 +10,33 @@ from typing import Any
 
 from vprompt_jax.process.errors import UserError
 
-# Seconds without a sign of life after which a process counts as lost and all others end.
+# Names the seconds without a sign of life after which a process counts as lost and the rest end.
 _HEARTBEAT = "VPROMPT_HEARTBEAT_SECONDS"
 _BY_HAND = ("VPROMPT_COORDINATOR", "VPROMPT_PROCESSES", "VPROMPT_PROCESS")
 
 
 def _arguments() -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize` as the environment gives them; None if alone."""
+    """Arguments of `jax.distributed.initialize` from the environment; None for a single process."""
     env = os.environ
-    given = [name for name in _BY_HAND if name in env]
-    if given:
-        if len(given) < len(_BY_HAND):
-            raise UserError(f"{', '.join(given)} set: set all of {', '.join(_BY_HAND)}, or none")
+    names = [name for name in _BY_HAND if name in env]
+    if names:
+        if len(names) < len(_BY_HAND):
+            raise UserError(f"{', '.join(names)} set: set all of {', '.join(_BY_HAND)}, or none")
         return {
             "coordinator_address": env[_BY_HAND[0]],
             "num_processes": _integer(_BY_HAND[1]),
             "process_id": _integer(_BY_HAND[2]),
             "cluster_detection_method": "deactivate",
         }
-    # srun sets the node list of a step; a plain shell inside of an allocation has none.
+    # srun sets the node list of a step; a plain shell inside an allocation has none.
     if "SLURM_STEP_NODELIST" in env and _integer("SLURM_NTASKS", "1") > 1:
         return {"cluster_detection_method": "slurm"}
     if _integer("OMPI_COMM_WORLD_SIZE", "1") > 1:
         return {"cluster_detection_method": "ompi"}
     # JAX sets this one when it is imported on a machine with TPUs.
     if env.get("TPU_ML_PLATFORM") == "JAX":
-        names = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
-        return {"cluster_detection_method": "gketpu" if names else "gcetpu"}
+        addresses = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
+        return {"cluster_detection_method": "gketpu" if addresses else "gcetpu"}
     return None
 
 
@@ -51,11 +51,11 @@ def _integer(name: str, default: str | None = None) -> int:
 
 
 def join() -> None:
-    """Joins the other processes of the run, where the environment says that there are any.
+    """Joins the other processes of the run if the environment says that there are any.
 
-    In this order: VPROMPT_COORDINATOR (host:port of process 0) with VPROMPT_PROCESSES and
-    VPROMPT_PROCESS; a SLURM step or Open MPI with more than one task (one device each, as JAX
-    reads them); a machine with TPUs. To be called before anything is computed.
+    Call it before anything is computed. It looks, in this order, for VPROMPT_COORDINATOR (host:port
+    of process 0) with VPROMPT_PROCESSES and VPROMPT_PROCESS; for a SLURM step or Open MPI with more
+    than one task, to each of which JAX gives one device; and for a machine with TPUs.
 
     Raises:
       UserError: if the environment contradicts itself, or the others cannot be reached.
@@ -132,11 +132,11 @@ def by_first(function: Callable[[], Any]) -> Any:
 
 
 def agree(what: str, value: Any) -> None:
-    """Makes sure that all processes see the same; every one of them has to call it.
+    """Makes sure that all processes have the same value; each of them has to call this.
 
     Args:
-      what: for the message.
-      value: anything JSON.
+      what: what the value is, for the message.
+      value: anything that JSON can hold.
 
     Raises:
       UserError: in all processes, if one has another value.
@@ -153,9 +153,10 @@ def agree(what: str, value: Any) -> None:
 
 
 def leave(status: int) -> None:
-    """Ends a process that has failed, at once if there are others, so that they notice.
+    """Ends a process that has failed.
 
-    A process of several that ends the ordinary way would wait for them, and they for it.
+    If the run has other processes, this one ends at once, without clean-up, so that they notice:
+    an ordinary end would wait for them while they wait for it.
     """
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Names of runs, classes and files in notations that give some characters a meaning of their own.
+"""Escapes names of runs, classes and files for Markdown, HTML, spreadsheets and figures.
 
-Whatever a user calls things reaches tables, spreadsheets and figures as it is read: no name may
-begin a cell, a formula, a link, an HTML element or mathematics.
+A name has to be shown there as the user wrote it. It must not start a table cell, a formula, a
+link, an HTML element or mathematics.
 """
 
 import html
@@ -13,28 +13,28 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable_lines(text: str) -> str:
-    """`printable`, of which line breaks are left as they are: for messages of several lines."""
+    """`printable` for messages of several lines: line breaks are kept."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def in_markdown(text: str) -> str:
-    """Text for a paragraph or a cell of a table in Markdown."""
+    """Escapes text for a paragraph or a table cell in Markdown."""
     return printable(text).translate(_MARKDOWN)
 
 
 def in_html(text: str) -> str:
-    """Text for an element or an attribute of HTML."""
+    """Escapes text for an element or an attribute in HTML."""
     return html.escape(printable(text))
 
 
 def in_figure(text: str) -> str:
-    """Lines of text for matplotlib, which takes what two dollar signs enclose for mathematics."""
+    """Escapes lines for matplotlib, which reads text between two dollar signs as mathematics."""
     return printable_lines(text).replace("$", r"\$")
 
 
 def in_spreadsheet(text: str) -> str:
-    """Text for a cell of CSV, which a spreadsheet runs if it begins as a formula does.
+    """Escapes text for a CSV cell, which a spreadsheet runs if it begins like a formula.
 
-    An apostrophe before it, which spreadsheets do not show, marks it as text.
+    An apostrophe in front, which spreadsheets do not show, marks it as text.
     """
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -23,7 +23,7 @@ def unused(path: Path, taken: Collection[Path] = ()) -> Path:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all, whenever the process or the machine stops."""
+    """Writes a file as a whole or not at all, even if the process or the machine stops midway."""
     partial = path.with_name(path.name + ".part")
     with partial.open("w") as file:
         file.write(text)

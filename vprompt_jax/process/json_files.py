@@ -1,25 +1,25 @@
-"""Reads JSON that others wrote: objects of a reasonable size and depth."""
+"""Reads JSON objects that others wrote, within limits of size and depth."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 2**23  # the index of a checkpoint with 20,000 tensors has a third of this
+MOST_BYTES = 2**23  # three times the index of a checkpoint with 20,000 tensors
 _MOST_DEPTH = 64
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Reads a file that holds a JSON object; errors are those of `parse_object`, and OSError."""
+    """Reads a file that holds a JSON object; raises OSError, or ValueError as `parse_object`."""
     with path.open("rb") as file:
         return parse_object(file.read(MOST_BYTES + 1))
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """The JSON object in a text.
+    """Parses a text that holds one JSON object.
 
     Raises:
-      ValueError: if it is none, is not UTF-8, has one key twice, or is very large or deep.
+      ValueError: if it does not, is not UTF-8, has one key twice, or is very large or deep.
     """
     if len(text) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")

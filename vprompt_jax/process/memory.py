@@ -1,4 +1,4 @@
-"""What the C library does with memory that a CPU's programs give back."""
+"""Tunes glibc's malloc so that steps on a CPU reuse each other's memory."""
 
 import ctypes
 import importlib.metadata
@@ -7,33 +7,33 @@ import os
 import pkgutil
 import platform
 
-# Parameters of glibc's mallopt (malloc.h) and what they are set to: freed memory at the end of
-# the heap is never returned, no block is a mapping of its own, and all threads share one heap, as
-# those of threads hold no blocks above 64 MB.
+# Parameters of glibc's mallopt (malloc.h) and their values. Freed memory at the end of the heap is
+# never returned to the kernel, and no block is a mapping of its own. All threads share one heap, as
+# a thread's own heap holds no block above 64 MB.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _KEEP = {_M_TRIM_THRESHOLD: -1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
 
 
 def keep_freed() -> bool:
-    """Has glibc keep freed memory for the next step, where JAX computes on CPUs only.
+    """Has glibc keep freed memory for the next step if JAX computes on CPUs only.
 
     On a CPU, XLA allocates a step's memory anew at every step. By default glibc returns blocks of
-    that size to the kernel at once, and the kernel clears every page of the next one. To be
-    called before JAX starts its threads: a thread keeps the heap that it began with.
+    that size to the kernel at once, and the kernel clears every page of the next block. Call this
+    before JAX starts its threads, since a thread keeps the heap that it began with.
 
     Returns:
-      Whether it was done: not with another C library, with an accelerator's plugin in sight, or
-      where the user has set glibc up by MALLOC_... or GLIBC_TUNABLES.
+      Whether glibc was told so. It is left alone if the C library is another one, if an
+      accelerator's plugin is installed, or if the user has set MALLOC_... or GLIBC_TUNABLES.
     """
-    own = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    if own or platform.libc_ver()[0] != "glibc" or not _only_cpu():
+    is_set_by_user = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if is_set_by_user or platform.libc_ver()[0] != "glibc" or not _only_cpu():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(parameter, value) for parameter, value in _KEEP.items()])
 
 
 def _only_cpu() -> bool:
-    """Whether JAX has nothing but CPUs to choose from; asking JAX itself would start it."""
+    """Whether JAX can choose nothing but CPUs; asking JAX itself would start its threads."""
     chosen = os.environ.get("JAX_PLATFORMS")
     if chosen:
         return chosen == "cpu"

@@ -1,6 +1,6 @@
-"""The one door to the devices: how a step runs on all of them, and how arrays get there.
+"""Runs a step on all devices, and sends arrays to them; nothing else touches devices.
 
-A batch has a leading device axis [d, b, ...]; everything else is replicated, without one.
+A batch has a leading device axis, [d, b, ...]. Everything else is replicated and has no such axis.
 """
 
 import functools
@@ -20,12 +20,12 @@ def _mesh() -> Mesh:
 
 
 def replicated() -> NamedSharding:
-    """A copy on every device of all processes."""
+    """The sharding that keeps a copy on every device of all processes."""
     return NamedSharding(_mesh(), PartitionSpec())
 
 
 def to_devices(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Sends this process's part of a batch to its devices: a step's only transfer.
+    """Sends this process's part of a batch to its devices, the only transfer of a step.
 
     Args:
       batch: arrays [d, b, ...], for d local devices.
@@ -59,19 +59,19 @@ _IMPLEMENTATION = pmapped
 
 
 def on_all_devices(step: Step, arguments: int, *, donate: tuple[int, ...] = ()) -> Step:
-    """Compiles a step that every device does on its share of a batch.
+    """Compiles a step that every device runs on its share of a batch.
 
     The step sums over devices itself (`jax.lax.psum` over `AXIS`), so its results are equal on all
-    of them. `jit(shard_map(...))` compiles to the same program (`shard_mapped`; choosing it is the
-    line above): no all-gather. `jit` with shardings alone makes three, since `lax.map` over regions
-    assumes that a batch is one device's.
+    of them. `_IMPLEMENTATION` chooses between `jax.pmap` and `jit(shard_map(...))`: both compile to
+    the same program, without an all-gather. `jit` with shardings alone would insert three of them,
+    since `lax.map` over regions assumes that one device holds the batch.
 
     Args:
       step: a function whose last argument is a batch without the device axis, [b, ...].
       arguments: number of its arguments.
-      donate: positions of arguments whose memory the results may take.
+      donate: positions of the arguments whose memory the results may reuse.
 
     Returns:
-      The function of replicated arguments and a batch [d, b, ...], with replicated results.
+      A function of replicated arguments and a batch [d, b, ...]; its results are replicated.
     """
     return _IMPLEMENTATION(step, arguments, donate)

@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make or fetch again."""
+"""The folder for files that this package can compute or download again."""
 
 import os
 from pathlib import Path

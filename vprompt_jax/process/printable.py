@@ -1,4 +1,4 @@
-"""Names of files and classes as a terminal or a file may show them."""
+"""Escapes names of files and classes for a terminal or a text file."""
 
 import os
 
@@ -11,9 +11,9 @@ def _visible(character: str) -> str:
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """The text, with what a terminal would obey or could not encode written as an escape.
+    """Replaces what a terminal would obey, or could not encode, by escapes.
 
-    That is control characters (a line break, ESC), invisible format characters, and the bytes of
+    These are control characters (a line break, ESC), invisible format characters, and the bytes of
     a file name that are not UTF-8, which Python keeps as surrogates and refuses to print.
     """
     text = os.fspath(text)

@@ -1,4 +1,4 @@
-"""What the command-line programs share: set-up of the process, and errors as one message."""
+"""Shared by the command-line programs: setting up the process, and printing errors."""
 
 import contextlib
 import io
@@ -66,10 +66,10 @@ def _leave_quietly(status: int) -> None:
 
 
 def set_up_process() -> None:
-    """Quiets TensorFlow and Orbax, and keeps compiled programs, and a CPU's memory, for reuse.
+    """Quiets TensorFlow and Orbax, and has compiled programs and a CPU's memory reused.
 
-    Programs are kept between processes, in $JAX_COMPILATION_CACHE_DIR or in jax/ in
-    `paths.cache_folder`; memory between steps (`memory.keep_freed`).
+    Compiled programs are kept between processes, in $JAX_COMPILATION_CACHE_DIR or in jax/ of
+    `paths.cache_folder`. A CPU's memory is kept between steps (`memory.keep_freed`).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     memory.keep_freed()
@@ -77,7 +77,7 @@ def set_up_process() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.WARNING)
-    # What Orbax logs as an error, with a traceback from a thread of its own, it raises as well.
+    # Orbax logs errors with a traceback from a thread of its own, although it raises them, too.
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         with contextlib.suppress(UserError):  # no home folder: programs are compiled every time

@@ -1,1 +1,1 @@
-"""Pixel space: what is added to an image (`vp`) and where (`adavipro`, on `edges`)."""
+"""Parts in pixel space: what is added to an image (`vp`), and where (`adavipro`, from `edges`)."""

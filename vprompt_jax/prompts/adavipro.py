@@ -1,8 +1,8 @@
-"""AdaViPro (arXiv 2403.13282): per region of an image, decide whether the prompt is added.
+"""AdaViPro (arXiv 2403.13282): decides for each region of an image whether the prompt is added.
 
-Edges -> mask generator -> two logits per region -> a hard 0/1 mark by Gumbel-Softmax ->
-the marks dilated to pixels. The generator's layers are our reading of the paper's parameter
-counts (0.13M at width 64 and region 32), which a 3x3 and a region-sized convolution meet.
+Edges -> mask generator -> two logits per region -> a hard 0/1 mark by Gumbel-Softmax -> the marks
+dilated to pixels. The generator's layers are our reading of the paper's parameter count (0.13M at
+width 64 and region 32), which a 3x3 convolution followed by one of a region's size has.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ from vprompt_jax.schema import (
 
 
 def default_region(resolution: int) -> int:
-    """The divisor of the resolution nearest to a seventh of it: 32 at 224, the paper's."""
+    """The divisor of the resolution nearest to a seventh of it; at 224, the paper's 32."""
     divisors = [r for r in range(2, resolution + 1) if resolution % r == 0]
     return min(divisors, key=lambda r: abs(r - resolution / 7))
 
 
 def check_region(region: int, resolution: int) -> None:
-    """Raises ValueError, naming the nearest sizes that do, if the region does not divide R."""
+    """Raises ValueError if the region does not divide R, and names the nearest sizes that do."""
     if region < 1 or resolution % region:
         divisors = [r for r in range(1, resolution + 1) if resolution % r == 0]
         near = [max((r for r in divisors if r < region), default=None),
@@ -56,15 +56,17 @@ def check_region(region: int, resolution: int) -> None:
 
 
 class MaskGenerator(nn.Module):
-    """Two logits per region from the edges of an image; images are data, without a gradient.
+    """Computes two logits per region from the edges of an image.
+
+    The images are data, so no gradient is computed for them.
 
     Attributes:
       region: side of a region in pixels; divides the resolution.
       width: channels between the convergence and the policy convolution.
-      edge: a name of `edges.EDGES`.
-      dtype: of the factors of the first convolution; all else is float32.
-      at_once: the most regions computed at a time; None for as many as suit the devices. Changes
-        speed and memory alone.
+      edge: a name in `edges.EDGES`.
+      dtype: dtype of the first convolution's factors; everything else is float32.
+      at_once: largest number of regions to compute at a time; None for what suits the device. It
+        changes only speed and memory.
     """
 
     region: int
@@ -90,9 +92,10 @@ class MaskGenerator(nn.Module):
         off, on = policy_kernel.reshape(-1, 2).T
 
         def logits(regions: jax.Array) -> jax.Array:
-            # Both convolutions as matrix products, whose weight gradients are products, too:
-            # several times faster on CPUs than gradients of convolutions. One vector at a time,
-            # as XLA's CPU backend takes twice as long for a matrix of two columns.
+            # Both convolutions are written as matrix products. Their weight gradients are then
+            # products, too, which CPUs compute several times faster than gradients of convolutions.
+            # The policy's two columns are multiplied one by one: XLA's CPU backend takes twice as
+            # long for a matrix of two columns.
             n = regions.shape[0]
             x = _neighbourhoods(regions).reshape(n * r * r, -1).astype(self.dtype)
             x = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
@@ -101,8 +104,8 @@ class MaskGenerator(nn.Module):
 
         if exported:
             return logits(regions).reshape(batch, grid, grid, 2)
-        # The channels between the convolutions are far larger than an image: made for a few
-        # regions at a time, and again for the gradient, they never leave the cache.
+        # The channels between the convolutions take far more memory than the image. Computed for a
+        # few regions at a time, and computed again for the gradient, they never leave the cache.
         count = batch * grid * grid
         most = self.at_once or max(1, _working_set() // (4 * r * r * width))
         at_once = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
@@ -111,9 +114,10 @@ class MaskGenerator(nn.Module):
         return x.reshape(batch, grid, grid, 2)
 
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
-        """The canvas with what is added kept in the regions that are marked, x' = x + P * m
-        (AdaViPro, section 3)."""
-        assert canvas.added is not None and canvas.support is not None, "checked in `MaskPart`"
+        """Keeps what the canvas adds in the marked regions alone: x' = x + P * m (section 3)."""
+        # `MaskPart.check` has made sure of a prompt.
+        assert canvas.added is not None
+        assert canvas.support is not None
         logits = self(canvas.image)
         if context.is_training:
             draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
@@ -136,20 +140,22 @@ class MaskGenerator(nn.Module):
         return fused_policy.suits(self.width) and (rounds or self.dtype != jnp.float32)
 
     def _convolution(self, name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Kernel [h, w, in, out] and bias [out], from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's
-        initialisation of Conv2d."""
+        """Kernel [h, w, in, out] and bias [out], initialised as torch initialises Conv2d.
+
+        That is U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both.
+        """
         uniform = uniform_within((shape[0] * shape[1] * shape[2]) ** -0.5)
         kernel = self.param(f"{name}_kernel", uniform, shape)
         return kernel, self.param(f"{name}_bias", uniform, shape[-1:])
 
 
 def _working_set() -> int:
-    """Bytes of intermediate channels at a time: a core's cache, or what keeps a GPU busy."""
+    """Bytes of channels to compute at a time: a CPU core's cache, or enough to keep a GPU busy."""
     return 2**20 if jax.default_backend() == "cpu" else 2**28
 
 
 def _regions(x: jax.Array, region: int) -> jax.Array:
-    """Regions with one pixel around them, zeros beyond the border.
+    """Cuts images into regions with a margin of one pixel, which is zero beyond the border.
 
     [B, R, R, C] -> [B * (R/region)^2, region + 2, region + 2, C].
     """
@@ -267,7 +273,7 @@ class MaskPart(Part[MaskSection]):
         return {"region": built.region}
 
     def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """Says so if the masks of a whole split are all on or all off."""
+        """Warns if the masks of a whole split are all on or all off."""
         on = metrics["regions_on"]
         if 0.001 < on < 0.999:
             return None

@@ -1,4 +1,4 @@
-"""Edge detectors with fixed weights: what AdaViPro's mask generator looks at."""
+"""Edge detectors with fixed weights, whose output AdaViPro's mask generator sees."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def _neighbours(x: jax.Array) -> Callable[[int, int], jax.Array]:
-    """Returns at(dy, dx): the images [B, H, W, C] shifted, with zeros beyond the border."""
+    """Returns at(dy, dx), which shifts the images [B, H, W, C] and is zero beyond the border."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return lambda dy, dx: padded[:, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
@@ -28,7 +28,7 @@ def sobel(x: jax.Array) -> jax.Array:
 
 
 def none(x: jax.Array) -> jax.Array:
-    """No detector: the generator sees the image (AdaViPro, table 4)."""
+    """No detector: the generator sees the image itself (AdaViPro, table 4)."""
     return x
 
 

@@ -1,17 +1,19 @@
-"""The mask generator's two convolutions as one GPU kernel, whose channels never leave the chip.
+"""Fuses the mask generator's two convolutions into one GPU kernel.
 
-Between the convolutions there are 64 channels for every pixel. XLA writes them to memory and reads
-them back, which takes longer than the whole of VP's step in bfloat16. Here a tile of them is
-computed, used and dropped, in the forward pass and again in the gradient.
+The first convolution gives 64 channels for every pixel. XLA writes them to memory and reads them
+back, which takes longer than a whole step of VP in bfloat16. This kernel computes a tile of them,
+uses it and drops it, in the forward pass and again for the gradient, so they never leave the chip.
 
-Regions come as rows of numbers: a region of side r, with a pixel around it and two more to its
-right, as r + 2 lines of r + 4 pixels of four channels, of which the fourth is 1 for the bias. The
-3x3 neighbourhood of a pixel is then 3 times 16 numbers in a row, with weights of 0 for the fourth
-pixel, which is what the tensor cores multiply at once.
+Each region is laid out as one row of numbers. A region of side r, with a margin of one pixel and
+two more pixels on the right, becomes r + 2 lines of r + 4 pixels. A pixel has four channels; the
+fourth is 1, and its weight at the centre of a neighbourhood is the bias. The 3x3 neighbourhood of a
+pixel is then three windows of 16 adjacent numbers, that is, four pixels of four channels, and the
+fourth pixel has weights 0. Sixteen numbers are what tensor cores multiply at once.
 """
 
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,22 +22,26 @@ from jax.experimental import pallas as pl
 
 from vprompt_jax.process import devices
 
+_Ref = Any  # a reference to a kernel's memory, for which Pallas has no public type
+_Residuals = tuple[jax.Array, jax.Array, jax.Array]  # rows, windows, policy
+_Sums = tuple[tuple[jax.Array, ...], jax.Array, jax.Array]  # of the windows, of policy off and on
+
 _WINDOW = 16  # four pixels of four channels
-_LEFT_OVER = 2  # pixels at the end of a line, so that the last window ends within it
-# The fastest of those tried on an H100, at width 64 and regions of 32 pixels.
-_REGIONS, _PIXEL_GROUPS = 64, 8  # forward: regions of a tile; parts of the sum over pixels
-_PIXELS, _REGION_GROUPS = 32, 32  # gradient: pixels of a tile; parts of the sum over regions
+_EXTRA_PIXELS = 2  # at the end of a line, so that the last window ends within the line
+# The fastest sizes of those tried on an H100, at width 64 and regions of 32 pixels.
+_REGIONS, _PIXEL_GROUPS = 64, 8  # forward: regions per tile; parts of the sum over pixels
+_PIXELS, _REGION_GROUPS = 32, 32  # gradient: pixels per tile; parts of the sum over regions
 _NARROWEST = 16  # channels that tensor cores multiply at once; Triton takes powers of 2
-_WIDEST = 64  # channels: the sums of more of them do not fit into a tile's registers
+_WIDEST = 64  # channels whose sums still fit into a tile's registers
 
 
 def suits(width: int) -> bool:
-    """Whether the kernel can be written here, for so many channels.
+    """Whether the kernel can run on this device for `width` channels.
 
-    JAX has announced that Pallas will do without Triton one day; XLA takes over then.
+    JAX has announced that Pallas will drop Triton one day. Without it, XLA computes the same.
     """
-    known = importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-    return known and width <= _WIDEST and devices.has_tensor_cores()
+    has_triton = importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+    return has_triton and width <= _WIDEST and devices.has_tensor_cores()
 
 
 def logits(
@@ -47,35 +53,37 @@ def logits(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """relu(regions * kernel + bias) . policy, with gradients for kernel, bias and policy alone.
+    """Computes relu(regions * kernel + bias) . policy, with gradients for all but the regions.
 
     Args:
-      regions: float32 [n, r + 2, r + 2, 3], with one pixel around each.
+      regions: float32 [n, r + 2, r + 2, 3], each with a margin of one pixel.
       kernel: float32 [3, 3, 3, width]; see `suits`.
       bias: float32 [width].
       policy: float32 [r, r, width, 2].
-      dtype: of the factors of the first convolution (float32 is rounded to TF32); sums, and the
-        second convolution, are float32.
-      interpret: run on any backend, slowly, to test it.
+      dtype: dtype of the first convolution's factors (float32 is rounded to TF32); sums and the
+        second convolution are float32.
+      interpret: run on any backend, slowly, for tests.
 
     Returns:
       float32 [n, 2].
     """
     side, width = policy.shape[0], policy.shape[2]
-    more = max(_NARROWEST, pl.next_power_of_2(width)) - width
+    added = max(_NARROWEST, pl.next_power_of_2(width)) - width
     ones = jnp.ones((*regions.shape[:-1], 1), regions.dtype)
     rows = jnp.concatenate([regions, ones], -1).astype(dtype)
-    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, _LEFT_OVER), (0, 0)))
-    kernel = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, more)))
-    bias = jnp.pad(bias[None, None, None], ((1, 1), (1, 2), (3, 0), (0, more)))
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, _EXTRA_PIXELS), (0, 0)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, added)))
+    bias = jnp.pad(bias[None, None, None], ((1, 1), (1, 2), (3, 0), (0, added)))
     windows = (kernel + bias).reshape(3, _WINDOW, -1)
-    policy = jnp.pad(policy, ((0, 0), (0, 0), (0, more), (0, 0)))
+    policy = jnp.pad(policy, ((0, 0), (0, 0), (0, added), (0, 0)))
     policy = jnp.moveaxis(policy.reshape(side**2, -1, 2), 2, 0)
     return _logits(rows.reshape(len(regions), -1), windows, policy, side, interpret)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _logits(rows, windows, policy, side: int, interpret: bool) -> jax.Array:
+def _logits(
+    rows: jax.Array, windows: jax.Array, policy: jax.Array, side: int, interpret: bool
+) -> jax.Array:
     """Rows [n, l], windows float32 [3, 16, width], policy float32 [2, side^2, width] -> [n, 2]."""
     n, length = rows.shape
     tiles, groups = pl.cdiv(n, _REGIONS), _PIXEL_GROUPS
@@ -95,12 +103,16 @@ def _logits(rows, windows, policy, side: int, interpret: bool) -> jax.Array:
     return parts.sum(0)[:n]
 
 
-def _remembered(rows, windows, policy, side, interpret):
+def _logits_and_residuals(
+    rows: jax.Array, windows: jax.Array, policy: jax.Array, side: int, interpret: bool
+) -> tuple[jax.Array, _Residuals]:
     return _logits(rows, windows, policy, side, interpret), (rows, windows, policy)
 
 
-def _gradients(side, interpret, kept, upstream):
-    rows, windows, policy = kept
+def _gradients(
+    side: int, interpret: bool, residuals: _Residuals, upstream: jax.Array
+) -> tuple[None, jax.Array, jax.Array]:
+    rows, windows, policy = residuals
     (n, length), (_, pixels, width) = rows.shape, policy.shape
     tiles, groups = pl.cdiv(pixels, _PIXELS), _REGION_GROUPS
     policy = jnp.pad(policy, ((0, 0), (0, tiles * _PIXELS - pixels), (0, 0)))
@@ -126,10 +138,12 @@ def _gradients(side, interpret, kept, upstream):
     return None, of_windows.sum((0, 1)), of_policy.sum(0)[:, :pixels]
 
 
-_logits.defvjp(_remembered, _gradients)
+_logits.defvjp(_logits_and_residuals, _gradients)
 
 
-def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
+def _call(
+    kernel: Callable[..., None], grid: tuple[int, int], interpret: bool, **specs: Any
+) -> Callable[..., Any]:
     params = None
     if not interpret:
         from jax.experimental.pallas import triton  # see `suits`
@@ -139,28 +153,29 @@ def _call(kernel, grid: tuple[int, int], interpret: bool, **specs: Any):
 
 
 def _line(side: int) -> int:
-    """Numbers of one line of a region."""
-    return (side + 2 + _LEFT_OVER) * 4
+    """Length of one line of a region, in numbers."""
+    return (side + 2 + _EXTRA_PIXELS) * 4
 
 
-def _channels(x, windows):
-    """Three factors [n, 16] of lines above each other -> relu of the convolution [n, width]."""
+def _channels(x: Sequence[jax.Array], windows: Sequence[jax.Array]) -> jax.Array:
+    """Windows [n, 16] of three adjacent lines -> relu of the convolution, [n, width]."""
     return jnp.maximum(sum(map(_product, x, windows)), 0.0)
 
 
-def _product(a, b):
-    # Without tensor cores, in exact float32, the gradient would take seven times as long as XLA's.
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    # HIGH lets tensor cores multiply float32 as TF32. In exact float32, without them, the gradient
+    # would take seven times as long as XLA's.
     precision = jax.lax.Precision.HIGH if a.dtype == jnp.float32 else None
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _forward(side: int, rows, windows, policy, out):
-    """A tile of regions and a part of their pixels: sums over these, one at a time."""
+def _forward(side: int, rows: _Ref, windows: _Ref, policy: _Ref, out: _Ref) -> None:
+    """Sums over a part of the pixels, one at a time, for a tile of regions."""
     weights = [windows[i] for i in range(3)]
     each = pl.cdiv(side * side, _PIXEL_GROUPS)
     first = pl.program_id(1) * each
 
-    def add(pixel, sums):
+    def add(pixel: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         start = pixel // side * _line(side) + pixel % side * 4
         x = [rows[:, pl.ds(start + i * _line(side), _WINDOW)] for i in range(3)]
         channels = _channels(x, weights)
@@ -173,23 +188,34 @@ def _forward(side: int, rows, windows, policy, out):
     out[:, 1] = jnp.sum(on, 1)
 
 
-def _backward(side: int, n: int, rows, windows, policy, upstream, of_windows, of_policy):
-    """A tile of a region's pixels: gradients summed over a part of the regions."""
+def _backward(
+    side: int,
+    n: int,
+    rows: _Ref,
+    windows: _Ref,
+    policy: _Ref,
+    upstream: _Ref,
+    of_windows: _Ref,
+    of_policy: _Ref,
+) -> None:
+    """Sums gradients over a part of the regions, one at a time, for a tile of pixels."""
     weights = [windows[i] for i in range(3)]
     off, on = policy[0], policy[1]
     each = pl.cdiv(n, _REGION_GROUPS)
     first = pl.program_id(1) * each
-    # Beyond the last pixel the policy is 0, and what is summed for it is cut off.
+    # A tile may reach beyond the last pixel. The policy is 0 there, and `_gradients` cuts off the
+    # sums, so the tile may read the last pixel again.
     pixel = jnp.minimum(pl.program_id(0) * _PIXELS + jnp.arange(_PIXELS), side * side - 1)
     start = (pixel // side * _line(side) + pixel % side * 4)[:, None] + jnp.arange(_WINDOW)
 
-    def add(region, sums):
+    def add(region: jax.Array, sums: _Sums) -> _Sums:
         weight_sums, off_sum, on_sum = sums
         x = [rows[region, start + i * _line(side)] for i in range(3)]
         channels = _channels(x, weights)
         for_off, for_on = upstream[region, 0], upstream[region, 1]
-        passed = jnp.where(channels > 0, for_off * off + for_on * on, 0.0).astype(rows.dtype)
-        weight_sums = tuple(s + _product(a.T, passed) for s, a in zip(weight_sums, x, strict=True))
+        gradient = jnp.where(channels > 0, for_off * off + for_on * on, 0.0).astype(rows.dtype)
+        products = [_product(a.T, gradient) for a in x]
+        weight_sums = tuple(s + p for s, p in zip(weight_sums, products, strict=True))
         return weight_sums, off_sum + for_off * channels, on_sum + for_on * channels
 
     zeros = [jnp.zeros(like.shape, jnp.float32) for like in (*weights, off, on)]

@@ -1,4 +1,4 @@
-"""Marks of regions: drawn by Gumbel-Softmax in training, the likelier ones at inference."""
+"""Marks of regions: drawn by Gumbel-Softmax in training, chosen by argmax at inference."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 def temperature_at(epoch: jax.Array, initial: float, decay: float, minimum: float) -> jax.Array:
     """Gumbel temperature initial * decay^epoch, never below `minimum`.
 
-    The paper has no minimum. Over 1000 epochs its temperature falls to 8e-9: the marks' gradient
-    vanishes, except where a near tie meets 1/tau of 1e8. Only where float32 would end (1e-30) is
-    there a minimum of ours.
+    The paper has no minimum. Over 1000 epochs its temperature falls to 8e-9. The gradient of the
+    marks vanishes then, except at near ties, where it grows with 1/tau = 1e8. With `minimum` 0 the
+    temperature stops at 1e-30, so that float32 can still divide by it.
     """
     return jnp.maximum(initial * decay ** epoch.astype(jnp.float32), max(minimum, 1e-30))
 
@@ -38,14 +38,14 @@ def best_marks(logits: jax.Array) -> jax.Array:
 
 
 def dilate(marks: jax.Array, region: int) -> jax.Array:
-    """Nearest enlargement of marks [B, g, g] to pixels [B, g * region, g * region, 1]."""
+    """Repeats marks [B, g, g] over the pixels of their regions: [B, g * region, g * region, 1]."""
     return jnp.repeat(jnp.repeat(marks, region, axis=1), region, axis=2)[..., None]
 
 
 def regions_with(support: jax.Array, region: int) -> jax.Array:
-    """Which regions hold any parameter of a template: bool [n, R, R] -> bool [n, g, g].
+    """Tells which regions hold a parameter of the template: bool [n, R, R] -> bool [n, g, g].
 
-    Marks elsewhere change nothing; shares and pictures leave them out.
+    Marks in other regions change nothing, so shares and pictures leave them out.
     """
     n, side, _ = support.shape
     grid = side // region

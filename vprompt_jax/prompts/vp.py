@@ -18,12 +18,12 @@ def largest_size(template: str, resolution: int) -> int:
 
 
 def support(template: str, size: int, resolution: int) -> np.ndarray:
-    """Where a template has parameters (a random patch: in its top-left place).
+    """Where a template has parameters; a random patch is taken at its top-left place.
 
     Args:
-      template: "padding" (width `size` on four sides), "fixed_patch" or "random_patch"
-        (`size` x `size`).
-      size: in pixels, 1..`largest_size`.
+      template: "padding" (of width `size` on four sides), "fixed_patch" or "random_patch" (of
+        `size` x `size` pixels).
+      size: size in pixels, 1..`largest_size`.
       resolution: side R of the image.
 
     Returns:
@@ -54,7 +54,8 @@ class VisualPrompt(nn.Module):
       template: "padding", "fixed_patch" or "random_patch".
       size: width of the padding or side of the patch, in pixels.
       resolution: side R of the image.
-      init_from: "normal", N(0, 1) as published, or "zeros", which starts at the unprompted model.
+      init_from: "normal" for N(0, 1), as published, or "zeros", which starts at the model without
+        a prompt.
     """
 
     template: str
@@ -64,15 +65,15 @@ class VisualPrompt(nn.Module):
 
     @nn.compact
     def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The prompt as it is added.
+        """The pixels to add, and where they have parameters.
 
         Args:
-          place_keys: PRNG keys [n] that place a random patch: one for the batch (training) or
-            one per example (evaluation). Other templates ignore them.
+          place_keys: PRNG keys [n] that place a random patch: one for the whole batch in training,
+            one per example at evaluation. Other templates ignore them.
 
         Returns:
-          Pixels float32 [m, R, R, 3], zero where the template has no parameters, and the
-          support bool [m, R, R]; m is n for a random patch, else 1.
+          Pixels float32 [m, R, R, 3], zero where the template has no parameters, and the support
+          bool [m, R, R]; m is n for a random patch, else 1.
         """
         side = self.resolution
         mask = support(self.template, self.size, side)
@@ -92,15 +93,18 @@ class VisualPrompt(nn.Module):
         return jax.vmap(place)(place_keys)
 
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
-        """The canvas with the prompt as what is added to its images."""
+        """Makes the prompt what the canvas adds to its images."""
         pixels, where = self(_place_keys(context))
         shown = {**canvas.shown, "prompt": pixels}
         return canvas.replace(added=pixels, support=where, shown=shown)
 
 
 def _place_keys(context: Context) -> jax.Array:
-    """Keys of a random patch's place: one per training step, as VP draws it for the whole batch;
-    one per example at evaluation, the same each time."""
+    """Keys that place a random patch.
+
+    In training there is one per step, since VP draws one place for the whole batch. At evaluation
+    there is one per example, the same at every evaluation.
+    """
     if context.is_training:
         return context.step_key("place")[None]
     return context.example_keys("place at evaluation")

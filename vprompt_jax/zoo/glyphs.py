@@ -1,4 +1,4 @@
-"""Digits and letters in the fonts that matplotlib ships: what the mini CLIP learns from."""
+"""Renders digits and letters in matplotlib's fonts, from which the mini CLIP learns."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from vprompt_jax.data import scenes
 
-# Letters that many fonts draw like a digit or like each other (O, I, S, Z) are left out.
+# Without O, I, S and Z, which many fonts draw like a digit or like each other.
 CLASSES = tuple("0123456789ABCDEFGHJKLMNPQRTUVWXY")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TEMPLATES = (
@@ -28,7 +28,7 @@ _FONTS = (
     *(f"STIXGeneral{s}" for s in ("", "Bol", "Italic", "BolIta")),
     "cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10",
 )  # fmt: skip
-# Never trained on; "unseen renderings" are made from these alone.
+# Never trained on: "unseen renderings" use these fonts alone.
 HELD_OUT_FONTS = ("DejaVuSansMono-Oblique", "DejaVuSerif", "STIXGeneralBol", "cmss10")
 TRAIN_FONTS = tuple(f for f in _FONTS if f not in HELD_OUT_FONTS)
 _CANVAS = 56  # pixels; glyphs are drawn large, bent, then shrunk
@@ -75,7 +75,7 @@ def _bend(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(glyph: str, fonts: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
-    """One scene with a glyph: font, stroke, bending, resolution, size, place and colours at random.
+    """Renders a glyph in a scene; font, stroke, bend, resolution, size, place, colours are random.
 
     Returns:
       uint8 [32, 32, 3].
@@ -94,7 +94,7 @@ def render(glyph: str, fonts: tuple[str, ...], rng: np.random.Generator) -> np.n
     height = int(rng.integers(12, 29))
     aspect = shape.shape[1] / shape.shape[0] * rng.uniform(0.7, 1.3)
     width = int(np.clip(round(height * aspect), 3, scenes.SIDE - 2))
-    if rng.random() < 0.5:  # as a coarse scanner would see it
+    if rng.random() < 0.5:  # coarse, as from a scanner of low resolution
         cells = int(rng.integers(7, 13))
         coarse = Image.fromarray((shape * 255).astype(np.uint8))
         size = (max(2, round(cells * width / height)), cells)
@@ -104,7 +104,7 @@ def render(glyph: str, fonts: tuple[str, ...], rng: np.random.Generator) -> np.n
 
 
 def render_set(count: int, fonts: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` scenes of all classes in turn: uint8 [count, 32, 32, 3], int32 labels [count]."""
+    """Renders `count` scenes, class by class in turn: uint8 [count, 32, 32, 3], int32 [count]."""
     labels = np.arange(count, dtype=np.int32) % len(CLASSES)
     rng = np.random.default_rng(seed)
     images = np.stack([render(CLASSES[label], fonts, rng) for label in labels])

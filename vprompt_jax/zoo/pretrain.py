@@ -1,12 +1,14 @@
-"""Makes the embedded mini CLIP: `python -m vprompt_jax.zoo.pretrain --workdir DIR`.
+"""Pretrains the embedded mini CLIP: `python -m vprompt_jax.zoo.pretrain --workdir DIR`.
 
-Images of digits and letters are rendered from matplotlib's fonts (`zoo.glyphs`); an image tower
-and a text tower learn together which caption belongs to which image. The loss is cross-entropy
-over the captions of all classes, one random caption per class and step, with label smoothing, a
-fixed moderate logit scale and strong noise on the images: a saturated small CLIP is over-confident
-and breaks under a prompt, where real ones bend.
+Images of digits and letters are rendered from matplotlib's fonts (`zoo.glyphs`). An image tower and
+a text tower learn together which caption belongs to which image. The loss is the cross-entropy over
+the captions of all classes, with one random caption per class and step.
 
-The run continues from its last save when started again with the same workdir.
+Label smoothing, a fixed moderate logit scale and strong noise on the images keep the model from
+saturating. A saturated small CLIP is over-confident, and unlike a large one it fails at once when a
+prompt is added.
+
+Started again with the same workdir, a run continues from its last save.
 """
 
 import argparse
@@ -41,11 +43,11 @@ from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, augment, plain
 
 
 def _captions() -> np.ndarray:
-    """Token ids int32 [classes, captions, T]; short lists repeat."""
+    """Token ids int32 [classes, captions, T]; shorter lists of captions repeat."""
     texts = [glyphs.captions(g) for g in glyphs.CLASSES]
     count = max(map(len, texts))
     rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, TOWERS["rn"].text.context_length) for r in rows]
+    tokens = [tokenize(r, TOWERS["rn"].require_text().context_length) for r in rows]
     return np.stack(tokens)
 
 
@@ -63,7 +65,7 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
 def make_step(
     recipe: Recipe, images: jax.Array, labels: jax.Array, captions: jax.Array
 ) -> Callable[[dict[str, Any]], tuple[dict[str, Any], tuple[jax.Array, jax.Array]]]:
-    """The jitted step; the few megabytes of renderings live on the device."""
+    """Compiles the train step; the renderings, a few megabytes, stay on the device."""
     model = CLIP(recipe.config, train=True)
     keeps_text = bool(recipe.text_from)
     optimizer = _optimizer(recipe)
@@ -77,8 +79,9 @@ def make_step(
         texts: Any = model.apply(variables, tokens, method="encode_text")
         texts = jax.lax.stop_gradient(texts) if keeps_text else texts
         own, other = jnp.split(unit_norm(texts), 2)
-        # Captions also have to find another caption of their class. Without this the text tower
-        # gives all classes one embedding before the image tower has learned anything, for good.
+        # Captions also have to find another caption of their class. Otherwise the text tower would
+        # give all classes the same embedding before the image tower has learned anything, and
+        # would never recover.
         rows = jnp.concatenate([unit_norm(features), other])
         targets = jnp.concatenate([y, jnp.arange(len(own))])
         logits = recipe.logit_scale * rows @ own.T
@@ -108,7 +111,7 @@ def make_step(
             state["params"], state["batch_stats"], x, labels[at], tokens
         )
         updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
-        if keeps_text:  # weight decay must not move it either
+        if keeps_text:  # not even weight decay may move it
             updates = {**updates, "text": jax.tree.map(jnp.zeros_like, updates["text"])}
         new = dict(
             step=state["step"] + 1,
@@ -128,7 +131,7 @@ def initial_state(recipe: Recipe) -> dict[str, Any]:
     variables = jax.jit(CLIP(config).init)(
         jax.random.key(recipe.seed),
         jnp.zeros((1, side, side, 3)),
-        jnp.zeros((1, config.text.context_length), jnp.int32),
+        jnp.zeros((1, config.require_text().context_length), jnp.int32),
     )
     params = variables["params"]
     if recipe.text_from:
@@ -149,7 +152,7 @@ def _render_chunk(chunk: int, seed: int, fonts: tuple[str, ...]) -> tuple[np.nda
 def rendered(
     path: Path, count: int, seed: int, fonts: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Renders `count` images (rounded up to thousands) in all cores, or reads them back."""
+    """Renders `count` images (rounded up to thousands) on all cores, or reads earlier ones."""
     if not path.exists():
         work = functools.partial(_render_chunk, seed=seed, fonts=fonts)
         # Forking a process that has started JAX can deadlock.
@@ -166,12 +169,12 @@ def rendered(
 def accuracy(
     config: CLIPConfig, variables: dict[str, Any], images: np.ndarray, labels: np.ndarray
 ) -> float:
-    """Zero-shot accuracy over all glyph classes with the template "This is a photo of a {}"."""
+    """Zero-shot accuracy on all glyph classes with the template "This is a photo of a {}"."""
     model = CLIP(config)
     texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
-    text = unit_norm(
-        model.apply(variables, tokenize(texts, config.text.context_length), method="encode_text")
-    )
+    tokens = tokenize(texts, config.require_text().context_length)
+    text_features: Any = model.apply(variables, tokens, method="encode_text")
+    text = unit_norm(text_features)
 
     @jax.jit
     def correct(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -186,9 +189,9 @@ def accuracy(
 
 
 def export(variables: dict[str, Any], path: Path, notes: dict[str, Any]) -> None:
-    """Writes the model in fp16 with OpenAI's names, and the JSON that describes it."""
+    """Writes the model in float16 under OpenAI's names, and a JSON file that describes it."""
     flat = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(variables).items()}
-    # Rows of tokens that no caption uses never left their random start; zeros compress.
+    # No caption uses most tokens. Their rows are still random; zeros compress better.
     used = np.unique(_captions())
     embedding = np.zeros_like(flat["params", "text", "token_embedding", "embedding"])
     embedding[used] = flat["params", "text", "token_embedding", "embedding"][used]
@@ -199,7 +202,7 @@ def export(variables: dict[str, Any], path: Path, notes: dict[str, Any]) -> None
 
 
 def pretrain(recipe: Recipe, workdir: Path, name: str, save_every: int = 250) -> None:
-    """Trains, continuing what `workdir` holds, and exports `workdir/name.safetensors`."""
+    """Trains, continuing from `workdir`'s last save, and exports `workdir/name.safetensors`."""
     workdir.mkdir(parents=True, exist_ok=True)
     started = time.time()
     images, labels = rendered(

@@ -1,4 +1,4 @@
-"""What the mini CLIPs are, and how their images are shown to them while they learn."""
+"""The mini CLIPs' architectures, and how their training images are staged and distorted."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ class Recipe:
     """How a mini CLIP is trained; every value was chosen on unseen renderings alone."""
 
     tower: str = "rn"  # a name of `TOWERS`
-    text_from: str = ""  # a CLIP whose text tower is taken over and kept as it is
+    text_from: str = ""  # a CLIP whose text tower is taken over, frozen; "" for none
     images: int = 60_000
     steps: int = 4_000
     batch: int = 128
@@ -32,10 +32,10 @@ class Recipe:
     warmup_fraction: float = 0.08
     label_smoothing: float = 0.1
     logit_scale: float = 10.0
-    noise: float = 1.0  # largest standard deviation of pixel noise, after normalisation
-    border: int = 10  # widest noisy border, in pixels
-    plain_fraction: float = 0.0  # of the steps on bright glyphs on black, before any scene
-    ramp_fraction: float = 0.3  # of the steps over which scenes, and then distortions, come in
+    noise: float = 1.0  # largest standard deviation of noise on normalised pixels
+    border: int = 10  # largest width of a noisy border, in pixels
+    plain_fraction: float = 0.0  # share of steps, at first, with bright glyphs on black
+    ramp_fraction: float = 0.3  # share of steps to bring in scenes, and again distortions
     seed: int = 0
 
     @property
@@ -43,16 +43,17 @@ class Recipe:
         return TOWERS[self.tower]
 
     def stage(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """How far the scenes and the distortions have come in after `step` steps, each in 0..1."""
+        """Strength of the scenes and of the distortions after `step` steps, each in 0..1."""
         time, ramp = step / self.steps - self.plain_fraction, self.ramp_fraction
         if not self.plain_fraction:
             return jnp.ones(()), jnp.clip(time / ramp, 0, 1)
         return jnp.clip(time / ramp, 0, 1), jnp.clip(time / ramp - 1, 0, 1)
 
 
-# What differs from the defaults. In a scene a glyph is as often dark on bright as bright on dark:
-# on average no pixel of a patch says anything about the class, and the ViT, whose first layer is
-# linear in its patches, stayed near chance for thousands of steps. It starts with one polarity.
+# Differences from the defaults. In a scene, a glyph is as often dark on bright as bright on dark.
+# So, on average, no pixel of a patch says anything about the class, and the ViT, whose first layer
+# is linear in its patches, stayed near chance for thousands of steps. It therefore starts with
+# glyphs of one polarity.
 RECIPES: dict[str, dict[str, Any]] = {
     "rn": {},
     "vit": dict(
@@ -66,7 +67,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def plain(x: jax.Array) -> jax.Array:
-    """Normalised images [B, R, R, 3] as grey ones: the distance to the mean colour of the rim."""
+    """Turns normalised images [B, R, R, 3] grey: a pixel's distance from the rim's mean colour."""
     rim = jnp.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1).mean(1)
     distance = jnp.linalg.norm(x - rim[:, None, None], axis=-1, keepdims=True)
     distance = distance / distance.max((1, 2, 3), keepdims=True)
@@ -74,9 +75,9 @@ def plain(x: jax.Array) -> jax.Array:
 
 
 def augment(key: jax.Array, x: jax.Array, strength: jax.Array, recipe: Recipe) -> jax.Array:
-    """Blurs, noises, dims and frames normalised images [B, R, R, 3], each a part of the time.
+    """Blurs normalised images [B, R, R, 3], changes their brightness, adds noise and borders.
 
-    `strength` in 0..1 scales all of it.
+    Each distortion has a random strength per image, and `strength`, in 0..1, scales all of them.
     """
     batch, side = x.shape[:2]
     k = jax.random.split(key, 9)
