@@ -65,8 +65,8 @@ def normalize(
 ) -> jax.Array:
     """Grey levels 0..255 [..., 3] -> normalised float32; mean and std are of pixels in [0, 1]."""
     shape = (1,) * (pixels.ndim - 1) + (-1,)
-    mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (mean, std))
-    return pixels.astype(jnp.float32) * (1.0 / (255.0 * std)) - mean / std
+    centre, spread = (np.asarray(v, np.float32).reshape(shape) for v in (mean, std))
+    return pixels.astype(jnp.float32) * (1.0 / (255.0 * spread)) - centre / spread
 
 
 def on_screen(

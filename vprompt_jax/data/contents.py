@@ -71,5 +71,5 @@ def of_pixels(dataset: Dataset) -> str:
         for start in range(0, len(split), _CHUNK):
             images = split.fetch(np.arange(start, min(start + _CHUNK, len(split))))
             digest.update(f"{images.dtype} {images.shape}".encode())
-            digest.update(np.ascontiguousarray(images))
+            digest.update(np.ascontiguousarray(images).tobytes())
     return digest.hexdigest()

@@ -61,10 +61,10 @@ def _batch_of_list(images: Sequence[Images], side: int, exact: bool) -> np.ndarr
     single = [_single(number, image) for number, image in enumerate(images)]
     if not single:
         return _none(side)
-    if all(isinstance(image, np.ndarray) for image in single):
-        sizes = {image.shape[:2] for image in single}
-        if len(sizes) == 1 and (not exact or sizes == {(side, side)}):
-            return np.stack(single)
+    arrays = [image for image in single if isinstance(image, np.ndarray)]
+    sizes = {array.shape[:2] for array in arrays}
+    if len(arrays) == len(single) and len(sizes) == 1 and (not exact or sizes == {(side, side)}):
+        return np.stack(arrays)
     return np.stack([
         images_lib.read(image, side) if isinstance(image, Path) else resize_and_crop(image, side)
         for image in single

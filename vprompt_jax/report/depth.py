@@ -98,7 +98,9 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
     return np.asarray(jax.jit(collect)(variables, x), np.float64)
 
 
-def _mean_distance(x: jax.Array, in_proj, vision: ViTConfig, apart: np.ndarray) -> jax.Array:
+def _mean_distance(
+    x: jax.Array, in_proj: Mapping[str, jax.Array], vision: ViTConfig, apart: np.ndarray
+) -> jax.Array:
     batch, length, width = x.shape
     heads, first = vision.heads, vision.prefix
     qkv = (x @ in_proj["kernel"] + in_proj["bias"]).reshape(batch, length, 3, heads, -1)

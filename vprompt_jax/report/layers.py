@@ -46,7 +46,7 @@ def measured(records: Sequence[Record], found: Sources) -> dict[str, list[dict[s
         variables = {"params": frozen["params"]["clip"]}
         if "batch_stats" in frozen:
             variables["batch_stats"] = frozen["batch_stats"]["clip"]
-        pixels = model.model.apply(frozen, images, method="pixels")
+        pixels: Any = model.model.apply(frozen, images, method="pixels")
         made[public_name(tower)] = depth.measure(clip, variables, pixels)
     return made
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -66,7 +67,8 @@ def write(
         if figure is not None:
             pictures.append(("curves", figure, "Training, mean over seeds."))
         positions = "features over positions"
-        if by_tower := where_possible(positions, lambda: layers.measured(records, found), {}):
+        none: dict[str, list[dict[str, Any]]] = {}
+        if by_tower := where_possible(positions, lambda: layers.measured(records, found), none):
             shown.append(layers.table(by_tower))
             caption = "Where the frozen tower's features are global, beside AP's accuracy."
             pictures.append(("layers", layers.figure(by_tower), caption))

@@ -113,7 +113,7 @@ def finished(
 
 def _stored(config: Config, workdir: Path) -> dict[str, Any]:
     """What the workdir holds: "result", lines of "moved" files, and "sums" to check them by."""
-    empty = {"result": None, "moved": [], "sums": {}}
+    empty: dict[str, Any] = {"result": None, "moved": [], "sums": {}}
     path = workdir / "config.json"
     try:
         if not path.is_file():

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vprompt_jax.process.errors import UserError
 
@@ -93,7 +94,7 @@ def _download(
             if response.status_code == 404 and optional:
                 return False
             if response.status_code == 416:  # nothing beyond what is there already
-                total = have
+                total: int | None = have
             elif response.status_code not in (200, 206):
                 raise UserError(_refusal(url, response.status_code))
             else:
@@ -154,12 +155,12 @@ def _refusal(url: str, status: int) -> str:
     return f"{url} answered {status}: {reason.get(status, default)}"
 
 
-def _continues(response, have: int) -> bool:
+def _continues(response: Any, have: int) -> bool:
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return match is not None and int(match[1]) == have
 
 
-def _total(response, have: int) -> int | None:
+def _total(response: Any, have: int) -> int | None:
     length = response.headers.get("Content-Length")
     return None if length is None else have + int(length)
 
@@ -176,7 +177,7 @@ def _announced_digest(url: str, headers: dict[str, str]) -> str | None:
     return None
 
 
-def _receive(response, part: Path, have: int, total: int | None) -> None:
+def _receive(response: Any, part: Path, have: int, total: int | None) -> None:
     import tqdm
 
     # tqdm draws nothing where standard error is no terminal.

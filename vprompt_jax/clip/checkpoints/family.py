@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,9 @@ class Beside:
       name: of the weights' file and its folder, which may say what they are.
     """
 
-    hugging_face: dict
-    open_clip: dict
-    preprocessor: dict
+    hugging_face: dict[str, Any]
+    open_clip: dict[str, Any]
+    preprocessor: dict[str, Any]
     name: str = ""
 
 
@@ -316,7 +317,7 @@ def vit_heads(width: int, layers: int, patch: int) -> Fields:
     return {} if heads is None else {"vision.heads": heads}
 
 
-def pixel_statistics(values: dict, mean: str, std: str) -> Fields:
+def pixel_statistics(values: dict[str, Any], mean: str, std: str) -> Fields:
     """The fields `mean` and `std`, if a config has them."""
     if not values.get(mean) or not values.get(std):
         return {}

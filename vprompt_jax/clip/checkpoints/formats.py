@@ -260,7 +260,7 @@ def write_safetensors(
     path.write_bytes(save({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata))
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:

@@ -1,6 +1,7 @@
 """Hugging Face's names and layouts (the transformers library) of CLIP, ViT and ResNet."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _activation(name: str) -> str:
     return _ACTIVATIONS[name]
 
 
-def _check_type(config: dict, *kinds: str) -> None:
+def _check_type(config: dict[str, Any], *kinds: str) -> None:
     if config.get("model_type") not in kinds:
         raise UserError(
             f"config.json beside the weights is of model_type {config.get('model_type')!r}, the "
@@ -55,7 +56,7 @@ def _check_type(config: dict, *kinds: str) -> None:
         )
 
 
-def _part(config: dict, name: str, keys: Keys) -> dict:
+def _part(config: dict[str, Any], name: str, keys: Keys) -> dict[str, Any]:
     """The values of one tower's config, as transformers resolves them.
 
     Old files have a second copy under "NAME_dict", which takes the first's place as a whole: what
@@ -68,7 +69,7 @@ def _part(config: dict, name: str, keys: Keys) -> dict:
     return keys.values(part)
 
 
-def _clip_vision(tensors: Tensors, config: dict) -> Fields:
+def _clip_vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
     """The image tower; `config` is {} where there is none."""
     width, _, _, patch = shape_of(tensors, "vision_model.embeddings.patch_embedding.weight", 4)
     layers = count(tensors, r"vision_model\.encoder\.layers\.(\d+)\.")
@@ -98,7 +99,7 @@ def _clip_vision(tensors: Tensors, config: dict) -> Fields:
     }
 
 
-def _clip_text(tensors: Tensors, config: dict) -> Fields:
+def _clip_text(tensors: Tensors, config: dict[str, Any]) -> Fields:
     """The text tower; `config` is {} where there is none."""
     context_length, width = shape_of(tensors, "text_model.embeddings.position_embedding.weight", 2)
     mlp = shape_of(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
@@ -131,8 +132,8 @@ def _clip_text(tensors: Tensors, config: dict) -> Fields:
 def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
     """A CLIP, or the image tower that some classes of the library keep alone."""
     config = beside.hugging_face
-    vision: dict = {}
-    text: dict = {}
+    vision: dict[str, Any] = {}
+    text: dict[str, Any] = {}
     if config:
         _check_type(config, "clip", "clip_vision_model")
         if config["model_type"] == "clip":

@@ -4,7 +4,7 @@ import dataclasses
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
+
+T = TypeVar("T")
 
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
@@ -74,12 +76,13 @@ def variable_shapes(config: CLIPConfig) -> dict[tuple[str, ...], tuple[int, ...]
     Tracing a large model takes seconds, so each kind of block is traced once (in a ResNet's stage
     twice, for the first differs from the rest), and its shapes stand for those of its equals.
     """
-    vision, text = config.vision.shortened(), config.text and config.text.shortened()
+    vision = config.vision.shortened()
+    text = None if config.text is None else config.text.shortened()
     few = dataclasses.replace(config, vision=vision, text=text)
     side = config.image_resolution
     inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
     equals = [("visual", vision.block_counts, config.vision.block_counts)]
-    if config.text is not None:
+    if config.text is not None and text is not None:
         inputs.append(jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32))
         equals.append(("text", text.block_counts, config.text.block_counts))
     tree = jax.eval_shape(CLIP(few).init, jax.random.key(0), *inputs)
@@ -164,18 +167,18 @@ def _configure(
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
 
-    def beside(name):
+    def neighbour(name: str) -> dict[str, Any]:
         file = path.parent / name
         return formats.read_json(file) if file.is_file() else {}
 
-    processor = beside("processor_config.json").get("image_processor")
-    files = Beside(
-        beside("config.json"),
-        beside("open_clip_config.json"),
-        beside("preprocessor_config.json") if processor is None else processor,
+    processor = neighbour("processor_config.json").get("image_processor")
+    configs = Beside(
+        neighbour("config.json"),
+        neighbour("open_clip_config.json"),
+        neighbour("preprocessor_config.json") if processor is None else processor,
         f"{path.parent.name}/{path.name}",
     )
-    told = family.configure(tensors, files)
+    told = family.configure(tensors, configs)
     towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told
     try:
         told |= dotted(told_by_name, *towers) | dotted(given, *towers)
@@ -246,7 +249,7 @@ def _check_size(config: CLIPConfig, tensors: Tensors) -> None:
             raise UserError(f"config{name} is {value:,}, which no tower with these weights has")
 
 
-def _fitting(path: Path, convert: Callable, *args):
+def _fitting(path: Path, convert: Callable[..., T], *args: Any) -> T:
     """Tensors of any names and shapes can come in: those that do not fit are the user's matter."""
     try:
         return convert(*args)
@@ -266,7 +269,7 @@ def load(
     fields: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
     offline: bool | None = None,
-) -> tuple[CLIP, dict]:
+) -> tuple[CLIP, dict[str, Any]]:
     """Loads a CLIP, or a supervised image tower.
 
     Args:
@@ -323,5 +326,5 @@ def stored_dtype(tensors: Tensors) -> np.dtype:
     for tensor in tensors.values():
         if jnp.issubdtype(tensor.dtype, jnp.floating):
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + int(np.prod(tensor.shape))
-    most = max(sizes, key=sizes.get, default=np.dtype(np.float32))
+    most = max(sizes, key=lambda kind: sizes[kind], default=np.dtype(np.float32))
     return np.dtype(np.float32) if most == np.float64 else most

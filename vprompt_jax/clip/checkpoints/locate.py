@@ -94,7 +94,8 @@ def locate(
         return target, {"activation": "quick_gelu"}
     match = _REPOSITORY.fullmatch(name)
     if match and (name.startswith("hf-hub:") or not name.endswith(_FILE_SUFFIXES)):
-        return _from_hub(*match.groups(), cache, offline), {}
+        owner, repository, revision = match.groups()
+        return _from_hub(owner, repository, revision, cache, offline), {}
     models = ", ".join(sorted(p.stem for p in ZOO.glob("*.safetensors")))
     raise UserError(
         f"no checkpoint {name!r}: give the path of a file or folder, an embedded model ({models}), "
@@ -155,7 +156,7 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
     if token := os.environ.get("HF_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
 
-    def fetch(file_name, *, to=None, optional=True):
+    def fetch(file_name: str, *, to: str | None = None, optional: bool = True) -> bool:
         url = f"{base}/{owner}/{name}/resolve/{revision}/{file_name}"
         check = formats.read_json if file_name.endswith(".json") else formats.read_tensors
         return download.fetch(

@@ -113,7 +113,7 @@ PREPROCESS = Keys(
 )
 
 
-def fields_of(config: dict, shapes: Fields) -> Fields:
+def fields_of(config: dict[str, Any], shapes: Fields) -> Fields:
     """What a config adds to the fields that the weights' shapes tell.
 
     Raises:
@@ -153,14 +153,14 @@ def _eps(kwargs: Any, where: str) -> float:
     )
 
 
-def _mlp(values: dict, shapes: Fields, tower: str, where: str) -> None:
+def _mlp(values: dict[str, Any], shapes: Fields, tower: str, where: str) -> None:
     if values["mlp_ratio"] is not None:
         stored = shapes[f"{tower}.mlp_width"] or 4 * shapes[f"{tower}.width"]
         told = int(values["width"] * values["mlp_ratio"])
         agree({"mlp_ratio * width": told}, {"mlp_ratio * width": stored}, where)
 
 
-def _vision(values: dict, quick: bool, shapes: Fields) -> Fields:
+def _vision(values: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
     is_vit = shapes["vision.kind"] == "vit"
     layers, width = values["layers"], values["width"]
     told = {
@@ -200,7 +200,7 @@ def _vision(values: dict, quick: bool, shapes: Fields) -> Fields:
     }
 
 
-def _text(values: dict, quick: bool, shapes: Fields) -> Fields:
+def _text(values: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
     told = {
         f"text.{key}": values[key] for key in ("width", "layers", "context_length", "vocab_size")
     }
@@ -220,7 +220,7 @@ def _text(values: dict, quick: bool, shapes: Fields) -> Fields:
     }
 
 
-def _pixels(values: dict) -> Fields:
+def _pixels(values: dict[str, Any]) -> Fields:
     side_of(values["size"], f"{PREPROCESS.where}: size")
     mode = values["resize_mode"] or "shortest"
     if mode not in ("shortest", "squash"):

@@ -1,5 +1,7 @@
 """What transformers' configs of image processors can say, and what the towers here make of it."""
 
+from typing import Any
+
 from vprompt_jax.clip.checkpoints.family import pixel_statistics
 from vprompt_jax.clip.checkpoints.keys import Keys, names, side_of
 from vprompt_jax.clip.config import Fields
@@ -34,7 +36,7 @@ PROCESSOR = Keys(
 )
 
 
-def pixel_fields(config: dict, *, decides: bool) -> Fields:
+def pixel_fields(config: dict[str, Any], *, decides: bool) -> Fields:
     """The fields that an image processor's config tells.
 
     Args:

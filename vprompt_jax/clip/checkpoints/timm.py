@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 from vprompt_jax.clip.checkpoints.family import (
     PLAIN_VIT,
@@ -119,7 +120,7 @@ RESNET_ARGS = Keys(
 )
 
 
-def _read(config: dict, known: re.Pattern, args: Keys) -> tuple[re.Match, dict, dict, Fields]:
+def _read(config: dict[str, Any], known: re.Pattern[str], args: Keys) -> tuple[re.Match[str], dict[str, Any], dict[str, Any], Fields]:
     """A config's architecture, all its values, those of `model_args`, and the pixel statistics.
 
     Raises:
@@ -148,7 +149,7 @@ def _read(config: dict, known: re.Pattern, args: Keys) -> tuple[re.Match, dict, 
     )
 
 
-def resnet_fields(config: dict, width: int, blocks: tuple[int, ...]) -> Fields:
+def resnet_fields(config: dict[str, Any], width: int, blocks: tuple[int, ...]) -> Fields:
     """What timm's config.json adds to a ResNet's shapes; {} if there is none."""
     if not config:
         return {}
@@ -163,7 +164,7 @@ def resnet_fields(config: dict, width: int, blocks: tuple[int, ...]) -> Fields:
     return fields
 
 
-def _pooling(args: dict, values: dict, tensors: Tensors) -> Fields:
+def _pooling(args: dict[str, Any], values: dict[str, Any], tensors: Tensors) -> Fields:
     pooling = args["global_pool"] or "token"
     informed = values["global_pool"]
     if pooling not in ("token", "avg") or (informed or pooling) != pooling:
@@ -191,11 +192,13 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             raise UserError(
                 f"timm's ViT with {what} ({name}), which is not supported: choose a plain ViT"
             )
-    match = values = None
-    args: dict = dict(VIT_ARGS.read)
+    kind = ""  # "tiny", "base", ..., which says how many heads there are
+    values: dict[str, Any] = {}
+    args: dict[str, Any] = dict(VIT_ARGS.read)
     statistics: Fields = {}
     if config:
         match, values, args, statistics = _read(config, _VIT, VIT_ARGS)
+        kind = match[1]
     width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
     layers = count(tensors, r"blocks\.(\d+)\.")
     mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
@@ -241,7 +244,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             f"{VIT_ARGS.where} asks for act_layer={args['act_layer']!r}, which is not supported "
             f"(supported: {known})"
         )
-    fields["vision.heads"] = args["num_heads"] or _HEADS[match[1]]
+    fields["vision.heads"] = args["num_heads"] or _HEADS[kind]
     fields["vision.activation"] = _ACTIVATIONS[args["act_layer"]]
     return fields | _pooling(args, values, tensors)
 

@@ -1,5 +1,7 @@
 """What transformers' configs of CLIP, ViT, ResNet and of their image processors can say."""
 
+from typing import Any
+
 from vprompt_jax.clip.checkpoints.keys import Keys, names
 
 # Keys of every config: of training, of generation, and of how outputs are wrapped. The second half
@@ -20,7 +22,7 @@ _OUTSIDE = names(
     "attention_probs_dropout_prob dropout"
 )
 # Of other kinds of models; any other value would be another computation.
-_NEVER = {
+_NEVER: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
