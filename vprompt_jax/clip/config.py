@@ -6,7 +6,7 @@ checkpoint's name or from a missing number.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from vprompt_jax.clip.towers import (
     ACTIVATIONS,
@@ -30,7 +30,7 @@ HALF = (
     0.5,
 )  # mean and std that map pixels to [-1, 1] (ViT, arXiv 2010.11929)
 
-RESIZES = ("shortest", "squash")
+Resize = Literal["shortest", "squash"]
 
 Fields = dict[str, Any]
 
@@ -65,7 +65,7 @@ class CLIPConfig:
     std: tuple[float, float, float] = CLIP_STD
     classes: int = 0
     pre_logits: int = 0
-    resize: str = "shortest"
+    resize: Resize = "shortest"
 
     # Short names that users may give: each sets the field in every tower listed here. In addition,
     # "vision_heads" means "vision.heads", and so on.
@@ -79,7 +79,7 @@ class CLIPConfig:
 
     def __post_init__(self) -> None:
         check_positive("the config", self, "embed_dim")
-        check_choice("resize", self.resize, RESIZES)
+        check_choice("resize", self.resize, get_args(Resize))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} must be three channels, std > 0")
         features = self._own_features()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD
+from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Resize
 from vprompt_jax.clip.pictures import Stored, decode
 from vprompt_jax.process.errors import UserError
 
@@ -18,7 +18,7 @@ STD = np.array(CLIP_STD, np.float32)
 
 
 def resized_size(
-    height: int, width: int, resolution: int, mode: str = "shortest"
+    height: int, width: int, resolution: int, mode: Resize = "shortest"
 ) -> tuple[int, int]:
     """Height and width before the crop; `mode` is `CLIPConfig.resize`.
 
@@ -82,7 +82,7 @@ def preprocess_batch(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
     *,
-    mode: str = "shortest",
+    mode: Resize = "shortest",
 ) -> jax.Array:
     """Resizes, crops and normalises images of one size inside a compiled function.
 
@@ -146,7 +146,7 @@ def grey_levels(array: np.ndarray, rank: int) -> np.ndarray:
     return np.broadcast_to(array, (*array.shape[:-1], 3))
 
 
-def resize_and_crop(image: Stored, resolution: int, *, mode: str = "shortest") -> np.ndarray:
+def resize_and_crop(image: Stored, resolution: int, *, mode: Resize = "shortest") -> np.ndarray:
     """Makes an image square with Pillow, on the host.
 
     Args:
@@ -171,7 +171,7 @@ def preprocess(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
     *,
-    mode: str = "shortest",
+    mode: Resize = "shortest",
 ) -> np.ndarray:
     """One image as the tower takes it.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.data import listing
 from vprompt_jax.data.copies import file_contents
 from vprompt_jax.data.dataset import Dataset
@@ -17,7 +18,9 @@ from vprompt_jax.process.printable import printable
 Listed = tuple[list[Path], list[int], list[str]]  # files, labels and keys of a split
 
 
-def load(root: Path, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
+def load(
+    root: Path, resolution: int, workers: int, on_bad: str = "stop", resize: Resize = "shortest"
+) -> Dataset:
     """Reads the folder's structure and every image's header.
 
     Args:
@@ -36,7 +39,7 @@ def load(root: Path, resolution: int, workers: int, on_bad: str = "stop") -> Dat
         train's, a folder cannot be read, or a file is not an image; all offenders are listed.
     """
     try:
-        return _load(root, resolution, workers, on_bad)
+        return _load(root, resolution, workers, on_bad, resize)
     except OSError as error:
         raise UserError(
             f"cannot read the folder {printable(str(error.filename))}: {error.strerror}"
@@ -62,7 +65,7 @@ class _Layout:
     notes: list[str]
 
 
-def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
+def _load(root: Path, resolution: int, workers: int, on_bad: str, resize: Resize) -> Dataset:
     layout = _layout(root)
     left_out = layout.left_out
     listed: dict[str, Listed] = {}
@@ -84,7 +87,7 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str) -> Dataset:
         keys = [file.relative_to(layout.root).as_posix() for file in files]
         listed[split] = (files, labels, keys)
     records = of_files(listed, workers)
-    by_split = splits(records, resolution, workers, on_bad, left_out)
+    by_split = splits(records, resolution, workers, on_bad, left_out, resize)
     empty_split = by_split["train"].take(np.array([], int))
     return Dataset(
         printable(root.resolve().name),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.data import arrow_files, listing
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, splits
@@ -20,7 +21,14 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
 
-def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
+def load(
+    path: Path,
+    label: str,
+    resolution: int,
+    workers: int,
+    on_bad: str = "stop",
+    resize: Resize = "shortest",
+) -> Dataset:
     """Reads the tables and every image's header.
 
     Args:
@@ -28,7 +36,7 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
         (as on the Hub, also in a folder of their own, or in `train/`, `test/`); or a folder made by
         `save_to_disk`. Parquet is held in memory as stored; a saved folder is memory-mapped.
       label: the label's column; "" for the only class label, or else the column `label`.
-      resolution, workers, on_bad: as for `folder.load`. Splits of unusual names (`listing`) are
+      resolution, workers, on_bad, resize: as for `folder.load`. Splits of unusual names (`listing`) are
         left out under "skip".
 
     Raises:
@@ -55,7 +63,7 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
         split: _records(f"{where}, {name}", root, shards[name], columns.image, labels[name])
         for split, name in names_of_splits.items()
     }
-    by_split = splits(records, resolution, workers, on_bad, left_out)
+    by_split = splits(records, resolution, workers, on_bad, left_out, resize)
     empty_split = by_split["train"].take(np.array([], int))
     return Dataset(
         printable(path.stem),

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.pictures import Stored, decode, decoded_size
 from vprompt_jax.clip.preprocess import resize_and_crop
 from vprompt_jax.data.dataset import Split
@@ -62,11 +63,11 @@ class Records:
     content_keys: Sequence[str] | None = None
 
 
-def _pixels(stored: Stored, side: int | None) -> np.ndarray:
+def _pixels(stored: Stored, side: int | None, resize: Resize = "shortest") -> np.ndarray:
     """Decodes an image to uint8 [side, side, 3], or to its stored size if `side` is None."""
     if side is None:
         return np.asarray(decode(stored).convert("RGB"))
-    return resize_and_crop(stored, side)
+    return resize_and_crop(stored, side, mode=resize)
 
 
 def _check(stored: Stored) -> None:
@@ -82,14 +83,14 @@ def reason(error: Exception) -> str:
     return kind + " ".join(printable(line) for line in str(error).splitlines())
 
 
-def read(path: Path, side: int) -> np.ndarray:
+def read(path: Path, side: int, resize: Resize = "shortest") -> np.ndarray:
     """Reads one image, resized and cropped: uint8 [side, side, 3].
 
     Raises:
       BadImages: if it cannot be decoded.
     """
     try:
-        return _pixels(path, side)
+        return _pixels(path, side, resize)
     except Exception as error:  # Pillow's decoders raise many kinds
         raise BadImages([f"{printable(path)} ({reason(error)})"]) from error
 
@@ -100,6 +101,7 @@ def splits(
     workers: int,
     on_bad: str,
     found_bad: Sequence[str] = (),
+    resize: Resize = "shortest",
 ) -> dict[str, Split]:
     """Makes splits that decode their images on demand, after reading every image's header.
 
@@ -112,6 +114,7 @@ def splits(
       workers: number of threads that read.
       on_bad: "stop", or "skip" to leave unreadable images to `decoded`.
       found_bad: lines on what the source itself has found, for the same message.
+      resize: how an image becomes square; the tower's `config.resize`.
 
     Raises:
       BadImages: under "stop", listing the images that cannot be read.
@@ -135,22 +138,25 @@ def splits(
             raise BadImages([*found_bad, *(line for line in lines if line)])
     keep_size = len(readable_sizes) == 1 and max(next(iter(readable_sizes))) <= resolution
     side = None if keep_size else resolution
-    return {name: lazy_split(part, side, workers) for name, part in records.items()}
+    return {name: lazy_split(part, side, workers, resize) for name, part in records.items()}
 
 
-def lazy_split(records: Records, side: int | None, workers: int) -> Split:
+def lazy_split(
+    records: Records, side: int | None, workers: int, resize: Resize = "shortest"
+) -> Split:
     """Makes a split that decodes its images anew each time they are fetched.
 
     Args:
       records: the images.
       side: side of the fetched images, in pixels; None to keep their stored, common size.
       workers: number of threads that decode.
+      resize: as in `splits`.
     """
     pool = ThreadPoolExecutor(workers)
 
     def image(i: int) -> np.ndarray:
         try:
-            return _pixels(records.read(i), side)
+            return _pixels(records.read(i), side, resize)
         except Exception as error:  # Pillow's decoders raise many kinds
             raise BadImages([f"{records.describe(i)} ({reason(error)})"]) from error
 

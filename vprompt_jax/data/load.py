@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.data import (
     arrays,
     catalogue,
@@ -30,7 +31,12 @@ _PUBLIC = ("digits", "tfds")
 
 
 def load(
-    section: DataSection, protocol: Protocol, resolution: int, *, decoded: bool = True
+    section: DataSection,
+    protocol: Protocol,
+    resolution: int,
+    *,
+    resize: Resize = "shortest",
+    decoded: bool = True,
 ) -> Dataset:
     """Loads the dataset that a config names.
 
@@ -51,7 +57,7 @@ def load(
     """
     c = section
     row = None if c.label else catalogue.find(c.name)
-    dataset = _source(c, row, resolution)
+    dataset = _source(c, row, resolution, resize)
     if row is not None:
         dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
     dataset = dataclasses.replace(
@@ -139,7 +145,7 @@ def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
     return dataset.ensemble if section.templates == "ensemble" else (dataset.template,)
 
 
-def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset:
+def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Resize) -> Dataset:
     """The dataset as the source gives it, with its own splits and class names."""
     path = Path(c.dir).expanduser()
     reading = (resolution, c.workers)
@@ -160,17 +166,17 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int) -> Dataset
     if c.source == "arrays":
         return arrays.load(path)
     if c.source == "manifest":
-        return manifest.load(path, c.label, *reading, c.on_bad_image)
+        return manifest.load(path, c.label, *reading, c.on_bad_image, resize)
     if c.source == "huggingface":
-        return huggingface.load(path, c.label, *reading, c.on_bad_image)
+        return huggingface.load(path, c.label, *reading, c.on_bad_image, resize)
     if c.source == "folder":
         if listed:
-            return manifest.of_entries(path.name, path, *listed, *reading, c.on_bad_image)
-        return folder.load(path, *reading, c.on_bad_image)
+            return manifest.of_entries(path.name, path, *listed, *reading, c.on_bad_image, resize)
+        return folder.load(path, *reading, c.on_bad_image, resize)
     if row is not None and row.tfds is None:
         raise UserError(f"{c.name} is not in TFDS: {row.fetch} ({row.url})")
     dataset = tfds_source.load(
-        c.name, c.dir, *reading, row=row, label=c.label, vtab=c.split == "vtab"
+        c.name, c.dir, *reading, resize=resize, row=row, label=c.label, vtab=c.split == "vtab"
     )
     return splits.arranged(dataset, *listed) if listed else dataset
 

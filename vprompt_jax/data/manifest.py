@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.data import listing
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.folder import of_files
@@ -18,7 +19,14 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
 
-def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "stop") -> Dataset:
+def load(
+    path: Path,
+    label: str,
+    resolution: int,
+    workers: int,
+    on_bad: str = "stop",
+    resize: Resize = "shortest",
+) -> Dataset:
     """Reads a manifest and every image's header.
 
     Args:
@@ -27,7 +35,7 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
         `listing.split_of`; without it, all is train). White space at the ends of class names is
         dropped.
       label: the column of the class name; "" for `label`.
-      resolution, workers, on_bad: as for `folder.load`.
+      resolution, workers, on_bad, resize: as for `folder.load`.
 
     Raises:
       UserError: if the file cannot be read, lacks a column or value, names one split in two ways,
@@ -58,7 +66,14 @@ def load(path: Path, label: str, resolution: int, workers: int, on_bad: str = "s
     listing.splits_of(split_names, path)
     names = sorted({entry.class_name for entry in entries})
     dataset = of_entries(
-        printable(path.stem), path.parent, entries, names, resolution, workers, on_bad
+        printable(path.stem),
+        path.parent,
+        entries,
+        names,
+        resolution,
+        workers,
+        on_bad,
+        resize,
     )
     notes = [
         f"{printable(path)}: white space at the ends of the class name {name!r} (line {number} is "
@@ -97,6 +112,7 @@ def of_entries(
     resolution: int,
     workers: int,
     on_bad: str,
+    resize: Resize = "shortest",
 ) -> Dataset:
     """Makes a dataset of listed files, whose paths are relative to `root`.
 
@@ -118,7 +134,7 @@ def of_entries(
         rows = [e for e in rows if e.split == split]
         labels = [label_of[e.class_name] for e in rows]
         listed[split] = ([root / e.path for e in rows], labels, [e.path for e in rows])
-    by_split = splits(of_files(listed, workers), resolution, workers, on_bad, missing)
+    by_split = splits(of_files(listed, workers), resolution, workers, on_bad, missing, resize)
     val = by_split["val"] if len(by_split["val"]) else None
     return Dataset(
         name, tuple(class_names), by_split["train"], val, by_split["test"], skipped=tuple(missing)

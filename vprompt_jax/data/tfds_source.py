@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.pictures import Stored, decode
 from vprompt_jax.data import derived
 from vprompt_jax.data.dataset import Dataset
@@ -60,6 +61,7 @@ def load(
     resolution: int,
     workers: int = 4,
     *,
+    resize: Resize = "shortest",
     row: DatasetInfo | None = None,
     label: str = "",
     vtab: bool = False,
@@ -108,7 +110,7 @@ def load(
         for split, source in sources.items()
     }
     splits = {
-        split: lazy_split(records, None if keep_size else resolution, workers)
+        split: lazy_split(records, None if keep_size else resolution, workers, resize)
         for split, (records, _) in by_split.items()
     }
     classes = row.classes if row and derive else features[label_field].num_classes

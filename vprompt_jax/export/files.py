@@ -20,6 +20,7 @@ from flax import traverse_util
 import vprompt_jax
 from vprompt_jax.clip.checkpoints import formats
 from vprompt_jax.clip.checkpoints.locate import public_name
+from vprompt_jax.clip.config import CLIPConfig, Resize
 from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
 from vprompt_jax.export import card
@@ -50,6 +51,7 @@ class Exported:
     Attributes:
       class_names: in the order of the logits.
       resolution: side of the input images, in pixels.
+      resize: how an image becomes square; the tower's `config.resize`.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Exported:
         resolution: int,
         call: Callable[[Any, np.ndarray], Any],
         weights: Any,
+        resize: Resize = "shortest",
     ):
-        self.class_names, self.resolution = tuple(class_names), resolution
+        self.class_names, self.resolution, self.resize = tuple(class_names), resolution, resize
         self._call, self._weights = call, weights
 
     def logits(self, images: Images) -> np.ndarray:
@@ -72,7 +75,7 @@ class Exported:
         Raises:
           UserError: as `Adapted.logits`.
         """
-        pixels = batch_of(images, self.resolution, exact=True)
+        pixels = batch_of(images, self.resolution, exact=True, resize=self.resize)
         return checked(of_batch(self._call, self._weights, pixels), self._weights)
 
     def probabilities(self, images: Images) -> np.ndarray:
@@ -256,7 +259,9 @@ def load(folder: Path, *, checkpoint: Path | str | None = None) -> Exported | Ad
             f"(it was made with {about['versions']['jax']}): {error}"
         ) from error
     weights = jax.device_put(formats.read_arrays(folder / "weights.safetensors"))
-    return Exported(about["class_names"], about["input_side"], jax.jit(exported.call), weights)
+    resize = CLIPConfig.from_json(about["result"]["clip"]).resize
+    call = jax.jit(exported.call)
+    return Exported(about["class_names"], about["input_side"], call, weights, resize)
 
 
 def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str | None) -> Adapted:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.config import Config
 from vprompt_jax.config import files as named_files
@@ -74,6 +75,11 @@ class Adapted:
         """Side R of the tower's input, in pixels."""
         return self.model.resolution
 
+    @property
+    def resize(self) -> Resize:
+        """How an image becomes square: the tower's `config.resize`."""
+        return self.model.clip.config.resize
+
     @functools.cached_property
     def prompt(self) -> np.ndarray | None:
         """What is added to a normalised image, float32 [R, R, 3]; None without a pixel prompt."""
@@ -106,7 +112,9 @@ class Adapted:
         Raises:
           UserError: if the images are anything else, or a logit is not finite.
         """
-        logits = of_batch(self._jitted, self.variables, batch_of(images, self.resolution))
+        logits = of_batch(
+            self._jitted, self.variables, batch_of(images, self.resolution, resize=self.resize)
+        )
         return checked(logits, self.variables)
 
     def probabilities(self, images: Images) -> np.ndarray:
@@ -133,7 +141,7 @@ class Adapted:
           run with a mask "edges" [B, R, R] in 0..1 and "marks" [B, g, g], with NaN where the
           template has no parameters.
         """
-        pixels = batch_of(images, self.resolution)
+        pixels = batch_of(images, self.resolution, resize=self.resize)
         canvas = of_batch(self._jitted_canvas, self.variables, pixels)
         shown = {
             "image": self.on_screen(canvas.image),

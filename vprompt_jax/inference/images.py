@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.preprocess import grey_levels, resize_and_crop
 from vprompt_jax.data import images as images_lib
 from vprompt_jax.process.errors import UserError
@@ -20,7 +21,9 @@ _ACCEPTED = (
 )
 
 
-def batch_of(images: Images, side: int, *, exact: bool = False) -> np.ndarray:
+def batch_of(
+    images: Images, side: int, *, exact: bool = False, resize: Resize = "shortest"
+) -> np.ndarray:
     """Images as one batch, decoded and resized by the functions that training uses.
 
     Args:
@@ -29,6 +32,7 @@ def batch_of(images: Images, side: int, *, exact: bool = False) -> np.ndarray:
         stands for three equal ones. A single image is a batch of one.
       side: R, to which images are resized and cropped unless they are arrays of one size.
       exact: resize those, too.
+      resize: how an image becomes square; the tower's `config.resize`.
 
     Returns:
       uint8 [B, h, w, 3], for arrays of one size (which the model resizes), else [B, R, R, 3];
@@ -38,9 +42,9 @@ def batch_of(images: Images, side: int, *, exact: bool = False) -> np.ndarray:
       UserError: if the images are anything else, or a file cannot be decoded.
     """
     if isinstance(images, list | tuple):
-        return _batch_of_list(images, side, exact)
+        return _batch_of_list(images, side, exact, resize)
     if isinstance(images, str | Path | Image.Image):
-        return _batch_of_list([images], side, exact)
+        return _batch_of_list([images], side, exact, resize)
     array = np.asarray(images)
     if array.ndim == 4 and len(array) == 0 and array.dtype == np.uint8:
         return _none(side)
@@ -49,7 +53,7 @@ def batch_of(images: Images, side: int, *, exact: bool = False) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"the images are {error}: {_ACCEPTED}") from error
     if exact and pixels.shape[1:3] != (side, side):
-        return np.stack([resize_and_crop(image, side) for image in pixels])
+        return np.stack([resize_and_crop(image, side, mode=resize) for image in pixels])
     return pixels
 
 
@@ -57,7 +61,7 @@ def _none(side: int) -> np.ndarray:
     return np.zeros((0, side, side, 3), np.uint8)
 
 
-def _batch_of_list(images: Sequence[Images], side: int, exact: bool) -> np.ndarray:
+def _batch_of_list(images: Sequence[Images], side: int, exact: bool, resize: Resize) -> np.ndarray:
     single = [_single(number, image) for number, image in enumerate(images)]
     if not single:
         return _none(side)
@@ -66,7 +70,9 @@ def _batch_of_list(images: Sequence[Images], side: int, exact: bool) -> np.ndarr
     if len(arrays) == len(single) and len(sizes) == 1 and (not exact or sizes == {(side, side)}):
         return np.stack(arrays)
     return np.stack([
-        images_lib.read(image, side) if isinstance(image, Path) else resize_and_crop(image, side)
+        images_lib.read(image, side, resize)
+        if isinstance(image, Path)
+        else resize_and_crop(image, side, mode=resize)
         for image in single
     ])  # fmt: skip
 

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--overlay: cannot write to {args.overlay}: {error}") from error
     width = min(max(len(printable(p)) for p in paths), 60)
     taken: set[Path] = set()
-    read_batches = batches(paths, args.batch_size, model.resolution, args.on_bad_image, left_out)
+    read_batches = batches(
+        paths, args.batch_size, model.resolution, args.on_bad_image, left_out, model.resize
+    )
     for chunk, images in read_batches:
         probabilities = model.probabilities(images)
         shown = model.inspect(images) if args.overlay else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.pictures import decoded_size
 from vprompt_jax.data import listing
 from vprompt_jax.data.images import BadImages, read, reason
@@ -88,7 +89,12 @@ def readable(paths: Sequence[Path], on_bad: str) -> tuple[list[Path], list[str]]
 
 
 def batches(
-    paths: Sequence[Path], size: int, resolution: int, on_bad: str, skipped: list[str]
+    paths: Sequence[Path],
+    size: int,
+    resolution: int,
+    on_bad: str,
+    skipped: list[str],
+    resize: Resize = "shortest",
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Reads images in batches of one shape; copies fill up batches with too few images.
 
@@ -98,6 +104,7 @@ def batches(
       resolution: side R of the tower's input, in pixels.
       on_bad: "stop" or "skip" at images that cannot be decoded.
       skipped: gets one line for each of those.
+      resize: the tower's `config.resize`.
 
     Yields:
       Paths, and uint8 [size, R, R, 3], whose first len(paths) images are theirs.
@@ -113,7 +120,7 @@ def batches(
         bad: list[str] = []
         for path in paths[start : start + size]:
             try:
-                images.append(read(path, resolution))
+                images.append(read(path, resolution, resize))
                 chunk.append(path)
             except BadImages as error:
                 bad += error.listed

@@ -53,7 +53,9 @@ class Sources:
         if self.data_dir is not None:
             section = dataclasses.replace(section, dir=self.data_dir)
         try:
-            dataset = data.load(section, model.config.protocol, model.resolution)
+            dataset = data.load(
+                section, model.config.protocol, model.resolution, resize=model.resize
+            )
         except UserError as error:
             raise UserError(f"{error} (if the images have moved, pass --data_dir)") from error
         known = read_inputs(record.workdir).sums.get("data")

@@ -70,8 +70,10 @@ def _changed(config: Config, result: Mapping[str, Any], dataset: Dataset | None)
         tfds_name = row.tfds if row and row.tfds else section.name
         now = tfds_source.version(tfds_source.builder(tfds_name, section.dir))
         return "" if now == before else f"{before} -> {now}"
-    resolution = CLIPConfig.from_json(result["clip"]).image_resolution
-    loaded = data.load(section, config.protocol, resolution, decoded=decoded)
+    clip = CLIPConfig.from_json(result["clip"])
+    loaded = data.load(
+        section, config.protocol, clip.image_resolution, resize=clip.resize, decoded=decoded
+    )
     return _difference(result, loaded)
 
 

@@ -200,7 +200,9 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Training:
     """
     clip, variables = load_clip(config)
     if dataset is None:
-        dataset = data.load(config.data, config.protocol, clip.config.image_resolution)
+        dataset = data.load(
+            config.data, config.protocol, clip.config.image_resolution, resize=clip.config.resize
+        )
     else:
         dataset = data.prepare(dataset, config.data, config.protocol)
     texts = data.text_templates(config.data, dataset)

@@ -120,7 +120,9 @@ RESNET_ARGS = Keys(
 )
 
 
-def _read(config: dict[str, Any], known: re.Pattern[str], args: Keys) -> tuple[re.Match[str], dict[str, Any], dict[str, Any], Fields]:
+def _read(
+    config: dict[str, Any], known: re.Pattern[str], args: Keys
+) -> tuple[re.Match[str], dict[str, Any], dict[str, Any], Fields]:
     """A config's architecture, all its values, those of `model_args`, and the pixel statistics.
 
     Raises:
