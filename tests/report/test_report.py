@@ -117,7 +117,7 @@ def test_runs_that_cannot_be_reported(folders, tmp_path, capsys):
     with pytest.raises(UserError, match=r"twice and .*tp have the same setting and seed"):
         results.group(results.gather([*folders, twice]))
     (folders[0] / "result.json").write_text("{")
-    with pytest.raises(UserError, match="result.json is damaged"):
+    with pytest.raises(UserError, match=r"result\.json is damaged"):
         results.gather(folders)
     with pytest.raises(SystemExit) as stop:
         program.main([str(tmp_path)])

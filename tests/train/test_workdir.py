@@ -213,7 +213,7 @@ def test_the_advice_for_damaged_files_works(root, original, name, damage):
     path = root / "run" / name
     path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
     if name == "config.json" and damage == '{"files": 3}':
-        with pytest.raises(UserError, match="unknown config key config.files"):
+        with pytest.raises(UserError, match=r"unknown config key config\.files"):
             vp.load(root / "run")
         return
     for use in (lambda: vp.load(root / "run"), lambda: fit(config, root / "run")):

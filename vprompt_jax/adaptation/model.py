@@ -39,7 +39,7 @@ class AdaptedCLIP(nn.Module):
     """A frozen CLIP with the parts that adapt it.
 
     Its variables are those of its parts: "params" under the parts' names (trained) and under "clip"
-    (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (the classes'
+    (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (classes'
     "text_features" [C, E], or their "text_tokens" [C, T, N] where a part acts on the text side) and
     "assigned", by name.
 
@@ -88,7 +88,7 @@ class AdaptedCLIP(nn.Module):
         return logits, {**out, "metrics": canvas.metrics}
 
     def from_activation(self, activation: jax.Array) -> tuple[jax.Array, Outputs]:
-        """As `__call__`, from the frozen tower's activation at `entry`, as `activation` gives it."""
+        """As `__call__`, from the activation at `entry` that `activation` gives."""
         logits, out = self._logits(self.features(activation, start=self._cached_at))
         return logits, {**out, "metrics": {}}
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vprompt_jax.clip.sites import Site, Where
 from vprompt_jax.parts import Adapter, Part, Surroundings
-from vprompt_jax.parts.adapter import Flat
+from vprompt_jax.parts.adapter import Flat, of_rank
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
@@ -33,7 +33,7 @@ class ActivationPrompt(Adapter):
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x
         # The delta stays float32; only the sum is rounded to the activation's dtype.
-        return (y + self.deltas[str(where)]).astype(y.dtype)
+        return (y + of_rank(self.deltas[str(where)], y.ndim)).astype(y.dtype)
 
     def fold(self, site: Site, flat: Flat) -> None:
         bias = (*str(site.where).split("/"), "bias")

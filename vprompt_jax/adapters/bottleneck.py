@@ -7,6 +7,7 @@ import jax
 
 from vprompt_jax.clip.sites import Site, Where, matching
 from vprompt_jax.parts import Adapter, Part, Surroundings
+from vprompt_jax.parts.adapter import of_rank
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 # After attention and after the MLP, inside the residual branch (Houlsby, figure 2). In a ResNet we
@@ -42,7 +43,8 @@ class Bottleneck(Adapter):
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x
         down, down_bias, up, up_bias = (p.astype(y.dtype) for p in self.projections[where])
-        return y + nn.gelu(y @ down + down_bias) @ up + up_bias
+        hidden = nn.gelu(y @ down + of_rank(down_bias, y.ndim))
+        return y + hidden @ up + of_rank(up_bias, y.ndim)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

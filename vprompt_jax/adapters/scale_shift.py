@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vprompt_jax.clip.sites import Site, Where, matching
 from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.parts import Adapter, Part, Surroundings
-from vprompt_jax.parts.adapter import Flat
+from vprompt_jax.parts.adapter import Flat, of_rank
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 # Every layer with weights (SSF, figure 2).
@@ -43,7 +43,7 @@ class ScaleShift(Adapter):
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x
         scale, shift = self.factors[where]
-        return (y * scale + shift).astype(y.dtype)
+        return (y * of_rank(scale, y.ndim) + of_rank(shift, y.ndim)).astype(y.dtype)
 
     def fold(self, site: Site, flat: Flat) -> None:
         scale, shift = self.factors[site.where]
@@ -51,13 +51,13 @@ class ScaleShift(Adapter):
         weight, bias = (*path, "kernel"), (*path, "bias")
         if weight not in flat:
             weight = (*path, "scale")
-        flat[weight] = flat[weight] * scale
+        flat[weight] = flat[weight] * of_rank(scale, flat[weight].ndim)
         if bias in flat:
             flat[bias] = flat[bias] * scale + shift
         else:  # the patches' convolution has no bias, so their positional embeddings take the shift
             positions = ("positional_embedding",)
             patches = site.outputs[0] * site.outputs[1]  # they come last, after the prefix tokens
-            flat[positions] = jnp.asarray(flat[positions]).at[-patches:].add(shift)
+            flat[positions] = jnp.asarray(flat[positions]).at[-patches:].add(shift[None])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The config of a run after every check: typed, frozen, with the parts that are on and no others."""
+"""The config of a run after every check: typed, frozen, with sections of the parts that are on."""
 
 import dataclasses
 import hashlib

@@ -36,7 +36,7 @@ def load(
         (as on the Hub, also in a folder of their own, or in `train/`, `test/`); or a folder made by
         `save_to_disk`. Parquet is held in memory as stored; a saved folder is memory-mapped.
       label: the label's column; "" for the only class label, or else the column `label`.
-      resolution, workers, on_bad, resize: as for `folder.load`. Splits of unusual names (`listing`) are
+      resolution, workers, on_bad, resize: as for `folder.load`. Splits of unusual names are
         left out under "skip".
 
     Raises:

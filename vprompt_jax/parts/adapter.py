@@ -54,6 +54,11 @@ class Adapter(nn.Module):
         raise ValueError(f"{type(self).__name__} cannot be folded into the tower's weights")
 
 
+def of_rank(x: jax.Array, rank: int) -> jax.Array:
+    """An array with leading axes of length 1, so that it broadcasts against one of `rank` axes."""
+    return jax.lax.expand_dims(x, range(rank - x.ndim))
+
+
 def acting(
     adapters: Sequence[Adapter],
 ) -> tuple[Callable[[Where, jax.Array], jax.Array], Callable[..., Any]]:

@@ -87,7 +87,7 @@ class MaskGenerator(nn.Module):
         exported = devices.is_exported(batch)
         if not exported and self.at_once is None and self._suits_tensor_cores():
             x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
-            return (x + policy_bias).reshape(batch, grid, grid, 2)
+            return (x + policy_bias[None]).reshape(batch, grid, grid, 2)
         kernel = kernel.reshape(-1, width).astype(self.dtype)
         off, on = policy_kernel.reshape(-1, 2).T
 
@@ -99,8 +99,8 @@ class MaskGenerator(nn.Module):
             n = regions.shape[0]
             x = _neighbourhoods(regions).reshape(n * r * r, -1).astype(self.dtype)
             x = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
-            x = nn.relu(x + bias).reshape(n, -1)
-            return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias
+            x = nn.relu(x + bias[None]).reshape(n, -1)
+            return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias[None]
 
         if exported:
             return logits(regions).reshape(batch, grid, grid, 2)
