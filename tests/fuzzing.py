@@ -1,5 +1,6 @@
 """Has spoiled files read by worker processes, and tells what is neither read nor refused."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -82,13 +83,20 @@ def _serve(waiting: "queue.SimpleQueue[int]", answers: dict[int, dict]) -> None:
         if line:
             answers[number] = json.loads(line) | {"seconds": seconds}
             continue
-        status = worker.wait()
+        status = _end(worker)
         detail = f"no answer in {SECONDS} s" if seconds > SECONDS else f"ended with {status}"
         answers[number] = {"outcome": "finding", "detail": detail, "seconds": seconds, "grown": 0}
         worker = None
     if worker is not None:
+        _end(worker)
+
+
+def _end(worker: subprocess.Popen) -> int:
+    """Ends a worker, if it has not ended; returns its status."""
+    with contextlib.suppress(BrokenPipeError):
         worker.stdin.close()
-        worker.wait()
+    worker.stdout.close()
+    return worker.wait()
 
 
 def _start() -> subprocess.Popen:

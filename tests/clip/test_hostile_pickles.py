@@ -260,14 +260,14 @@ def test_what_torch_saves_is_read(tmp_path, protocol, archive):
         "optimizer": {"state": {0: {"step": base}}},
     }  # fmt: skip
     path = tmp_path / "w.pt"
-    for saved in (state, whole):
+    for prefix, saved in (("", state), ("state_dict.", whole)):
         torch.save(saved, path, pickle_protocol=protocol, _use_new_zipfile_serialization=archive)
         read = formats.read_arrays(path)
-        assert list(read) == list(state)
+        assert list(read) == [prefix + name for name in state]
         for name, value in state.items():
             want = value.detach()
-            assert read[name].dtype.name == str(want.dtype).removeprefix("torch.")
-            np.testing.assert_array_equal(np.asarray(read[name], np.float64), want.double().numpy())
+            assert read[prefix + name].dtype.name == str(want.dtype).removeprefix("torch.")
+            np.testing.assert_array_equal(np.asarray(read[prefix + name], np.float64), want.double().numpy())
 
 
 def test_a_module_saved_whole_is_refused_with_the_way_out(tmp_path):

@@ -218,7 +218,7 @@ def test_grey_values_whose_white_is_not_known_are_refused(values):
     "array", [np.ones((4, 4, 3)), np.zeros((4, 4, 3), np.uint16), np.zeros((4, 4, 2), np.uint8)]
 )
 def test_arrays_of_another_kind_are_refused(array):
-    with pytest.raises(UserError, match=r"give uint8 \[h, w, 3\]"):
+    with pytest.raises(UserError, match=r"one image as uint8 \[h, w, 3\]"):
         preprocess(array, 8)
 
 

@@ -13,7 +13,7 @@ from vprompt_jax.predict import __main__ as predict
 class Model:
     """Tells how bright an image is."""
 
-    resolution, class_names = 8, ("dark", "bright")
+    resolution, class_names, resize = 8, ("dark", "bright"), "shortest"
 
     def probabilities(self, images):
         share = images.mean((1, 2, 3)) / 255

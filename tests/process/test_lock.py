@@ -47,7 +47,7 @@ def test_death_releases_it(tmp_path):
             lock.FolderLock(tmp_path)
     finally:
         holder.send_signal(signal.SIGKILL)
-        holder.wait()
+        holder.communicate()
     assert (tmp_path / ".lock").exists()  # says nothing any more
     held = lock.FolderLock(tmp_path)
     assert lock.read(tmp_path)["process"] == os.getpid()

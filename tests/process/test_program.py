@@ -121,7 +121,8 @@ def test_a_closed_pipe_is_quiet():
     )
     process.stdout.readline()
     process.stdout.close()
-    assert process.stderr.read() == ""
+    with process.stderr:
+        assert process.stderr.read() == ""
     assert process.wait(timeout=20) == 128 + signal.SIGPIPE
 
 

@@ -40,6 +40,7 @@ def config_of(checkpoint):
     c.data.few_shot = 32
     c.optim.batch_size = 160
     c.optim.epochs = 1
+    c.optim.warmup_steps = 1
     return c
 
 

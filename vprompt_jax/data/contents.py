@@ -2,18 +2,16 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.schema.sections import DataSection
 
 _CHUNK = 1024  # images in memory at a time
 
 
-def of_source(dataset: Dataset, section: DataSection) -> str:
+def of_files(dataset: Dataset, workers: int) -> str:
     """What changes when images are replaced under their old names.
 
     Files are read once, as a whole: about a second per GB where they are in the page cache, and as
@@ -21,28 +19,22 @@ def of_source(dataset: Dataset, section: DataSection) -> str:
 
     Args:
       dataset: as it is trained on.
-      section: of the config that names it.
+      workers: number of threads that read.
 
     Returns:
-      For files, SHA-256 over their names and contents; "" for sources whose keys are hashes of the
-      images already. (TFDS's source says it itself: the name of the prepared version.)
+      SHA-256 over the names and contents of the files that the keys name; "" where they name none,
+      because they are hashes of the images already. (TFDS's source says it itself: the name of the
+      prepared version.)
 
     Raises:
       UserError: if a file cannot be read.
     """
-    path = Path(section.dir).expanduser()
-    if section.source == "folder":
-        return _of_files(dataset, path, section.workers)
-    if section.source == "manifest":
-        return _of_files(dataset, path.parent, section.workers)
-    return ""
-
-
-def _of_files(dataset: Dataset, root: Path, workers: int) -> str:
-    """SHA-256 over the files that the keys name."""
+    folder = dataset.folder
+    if folder is None:
+        return ""
 
     def digest(key: str) -> bytes:
-        with (root / key).open("rb") as file:
+        with (folder / key).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     keys = sorted({key for _, split in dataset.splits() for key in split.keys})

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -97,7 +98,8 @@ class Dataset:
       ensemble: templates whose embeddings are averaged.
       skipped: what was left out, and why, under `on_bad_image=skip`.
       notes: what the source found otherwise than one would expect, and how it took it.
-      contents: what changes with the stored images, see `contents.of_source`; "" where the keys do.
+      folder: where the splits' keys name the files that hold the images; None if keys name none.
+      contents: what changes with the stored images, see `contents.of_files`; "" where the keys do.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Dataset:
     ensemble: tuple[str, ...] = GENERAL_TEMPLATES
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
     contents: str = ""
 
     def __repr__(self) -> str:

@@ -97,6 +97,7 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str, resize: Resize
         by_split.get("test", empty_split),
         skipped=tuple(left_out),
         notes=tuple(layout.notes),
+        folder=layout.root,
     )
 
 

@@ -65,7 +65,7 @@ def load(
     )
     fraction = row.test_fraction if row else None
     dataset = prepare(dataset, section, protocol, fraction, decoded=decoded)
-    stored = dataset.contents or contents.of_source(dataset, section)
+    stored = dataset.contents or contents.of_files(dataset, c.workers)
     return dataclasses.replace(dataset, contents=stored)
 
 

@@ -137,8 +137,9 @@ def of_entries(
     by_split = splits(of_files(listed, workers), resolution, workers, on_bad, missing, resize)
     val = by_split["val"] if len(by_split["val"]) else None
     return Dataset(
-        name, tuple(class_names), by_split["train"], val, by_split["test"], skipped=tuple(missing)
-    )
+        name, tuple(class_names), by_split["train"], val, by_split["test"],
+        skipped=tuple(missing), folder=root,
+    )  # fmt: skip
 
 
 def _same_files(root: Path, paths: Sequence[str]) -> list[str]:

@@ -38,11 +38,11 @@ def user_errors(less_memory: str = "choose a smaller batch") -> Iterator[None]:
         if failures.shows_traceback():
             traceback.print_exc()
         message, status = explained
+        if isinstance(error, KeyboardInterrupt | BrokenPipeError):
+            _leave_quietly(status)
         if message:
             # A name in the message may hold what a terminal would obey.
             print(printable_lines(message), file=sys.stderr)
-        if isinstance(error, KeyboardInterrupt | BrokenPipeError):
-            _leave_quietly(status)
         cluster.leave(status)
 
 
