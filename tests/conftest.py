@@ -26,6 +26,9 @@ from vprompt_jax.clip import CLIP, CLIPConfig, TextConfig, ViTConfig
 from vprompt_jax.clip.checkpoints import formats, openai
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 
+# An array that gains an axis by itself is a defect until the code says which one.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 

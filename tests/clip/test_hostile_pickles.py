@@ -267,7 +267,9 @@ def test_what_torch_saves_is_read(tmp_path, protocol, archive):
         for name, value in state.items():
             want = value.detach()
             assert read[prefix + name].dtype.name == str(want.dtype).removeprefix("torch.")
-            np.testing.assert_array_equal(np.asarray(read[prefix + name], np.float64), want.double().numpy())
+            np.testing.assert_array_equal(
+                np.asarray(read[prefix + name], np.float64), want.double().numpy()
+            )
 
 
 def test_a_module_saved_whole_is_refused_with_the_way_out(tmp_path):

@@ -199,7 +199,7 @@ def test_the_text_tap_sees_the_embeddings_and_every_block():
     assert list(seen) == ["embeddings", 0]
     text = variables["params"]["text"]
     np.testing.assert_array_equal(seen["embeddings"], text["token_embedding"]["embedding"][TOKENS])
-    np.testing.assert_array_equal(seen[0], seen["embeddings"] + text["positional_embedding"])
+    np.testing.assert_array_equal(seen[0], seen["embeddings"] + text["positional_embedding"][None])
 
 
 def test_embeddings_may_be_replaced():

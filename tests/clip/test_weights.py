@@ -419,6 +419,8 @@ class Namespace:
 def test_a_pickle_of_more_than_weights_says_what_to_do(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps({"args": Namespace()}))
-    with pytest.raises(UserError, match=r"asks for .*Namespace, which weights do not need.*state_dict\(\)") as error:
+    with pytest.raises(
+        UserError, match=r"asks for .*Namespace, which weights do not need.*state_dict\(\)"
+    ) as error:
         vp.clip.load(tmp_path / "w.pt")
     assert "fetch it again" not in str(error.value)

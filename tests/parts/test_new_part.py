@@ -28,7 +28,7 @@ class Tint(nn.Module):
     @nn.compact
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
         colour = self.param("colour", nn.initializers.zeros, (3,))
-        return canvas.replace(image=canvas.image + colour)
+        return canvas.replace(image=canvas.image + colour[None, None, None])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -76,9 +76,9 @@ def test_logits_and_gradients_are_those_of_convolutions(at_once):
         layout = ("NHWC", "HWIO", "NHWC")
         convolve = jax.lax.conv_general_dilated
         hidden = convolve(x, p["convergence_kernel"], (1, 1), "SAME", dimension_numbers=layout)
-        hidden = jax.nn.relu(hidden + p["convergence_bias"])
+        hidden = jax.nn.relu(hidden + p["convergence_bias"][None, None, None])
         made = convolve(hidden, p["policy_kernel"], (4, 4), "VALID", dimension_numbers=layout)
-        return jnp.sum((made + p["policy_bias"]) * weights)
+        return jnp.sum((made + p["policy_bias"][None, None, None]) * weights)
 
     def ours(p):
         return jnp.sum(generator.apply({"params": p}, x) * weights)

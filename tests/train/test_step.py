@@ -95,7 +95,7 @@ def test_one_step_by_hand(run, train_step):
         scores = jax.nn.log_softmax(logits) + noise
         marks = (scores[..., 1] > scores[..., 0]).astype(jnp.float32)
         pixels = jnp.repeat(jnp.repeat(marks, 8, 1), 8, 2)[..., None]
-        x = x + prompt.reshape(32, 32, 3) * pixels
+        x = x + prompt.reshape(1, 32, 32, 3) * pixels
         clip_variables = {"params": frozen["params"]["clip"]}
         features = model.clip.apply(clip_variables, x, method="encode_image")
         texts = frozen["constants"]["text_features"]

@@ -117,7 +117,7 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         gamma = self.param("gamma", nn.initializers.constant(self.value), x.shape[-1:])
-        return x * gamma.astype(x.dtype)
+        return x * jax.lax.expand_dims(gamma.astype(x.dtype), range(x.ndim - 1))
 
 
 class ResidualAttentionBlock(nn.Module):

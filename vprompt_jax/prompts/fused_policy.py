@@ -179,7 +179,9 @@ def _forward(side: int, rows: _Ref, windows: _Ref, policy: _Ref, out: _Ref) -> N
         start = pixel // side * _line(side) + pixel % side * 4
         x = [rows[:, pl.ds(start + i * _line(side), _WINDOW)] for i in range(3)]
         channels = _channels(x, weights)
-        return sums[0] + channels * policy[0, pixel], sums[1] + channels * policy[1, pixel]
+        return sums[0] + channels * policy[0, pixel][None], sums[1] + channels * policy[1, pixel][
+            None
+        ]
 
     zero = jnp.zeros((_REGIONS, policy.shape[2]), jnp.float32)
     last = jnp.minimum(first + each, side * side)
@@ -206,7 +208,7 @@ def _backward(
     # A tile may reach beyond the last pixel. The policy is 0 there, and `_gradients` cuts off the
     # sums, so the tile may read the last pixel again.
     pixel = jnp.minimum(pl.program_id(0) * _PIXELS + jnp.arange(_PIXELS), side * side - 1)
-    start = (pixel // side * _line(side) + pixel % side * 4)[:, None] + jnp.arange(_WINDOW)
+    start = (pixel // side * _line(side) + pixel % side * 4)[:, None] + jnp.arange(_WINDOW)[None]
 
     def add(region: jax.Array, sums: _Sums) -> _Sums:
         weight_sums, off_sum, on_sum = sums

@@ -103,7 +103,7 @@ def _mean_distance(
 ) -> jax.Array:
     batch, length, width = x.shape
     heads, first = vision.heads, vision.prefix
-    qkv = (x @ in_proj["kernel"] + in_proj["bias"]).reshape(batch, length, 3, heads, -1)
+    qkv = (x @ in_proj["kernel"] + in_proj["bias"][None, None]).reshape(batch, length, 3, heads, -1)
     q, k = qkv[:, first:, 0].astype(jnp.float32), qkv[:, first:, 1].astype(jnp.float32)
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (width // heads) ** -0.5
     return jnp.einsum("bhqk,qk->bhq", jax.nn.softmax(scores), apart).mean()
