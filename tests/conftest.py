@@ -1,6 +1,7 @@
 """Every test runs on four virtual CPU devices, with a CLIP small enough to compile in seconds."""
 
 import dataclasses
+import functools
 import json
 import os
 import tempfile
@@ -17,8 +18,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
@@ -26,8 +29,35 @@ from vprompt_jax.clip import CLIP, CLIPConfig, TextConfig, ViTConfig
 from vprompt_jax.clip.checkpoints import formats, openai
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 
-# An array that gains an axis by itself is a defect until the code says which one.
+# Arrays that gain an axis or another dtype by themselves are defects until the code says which.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def _promotes_by_itself(function):
+    @functools.wraps(function)
+    def promoting(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoting
+
+
+# Flax and Optax rely on it where they divide by a size or multiply by a count of steps.
+for _owner, _name in [
+    (nn.Dense, "__call__"), (nn.LayerNorm, "__call__"), (nn.BatchNorm, "__call__"),
+    (nn, "avg_pool"), (jax.nn, "dot_product_attention"),
+]:  # fmt: skip
+    setattr(_owner, _name, _promotes_by_itself(getattr(_owner, _name)))
+_multi_transform = optax.multi_transform
+
+
+def _optimizer(*args):
+    made = _multi_transform(*args)
+    return made._replace(update=_promotes_by_itself(made.update))
+
+
+optax.multi_transform = _optimizer
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

@@ -145,7 +145,7 @@ def make_eval_step(
         logits, out = applied(model, variables, batch, Context(root, batch["index"]))
         # The loss alone would not show it: softmax gives a class of minus infinity no weight.
         bad = ~jnp.isfinite(logits).all(-1)
-        sums = _sums(logits, batch, out) | {"not_finite": jnp.sum(bad * batch["weight"])}
+        sums = _sums(logits, batch, out) | {"not_finite": jnp.sum(batch["weight"], where=bad)}
         return jax.lax.psum(sums, AXIS)
 
     return on_all_devices(step, arguments=5)
