@@ -77,8 +77,9 @@ def set_up_process() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.WARNING)
-    # Orbax logs errors with a traceback from a thread of its own, although it raises them, too.
-    logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
+    # Orbax logs errors with a traceback from a thread of its own, although it raises them, too, and
+    # warns of what read-only checkpoints imply.
+    logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         with contextlib.suppress(UserError):  # no home folder: programs are compiled every time
             jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "jax"))
