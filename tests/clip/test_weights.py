@@ -25,7 +25,9 @@ from tests.clip.test_supervised import (
 from tests.conftest import GOLDEN, TINY, random_tensors
 from vprompt_jax.clip import class_texts, preprocess_batch
 from vprompt_jax.clip.checkpoints import formats, recognise
-from vprompt_jax.clip.checkpoints.family import vit_heads
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    vit_heads,
+)
 from vprompt_jax.clip.preprocess import normalize, resize_and_crop
 from vprompt_jax.process.errors import UserError
 

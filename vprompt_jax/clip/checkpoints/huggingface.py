@@ -6,23 +6,25 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.clip.checkpoints.family import (
-    PLAIN_VIT,
     STATISTICS,
     Beside,
     Family,
     Path,
-    count,
     from_torch,
     plain_vit_from_torch,
+)
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
+from vprompt_jax.clip.checkpoints.processors import pixel_fields
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    PLAIN_VIT,
+    count,
     shape_of,
     supervised_resnet,
     text_tower,
     vit_heads,
     vit_tower,
 )
-from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
-from vprompt_jax.clip.checkpoints.processors import pixel_fields
 from vprompt_jax.clip.checkpoints.transformers_keys import (
     CLIP,
     CLIP_TEXT,

@@ -1,7 +1,6 @@
 """`load`: a checkpoint's file, folder or public name -> a model and its weights."""
 
 import dataclasses
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +21,11 @@ from vprompt_jax.clip.checkpoints import (
     supervised,
     timm,
 )
-from vprompt_jax.clip.checkpoints.family import Beside, Family, to_variables
+from vprompt_jax.clip.checkpoints.configure import check_size, configure
+from vprompt_jax.clip.checkpoints.family import Family, to_variables
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
+from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig
 from vprompt_jax.clip.model import CLIP
-from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
@@ -44,11 +43,6 @@ FAMILIES: tuple[Family, ...] = (
 )
 # What training, data parallelism and torch.compile put before every name.
 _WRAPPERS = ("state_dict.", "model.", "module.", "_orig_mod.")
-# Fields that would have a default, but must come from the checkpoint or from the user: a wrong
-# one gives another function of the same weights.
-_MUST_BE_TOLD = ("vision_heads", "text_heads", "activation", "mean", "std")
-
-_LARGEST = 2**22  # of a config's numbers: channels, pixels, the size of a vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +119,9 @@ def open_checkpoint(
     tensors = family.bare(tensors)
     open_clip = wrapped or path.name.startswith("open_clip")
     config, notice = _fitting(
-        path, _configure, path, family, tensors, open_clip, told_by_name, given
+        path, configure, path, family, tensors, open_clip, told_by_name, given
     )
-    _fitting(path, _check_size, config, tensors)
+    _fitting(path, check_size, config, tensors)
     return Opened(path, family, tensors, config, notice)
 
 
@@ -142,111 +136,6 @@ def _unwrapped(tensors: Tensors) -> tuple[Tensors, bool]:
         tensors = {name.removeprefix(first): tensor for name, tensor in tensors.items()}
         wrapped = True
     return tensors, wrapped
-
-
-def _configure(
-    path: Path,
-    family: Family,
-    tensors: Tensors,
-    open_clip: bool,
-    told_by_name: Fields,
-    given: Fields,
-) -> tuple[CLIPConfig, str]:
-    """The architecture, and a notice of what was assumed.
-
-    `open_clip`: OpenAI published no such file, so that OpenCLIP wrote it if the names are theirs.
-    """
-    own = path.with_suffix(".json")
-    if own != path and own.is_file():
-        try:
-            config = CLIPConfig.from_json(formats.read_json(own)["clip"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{own} does not describe a CLIP ({error!r})") from error
-        try:
-            return config.with_fields(given), ""
-        except (TypeError, ValueError) as error:
-            raise UserError(str(error)) from error
-
-    def neighbour(name: str) -> dict[str, Any]:
-        file = path.parent / name
-        return formats.read_json(file) if file.is_file() else {}
-
-    processor = neighbour("processor_config.json").get("image_processor")
-    configs = Beside(
-        neighbour("config.json"),
-        neighbour("open_clip_config.json"),
-        neighbour("preprocessor_config.json") if processor is None else processor,
-        f"{path.parent.name}/{path.name}",
-    )
-    told = family.configure(tensors, configs)
-    towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told
-    try:
-        told |= dotted(told_by_name, *towers) | dotted(given, *towers)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    notice = ""
-    if family is openai.FAMILY and "text.activation" not in told:
-        implied = openai.activation_of(path.name)
-        if implied is not None:
-            told = dotted({"activation": implied}, *towers) | told
-        elif open_clip:  # neither the activation nor the heads are OpenAI's
-            open_fields = {"vision.heads", "text.heads"} - dotted(given, *towers).keys()
-            told = {name: value for name, value in told.items() if name not in open_fields}
-        elif _is_openais(path):
-            told = dotted({"activation": "quick_gelu"}, *towers) | told
-            notice = (
-                f"{path.name} has OpenAI's names and no config beside it: loaded with QuickGELU "
-                "(pass activation='gelu' if it was trained with exact GELU)."
-            )
-    if missing := _missing(told, *towers):
-        files = "config.json (and preprocessor_config.json)"
-        if family is openai.FAMILY:
-            files = "open_clip_config.json"
-        passed = ", ".join(f"{field!r}: ..." for field in missing)
-        choices = f" (activation: {', '.join(ACTIVATIONS)})" if "activation" in missing else ""
-        raise UserError(
-            f"neither the weights nor a config beside them say {', '.join(missing)}: put the "
-            f"{files} they were published with beside them, or pass fields={{{passed}}}{choices}, "
-            f"which is --set {missing[0]}=... for python -m vprompt_jax.clip convert"
-        )
-    try:
-        return CLIPConfig.from_fields(told), notice
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
-
-
-def _is_openais(path: Path) -> bool:
-    """Whether a file of OpenAI's layout is OpenAI's: by its name, or because it is the TorchScript
-    archive that OpenAI published; others write state dicts of the same names and shapes."""
-    if "openai" in path.name.lower() or path.name in locate.OPENAI_FILES:
-        return True
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
-def _missing(told: Fields, vision: type, has_text: bool) -> list[str]:
-    """What must be told and is not, by users' names."""
-    missing = []
-    for name in _MUST_BE_TOLD:
-        try:
-            fields = dotted({name: None}, vision, has_text)
-        except ValueError:  # no tower has this
-            continue
-        if not fields.keys() <= told.keys():
-            missing.append(name)
-    return missing
-
-
-def _check_size(config: CLIPConfig, tensors: Tensors) -> None:
-    """Refuses an architecture that would take long to build and cannot be that of the weights."""
-    for field, value in jax.tree_util.tree_leaves_with_path(dataclasses.asdict(config)):
-        name = jax.tree_util.keystr(field)
-        blocks = "layers" in name or "blocks" in name
-        most = len(tensors) if blocks else _LARGEST
-        if isinstance(value, int) and not 0 <= value <= most:
-            raise UserError(f"config{name} is {value:,}, which no tower with these weights has")
 
 
 def _fitting(path: Path, convert: Callable[..., T], *args: Any) -> T:

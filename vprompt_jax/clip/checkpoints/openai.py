@@ -11,16 +11,18 @@ from vprompt_jax.clip.checkpoints.family import (
     Beside,
     Family,
     Path,
-    count,
     from_torch,
-    grid,
     rename,
+)
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    count,
+    grid,
     shape_of,
     text_tower,
     vit_heads,
     vit_tower,
 )
-from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 
 _RENAMES = (

@@ -6,20 +6,22 @@ import numpy as np
 
 from vprompt_jax.clip.checkpoints import timm
 from vprompt_jax.clip.checkpoints.family import (
-    PLAIN_VIT,
     RESNET_BLOCKS,
     STATISTICS,
     Beside,
     Family,
     Path,
-    count,
     from_torch,
-    shape_of,
-    supervised_resnet,
-    vit_tower,
     without_leading_ones,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    PLAIN_VIT,
+    count,
+    shape_of,
+    supervised_resnet,
+    vit_tower,
+)
 from vprompt_jax.clip.config import HALF, Fields
 from vprompt_jax.process.errors import UserError
 

@@ -5,18 +5,20 @@ import re
 from typing import Any
 
 from vprompt_jax.clip.checkpoints.family import (
-    PLAIN_VIT,
     Beside,
     Family,
+    plain_vit_from_torch,
+)
+from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.keys import Keys, agree, names, side_of
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    PLAIN_VIT,
     count,
     pixel_statistics,
-    plain_vit_from_torch,
     shape_of,
     vit_heads,
     vit_tower,
 )
-from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.checkpoints.keys import Keys, agree, names, side_of
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
