@@ -109,7 +109,7 @@ def test_a_tfrecord_preparation_is_refused_with_the_way_out(tmp_path):
 
 
 def test_an_unknown_dataset_is_named(tmp_path):
-    with pytest.raises(UserError, match="no dataset 'cifar11'"):
+    with pytest.raises(UserError, match="no dataset 'cifar11': did you mean cifar10"):
         tfds_source.load("cifar11", str(tmp_path), resolution=8)
 
 

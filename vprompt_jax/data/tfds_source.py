@@ -1,5 +1,6 @@
 """Reads TensorFlow Datasets by random access (`tfds.data_source`), not through TensorFlow."""
 
+import difflib
 import hashlib
 import os
 import sys
@@ -42,7 +43,9 @@ def builder(name: str, data_dir: str) -> Builder:
                 "random access: prepare it again with file_format='array_record', or choose "
                 "another config.data.dir"
             ) from error
-        raise UserError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from error
+        near = difflib.get_close_matches(name, tfds.list_builders(), 3)
+        advice = f"did you mean {', '.join(near)}?" if near else str(error).splitlines()[0]
+        raise UserError(f"TFDS has no dataset {name!r}: {advice}") from error
 
 
 def is_prepared(builder: Builder) -> bool:
