@@ -70,6 +70,14 @@ def test_timms_arguments_count(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
+def test_timms_way_to_a_square_counts(tmp_path):
+    for crop_mode, resize in (("center", "shortest"), ("squash", "squash")):
+        config = timm_config()
+        config["pretrained_cfg"]["crop_mode"] = crop_mode
+        write(tmp_path, timm_tensors(npz_arrays(False)), config=config)
+        assert vp.clip.load(tmp_path)[0].config.resize == resize
+
+
 def test_timms_pooling_counts(tmp_path):
     tensors = timm_tensors(npz_arrays(False))
     write(tmp_path, tensors, config=timm_config(global_pool="avg", fc_norm=False))
@@ -98,6 +106,7 @@ def test_timms_pooling_counts(tmp_path):
         ({"model_args": {"embed_dim": 48}}, "embed_dim 48, the weights have 24"),
         ({"model_args": {"img_size": [16, 64]}}, r"img_size=\[16, 64\].*not square"),
         ({"pretrained_cfg": {"input_size": [3, 16, 64]}}, "input_size.*not square"),
+        ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode='border'"),
         ({"new_key": 1}, "new_key=1, which is not known here"),
         ({"architecture": "deit3_small_patch16_224"}, "deit3_small_patch16_224"),
     ],
@@ -236,6 +245,11 @@ def test_the_processors_config_is_read(tmp_path):
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": PROCESSOR}))
     c = vp.clip.load(folder)[0].config
     assert (c.mean, c.std, c.resize) == ((0.5, 0.25, 0.5), (0.25, 0.25, 0.25), "shortest")
+    bad = {"image_processor": PROCESSOR | {"do_rescale": False}}
+    (folder / "processor_config.json").write_text(json.dumps(bad))
+    with pytest.raises(UserError, match=r": processor_config\.json asks for do_rescale=False"):
+        vp.clip.load(folder)
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": PROCESSOR}))
     # As transformers does, the older file counts where the newer says nothing.
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3}))
     assert vp.clip.load(folder)[0].config.mean == (0.5, 0.25, 0.5)

@@ -56,11 +56,16 @@ def configure(
         file = path.parent / name
         return formats.read_json(file) if file.is_file() else {}
 
-    processor = neighbour("processor_config.json").get("image_processor")
+    preprocessor_file = "processor_config.json"
+    preprocessor = neighbour(preprocessor_file).get("image_processor")
+    if preprocessor is None:
+        preprocessor_file = "preprocessor_config.json"
+        preprocessor = neighbour(preprocessor_file)
     configs = Beside(
         neighbour("config.json"),
         neighbour("open_clip_config.json"),
-        neighbour("preprocessor_config.json") if processor is None else processor,
+        preprocessor,
+        preprocessor_file,
         f"{path.parent.name}/{path.name}",
     )
     told = family.configure(tensors, configs)

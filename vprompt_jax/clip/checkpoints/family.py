@@ -32,13 +32,15 @@ class Beside:
       open_clip: `open_clip_config.json`.
       preprocessor: the image processor's, of `processor_config.json` or else
         `preprocessor_config.json`.
+      preprocessor_file: which of the two.
       name: of the weights' file and its folder, which may say what they are.
     """
 
     hugging_face: dict[str, Any]
     open_clip: dict[str, Any]
     preprocessor: dict[str, Any]
-    name: str = ""
+    preprocessor_file: str
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)

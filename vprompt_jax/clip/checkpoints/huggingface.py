@@ -146,7 +146,7 @@ def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
             vision = dataclasses.replace(CLIP_VISION, where="config.json").values(config)
             projection = vision["projection_dim"]
     fields = _clip_vision(tensors, vision) | dict(mean=CLIP_MEAN, std=CLIP_STD)
-    fields |= pixel_fields(beside.preprocessor, decides=True)
+    fields |= pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=True)
     if "visual_projection.weight" in tensors:
         fields["embed_dim"] = shape_of(tensors, "visual_projection.weight", 2)[0]
         if config:
@@ -237,7 +237,7 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
             "vision.activation": _activation(config["hidden_act"]),
             "vision.norm_eps": config["layer_norm_eps"],
         }
-    return fields | pixel_fields(beside.preprocessor, decides=False)
+    return fields | pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=False)
 
 
 VIT_FAMILY = Family(
@@ -280,7 +280,7 @@ def _configure_resnet(tensors: Tensors, beside: Beside) -> Fields:
     fields = supervised_resnet(width, blocks)
     if "classifier.1.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.1.weight", 2)[0]
-    return fields | pixel_fields(beside.preprocessor, decides=False)
+    return fields | pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=False)
 
 
 RESNET_FAMILY = Family(

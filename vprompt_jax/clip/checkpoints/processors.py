@@ -1,11 +1,10 @@
 """What transformers' configs of image processors can say, and what the towers here make of it."""
 
+import dataclasses
 from typing import Any
 
 from vprompt_jax.clip.checkpoints.keys import Keys, names, side_of
-from vprompt_jax.clip.checkpoints.tower_fields import (
-    pixel_statistics,
-)
+from vprompt_jax.clip.checkpoints.tower_fields import pixel_statistics
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
@@ -38,11 +37,12 @@ PROCESSOR = Keys(
 )
 
 
-def pixel_fields(config: dict[str, Any], *, decides: bool) -> Fields:
+def pixel_fields(config: dict[str, Any], file: str, *, decides: bool) -> Fields:
     """The fields that an image processor's config tells.
 
     Args:
       config: the processor's; {} where there is none.
+      file: the name of the file it stands in.
       decides: whether it tells how images are resized, too, as CLIP's do.
 
     Returns:
@@ -51,31 +51,30 @@ def pixel_fields(config: dict[str, Any], *, decides: bool) -> Fields:
     Raises:
       UserError: if it says something that is not supported.
     """
-    values = PROCESSOR.values(config)
+    values = dataclasses.replace(PROCESSOR, where=file).values(config)
     fields = pixel_statistics(values, "image_mean", "image_std")
     if not decides or not config:
         return fields
-    where = PROCESSOR.where
     if values["resample"] not in (3, None):
         raise UserError(
-            f"{where} asks for resample={values['resample']}, which is not supported: images are "
+            f"{file} asks for resample={values['resample']}, which is not supported: images are "
             "resized by bicubic interpolation (3)"
         )
     size, crop = values["size"], values["crop_size"]
     cropped = values["do_center_crop"] is not False
     if isinstance(size, dict) and {"height", "width"} <= size.keys() and not cropped:
-        side_of([size["height"], size["width"]], f"{where}: size")
+        side_of([size["height"], size["width"]], f"{file}: size")
         return fields | {"resize": "squash"}
     if not cropped:
-        raise UserError(f"{where} says do_center_crop=False: the tower takes square images only")
+        raise UserError(f"{file} says do_center_crop=False: the tower takes square images only")
     short = size.get("shortest_edge") if isinstance(size, dict) else size
     if isinstance(size, dict) and short is None and "height" in size:
-        short = side_of([size["height"], size.get("width")], f"{where}: size")
+        short = side_of([size["height"], size.get("width")], f"{file}: size")
     side = [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else crop
-    side = side_of(side, f"{where}: crop_size")
+    side = side_of(side, f"{file}: crop_size")
     if short is not None and side is not None and short != side:
         raise UserError(
-            f"{where} resizes to size={short} and crops crop_size={side}, which is not supported: "
+            f"{file} resizes to size={short} and crops crop_size={side}, which is not supported: "
             "both must be the tower's resolution"
         )
     return fields

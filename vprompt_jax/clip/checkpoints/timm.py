@@ -36,13 +36,13 @@ _ACTIVATIONS = {
 # The top level; files of early versions have the keys of `pretrained_cfg` here, too.
 PRETRAINED = Keys(
     "config.json: pretrained_cfg",
-    read={"mean": None, "std": None, "input_size": None, "num_classes": None},
-    must={},
+    read={"mean": None, "std": None, "input_size": None, "num_classes": None, "crop_mode": None},
+    must={"crop_mode": (None, "center", "squash")},
     # Where it comes from, how its authors resized images (docs/checkpoints.md), and names.
     harmless=names(
         "url file state_dict hf_hub_id hf_hub_filename source architecture tag custom_load "
         "test_input_size min_input_size fixed_input_size interpolation crop_pct test_crop_pct "
-        "crop_mode label_offset label_names label_descriptions labels pool_size test_pool_size "
+        "label_offset label_names label_descriptions labels pool_size test_pool_size "
         "first_conv classifier license description origin_url paper_name paper_ids notes "
         "num_features"
     ),
@@ -145,12 +145,10 @@ def _read(
     size = pretrained["input_size"]
     if size is not None:
         side_of(list(size)[1:], f"{PRETRAINED.where}: input_size")
-    return (
-        match,
-        values,
-        args.values(values["model_args"] or {}),
-        pixel_statistics(pretrained, "mean", "std"),
-    )
+    fields = pixel_statistics(pretrained, "mean", "std")
+    if pretrained["crop_mode"] == "squash":
+        fields |= {"resize": "squash"}
+    return match, values, args.values(values["model_args"] or {}), fields
 
 
 def resnet_fields(config: dict[str, Any], width: int, blocks: tuple[int, ...]) -> Fields:
