@@ -1,6 +1,6 @@
 """Live against transformers, OpenCLIP and timm: what their configs can say, and what it computes.
 
-Needs the extra `parity`; of it, what is missing is skipped (OpenCLIP and timm need torchvision).
+Needs the extras `parity` and `parity-towers`; what is missing of them is skipped.
 Every parameter and buffer is moved, so that nothing hides in a zero or a one.
 """
 
