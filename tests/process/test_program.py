@@ -96,8 +96,10 @@ def run(code: str, **options) -> subprocess.Popen:
 def test_a_second_ctrl_c_is_quiet():
     """The second arrives while the interpreter waits for a thread, as Orbax's may take long."""
     process = run(
-        "import threading, time\n"
+        "import signal, threading, time\n"
         "from vprompt_jax.process import program\n"
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "with program.user_errors():\n"
         "    print('ready', flush=True)\n"

@@ -15,8 +15,9 @@ from vprompt_jax.process.errors import UserError
 
 def unit_norm(features: jax.Array) -> jax.Array:
     """Scales each vector of [..., E] to Euclidean length 1; a zero vector stays zero."""
-    square = jnp.sum(jnp.square(features.astype(jnp.float32)), axis=-1, keepdims=True)
-    return (features * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(features.dtype)
+    x = features.astype(jnp.float32)
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(features.dtype)
 
 
 def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array) -> jax.Array:
@@ -115,4 +116,5 @@ class CLIP(nn.Module):
         if tokens is None:
             raise ValueError("a CLIP with a text tower needs tokens beside the images")
         text = unit_norm(self.encode_text(tokens))
-        return jnp.exp(self.logit_scale) * (unit_norm(image) @ text.T)
+        cosines = (unit_norm(image) @ text.T).astype(jnp.float32)
+        return jnp.exp(self.logit_scale) * cosines
