@@ -16,7 +16,7 @@ from vprompt_jax.train import fit, loop
 
 @pytest.mark.slow
 def test_adaviprompt_cifar10_on_local_inputs(tmp_path, monkeypatch):
-    weights = tmp_path / "vit_b_32.safetensors"
+    weights = tmp_path / "openai_vit_b_32.safetensors"
     formats.write_safetensors(weights, random_tensors(VIT_B_32), {})
     rng = np.random.default_rng(0)
     for split, count in (("train", 4), ("test", 1)):
