@@ -59,6 +59,14 @@ def _optimizer(*args):
 
 optax.multi_transform = _optimizer
 
+
+@pytest.fixture
+def dtypes_promote():
+    """For steps that rely on it otherwise: pretraining, and gradients of attention in bfloat16."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -118,13 +118,13 @@ def test_gumbel_noise_never_takes_the_logarithm_of_0():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("dtypes_promote")
 def test_lr_40_with_a_bfloat16_tower_stays_finite(tiny_config, tmp_path):
     tiny_config.model.dtype = "bfloat16"
     tiny_config.prompt.learning_rate = 40.0
     tiny_config.mask.learning_rate = 1.0
     tiny_config.optim.batch_size = 128
-    with jax.numpy_dtype_promotion("standard"):  # the gradient of JAX's attention relies on it
-        fit(tiny_config, tmp_path)
+    fit(tiny_config, tmp_path)
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [x["train/loss"] for x in lines if "train/loss" in x]
     assert len(losses) == 2 * 25 // 3 + 1

@@ -66,6 +66,7 @@ def test_the_vit_sees_one_polarity_first_then_scenes_then_distortions():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("dtypes_promote")
 def test_pretraining_continues_where_it_stopped(tmp_path, monkeypatch):
     """A run cut in two exports the same weights as a whole one."""
     monkeypatch.setattr(pretrain, "accuracy", lambda *args: 0.0)
