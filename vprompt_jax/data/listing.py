@@ -12,7 +12,7 @@ from vprompt_jax.process.printable import printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
 SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".mpo"}
-if features.check("avif"):  # Pillow may be built without it
+if "avif" in features.get_supported():  # Pillow may be older, or built without it
     SUFFIXES.add(".avif")
 # Pictures that Pillow does not read. They are reported, never passed over in silence.
 _UNREADABLE = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg"} - SUFFIXES
