@@ -16,6 +16,7 @@ from vprompt_jax.benchmark.compiled import random_weights
 from vprompt_jax.clip import CLIP, ViTConfig
 from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
 from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit, training
 from vprompt_jax.zoo.recipe import TOWERS
@@ -162,6 +163,24 @@ def test_keys_of_parts_that_a_method_lacks_do_not_count():
     config.prompt.size = 4
     assert config_lib.resolve(config).fingerprint != one.fingerprint
     assert set(one.parts) == {"prompt", "head"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_part_that_the_method_has_stays_off_when_a_run_is_read_again(name):
+    for key in METHODS[name].parts.keys() & dict(registry.switches()):
+        config = config_lib.default_config()
+        config.method.name = name
+        section, _, switch = key.partition(".")
+        config[section][switch] = dict(registry.switches())[key]
+        if (name, section) == ("adavipro", "prompt"):
+            with pytest.raises(UserError, match="needs a prompt to place"):
+                config_lib.resolve(config)
+            continue
+        resolved = config_lib.resolve(config)
+        again = config_lib.resolve(json.loads(resolved.as_json()))
+        assert again == resolved
+        assert again.parts.get(section) == resolved.parts.get(section)
+        assert again.fingerprint != config_lib.resolve({"method": {"name": name}}).fingerprint
 
 
 def test_an_overridden_key_of_a_part_that_is_off_is_refused():

@@ -27,6 +27,8 @@ class Config(RootSection):
 
     Attributes:
       parts: sections of the parts that are on, by name, in the order in which the parts act.
+      switched_off: values of switches, by dotted key, of parts that the method has and this run has
+        not.
     """
 
     model: ModelSection
@@ -38,6 +40,7 @@ class Config(RootSection):
     checkpoint: CheckpointSection
     log: LogSection
     parts: Mapping[str, Section]
+    switched_off: Mapping[str, Any]
 
     @property
     def trained(self) -> dict[str, TrainedSection]:
@@ -50,7 +53,11 @@ class Config(RootSection):
             field.name: getattr(self, field.name) for field in dataclasses.fields(RootSection)
         }
         sections = {name: getattr(self, name) for name in SECTIONS} | dict(self.parts)
-        return values | {name: dataclasses.asdict(section) for name, section in sections.items()}
+        values |= {name: dataclasses.asdict(section) for name, section in sections.items()}
+        for key, value in self.switched_off.items():
+            section, _, name = key.partition(".")
+            values[section] = {name: value}
+        return values
 
     def as_json(self) -> str:
         """`as_dict` as sorted, readable JSON."""

@@ -56,12 +56,7 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
       UserError: if a key is unknown, a value is of another type or out of range, a part that is
         on cannot be so, or a key of `overridden` belongs to a part that is off.
     """
-    values = _typed(config)
-    method = table.lookup(values["method.name"])
-    for key, value in method.defaults.items():
-        if values.get(key) is None:
-            values[key] = value
-    parts = _parts_on(values)
+    values, parts = _chosen(config)
     for key in overridden:
         if reason := _unused(key, parts, values):
             raise UserError(reason)
@@ -82,21 +77,32 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             raise UserError(str(error)) from error
     base = {name: _base(name, section, values) for name, section in SECTIONS.items()}
     root = {name: values[name] for name in schema.fields(RootSection)}
-    return Config(**root, **base, parts=sections)  # type: ignore[arg-type]
+    off = {
+        key: values[key]
+        for key in table.lookup(values["method.name"]).parts.keys() & dict(registry.switches())
+        if key.partition(".")[0] not in sections
+    }
+    return Config(**root, **base, parts=sections, switched_off=off)  # type: ignore[arg-type]
 
 
 def unused_by_all(configs: Iterable[Mapping[str, Any]], overridden: Iterable[str]) -> list[str]:
     """Why each key of `overridden` is used by none of the runs of a sweep."""
     reasons: dict[str, list[str | None]] = {key: [] for key in overridden}
     for config in configs:
-        values = _typed(config)
-        for key, value in table.lookup(values["method.name"]).defaults.items():
-            if values.get(key) is None:
-                values[key] = value
-        parts = _parts_on(values)
+        values, parts = _chosen(config)
         for key, listed in reasons.items():
             listed.append(_unused(key, parts, values))
     return [listed[0] for listed in reasons.values() if listed and listed[0] and all(listed)]
+
+
+def _chosen(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Part[Any]]]:
+    """All values by dotted key, the method's where the config leaves them open; and the parts that
+    are on."""
+    values = _typed(config)
+    for key, value in table.lookup(values["method.name"]).defaults.items():
+        if values.get(key) is None:
+            values[key] = value
+    return values, _parts_on(values)
 
 
 def _typed(config: Mapping[str, Any]) -> dict[str, Any]:
