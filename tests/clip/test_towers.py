@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.adapters.conftest import RESNET, Adapted, random_variables
-from tests.conftest import TINY
+from tests.conftest import TINY, abstract_variables
 from vprompt_jax.adapters.tuning import TunedWeights
 from vprompt_jax.clip import CLIP, CLIPConfig, ViTConfig, sites
 from vprompt_jax.clip.checkpoints import positions
@@ -167,19 +167,20 @@ def test_interpolation_leaves_what_is_before_the_grid():
 def test_normalisations_are_found_by_what_they_are(config):
     variables = random_variables(config)
     found = sites.sites_of(CLIP(config), variables)
-    kinds = {"/".join(path) for path in sites.normalisations(config)}
+    kinds = {"/".join(path) for path in sites.normalisations(found)}
     assert kinds == {where for where, site in found.items() if site.is_norm}
     # Every normalisation of these towers says so in its name, and nothing else does.
     named = {w for w in found if isinstance(w, str) and ("ln_" in w or "bn" in w)}
     assert kinds == named
-    tuned = TunedWeights("norm", sites.normalisations(config))
+    tuned = TunedWeights("norm", sites.normalisations(found))
     paths = tuned.paths(variables["params"]["visual"])
     assert {"/".join(path[:-1]) for path in paths} == named
 
 
 def test_normalisations_of_a_large_tower():
-    assert len(sites.normalisations(VARIANTS["ViT-B/32"])) == 2 + 2 * 12
-    assert len(sites.normalisations(VARIANTS["RN50"])) == 3 + 16 * 3 + 4
+    for name, count in (("ViT-B/32", 2 + 2 * 12), ("RN50", 3 + 16 * 3 + 4)):
+        found = sites.sites_of(CLIP(VARIANTS[name]), abstract_variables(VARIANTS[name]))
+        assert len(sites.normalisations(found)) == count
 
 
 TOKENS = np.random.default_rng(1).integers(1, 49407, (3, 16)).astype(np.int32)

@@ -83,7 +83,7 @@ class AdaptedCLIP(nn.Module):
           Logits float32 [B, C] and what the parts say beside them: "metrics", numbers per example
           by name, and what a head gives out.
         """
-        canvas = self.prompted(self.pixels(images), context)
+        canvas = self.canvas(images, context)
         logits, out = self._logits(self.features(canvas.result))
         return logits, {**out, "metrics": canvas.metrics}
 
@@ -102,6 +102,10 @@ class AdaptedCLIP(nn.Module):
         """uint8 [B, h, w, 3] of any size -> the tower's input, normalised float32 [B, R, R, 3]."""
         c = self.clip.config
         return preprocess_batch(images, c.image_resolution, c.mean, c.std, mode=c.resize)
+
+    def canvas(self, images: jax.Array, context: Context) -> Canvas:
+        """What the parts on the pixel side make of images, uint8 [B, h, w, 3] of any size."""
+        return self.prompted(self.pixels(images), context)
 
     def prompted(self, x: jax.Array, context: Context) -> Canvas:
         """Normalised pixels [B, R, R, 3] with what the parts on the pixel side do to them."""

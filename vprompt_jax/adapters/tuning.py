@@ -79,7 +79,7 @@ class TunePart(Part[TuneSection]):
     side = "weights"
 
     def build(self, section: TuneSection, around: Surroundings) -> TunedWeights:
-        weights = TunedWeights(section.weights, normalisations(around.clip.config))
+        weights = TunedWeights(section.weights, normalisations(around.sites))
         weights.selected(around.variables["params"]["visual"])
         return weights
 

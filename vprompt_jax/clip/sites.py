@@ -6,7 +6,6 @@ A site is a position or the output of a named layer. Positions are 0..L-1 (the i
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 
-from vprompt_jax.clip.config import CLIPConfig
 from vprompt_jax.clip.model import CLIP
 
 PIXELS = "pixels"
@@ -101,27 +99,9 @@ def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:
     return {w: Site(w, *shape, entries[w], kinds.get(w, "")) for w, shape in shapes.items()}
 
 
-@functools.cache
-def normalisations(config: CLIPConfig) -> frozenset[tuple[str, ...]]:
-    """Paths of an image tower's normalisation layers, such as ("resblocks_0", "ln_1")."""
-    names: set[tuple[str, ...]] = set()
-
-    def interceptor(
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: InterceptorContext,
-    ) -> Any:
-        if type(context.module).__name__ in NORMALISATIONS and (name := layer_name(context)):
-            names.add(tuple(name.split("/")))
-        return call(*args, **kwargs)
-
-    side = config.image_resolution
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    init = functools.partial(CLIP(config).init, method="encode_image")
-    with nn.intercept_methods(interceptor):
-        jax.eval_shape(init, jax.random.key(0), images)
-    return frozenset(names)
+def normalisations(sites: Mapping[Where, Site]) -> frozenset[tuple[str, ...]]:
+    """Paths of a tower's normalisation layers, such as ("resblocks_0", "ln_1")."""
+    return frozenset(tuple(str(where).split("/")) for where, site in sites.items() if site.is_norm)
 
 
 def _entries(wheres: Iterable[Where]) -> dict[Where, Where]:

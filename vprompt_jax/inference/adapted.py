@@ -94,9 +94,8 @@ class Adapted:
 
     def _canvas(self, variables: Any, images: jax.Array) -> Canvas:
         with jax.default_matmul_precision(self.config.model.matmul_precision):
-            x = self.model.apply(variables, images, method="pixels")
             context = at_inference(self.config.seed)
-            canvas: Any = self.model.apply(variables, x, context, method="prompted")
+            canvas: Any = self.model.apply(variables, images, context, method="canvas")
             return canvas
 
     def logits(self, images: Images) -> np.ndarray:

@@ -50,6 +50,5 @@ def of_pixels(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _prompted(model: AdaptedCLIP, variables: Any, images: Any, context: Context) -> Canvas:
-    x = model.apply(variables, images, method="pixels")
-    canvas: Any = model.apply(variables, x, context, method="prompted")
+    canvas: Any = model.apply(variables, images, context, method="canvas")
     return canvas
