@@ -109,7 +109,9 @@ def _refuse_unknown_keys(argv: list[str]) -> None:
 
 
 def _unloadable(error: Exception) -> str:
-    if os.environ.get("VPROMPT_TRACEBACK", "0") not in ("", "0"):
+    from vprompt_jax.process.failures import shows_traceback
+
+    if shows_traceback():
         raise error
     return f"error: cannot load the config: {type(error).__name__}: {' '.join(str(error).split())}"
 

@@ -10,6 +10,7 @@ import numpy as np
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.tokenizer import VOCABULARY, LongText, tokenize
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 
 _TEXTS_AT_A_TIME = 1024  # encoded per call: ImageNet's ensemble has 80,000
 _CLASSES_AT_A_TIME = 1024  # compared with all others per matrix product
@@ -139,10 +140,9 @@ def indistinguishable_message(pairs: Sequence[tuple[str, str]]) -> str:
     """A warning that names the pairs of `indistinguishable`; "" if there are none."""
     if not pairs:
         return ""
-    listed = ", ".join(f"{a!r} = {b!r}" for a, b in pairs[:_PAIRS_LISTED])
-    more = f" and {len(pairs) - _PAIRS_LISTED} more" if len(pairs) > _PAIRS_LISTED else ""
+    names = some_of([f"{a!r} = {b!r}" for a, b in pairs], _PAIRS_LISTED, ", ")
     return (
         f"the text tower cannot tell {len(pairs)} pairs of classes apart (cosine above "
-        f"{_SAME_TEXT}), so no method with a text head can: {listed}{more}. Give them other names, "
+        f"{_SAME_TEXT}), so no method with a text head can: {names}. Give them other names, "
         "train a linear head (head.kind=linear), or take a tower that was trained on such words"
     )

@@ -12,8 +12,8 @@ import numpy as np
 
 from vprompt_jax.data.dataset import Dataset, Split
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 
-_LISTED = 20  # pairs shown in a message
 _SAMPLE = 4096  # bytes read of a file whose size another one has
 
 
@@ -89,11 +89,10 @@ def kept_apart(dataset: Dataset, on_bad: str) -> Dataset:
     if not pairs:
         return dataset
     if on_bad == "stop":
-        rest = f"\n  and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
         raise UserError(
             f"{dataset.name}: {len(pairs)} images are in two splits, so that what is trained on "
             "would be tested: remove one of each two, or leave the first one out with "
-            "config.data.on_bad_image=skip\n  " + "\n  ".join(pairs[:_LISTED]) + rest
+            f"config.data.on_bad_image=skip\n  {some_of(pairs)}"
         )
     skipped = (*dataset.skipped, *(f"{pair}, in another split" for pair in pairs))
     return dataclasses.replace(dataset.with_splits(changed), skipped=skipped)

@@ -16,9 +16,8 @@ import numpy as np
 
 from vprompt_jax.data.dataset import Dataset, Split, encoded
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.process.printable import printable
+from vprompt_jax.process.printable import printable, some_of
 
-_LISTED = 20  # images shown in a message
 _VAL_SHOTS = 4  # largest validation split per class in few-shot runs (CoOp, arXiv 2109.01134)
 
 
@@ -208,8 +207,7 @@ def refuse_twice(name: str, entries: Sequence[Entry], images: Sequence[Hashable]
     for entry, image in zip(entries, images, strict=True):
         by_image.setdefault(image, []).append(f"{printable(entry.path)} ({entry.split})")
     if twice := [sorted(lines) for lines in by_image.values() if len(lines) > 1]:
-        rest = f"\n  and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
         raise UserError(
             f"{name}: {len(twice)} images are listed twice; an image in two splits would be "
-            "trained and tested on:\n  " + "\n  ".join(map(", ".join, twice[:_LISTED])) + rest
+            "trained and tested on:\n  " + some_of(list(map(", ".join, twice)))
         )

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from vprompt_jax.data import derived
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, lazy_split
 from vprompt_jax.data.info import DatasetInfo
+from vprompt_jax.process.environment import is_set
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
@@ -77,6 +77,7 @@ def load(
       resolution: side of the tower's input, in pixels; images that are larger or of several sizes
         are resized on the host.
       workers: number of threads that read.
+      resize: how an image becomes square; the tower's `config.resize`.
       row: the dataset's row of the table; None if it has none.
       label: the field that holds the label; "" for the row's, or `label`.
       vtab: whether to take the row's splits of VTAB-1k.
@@ -133,8 +134,7 @@ def _sources(
     """Opens every split for random access, by our split names; images stay encoded."""
     import tensorflow_datasets as tfds
 
-    offline = os.environ.get("VPROMPT_OFFLINE", "0") not in ("", "0")
-    if offline and not is_prepared(builder):
+    if is_set("VPROMPT_OFFLINE") and not is_prepared(builder):
         raise UserError(
             f"{name} is not prepared in {builder.data_dir}, and VPROMPT_OFFLINE forbids to fetch "
             "it: prepare it where there is a network and copy that folder, or set config.data.dir "
@@ -157,9 +157,8 @@ def _sources(
                 )
 
     class Undecoded(tfds.decode.SkipDecoding):
-        def decode_batch_example_np(
-            self, frames: Any
-        ) -> Any:  # TFDS does not define this for videos
+        # TFDS does not define this for videos.
+        def decode_batch_example_np(self, frames: Any) -> Any:
             return frames
 
     visual = (tfds.features.Image, tfds.features.Video)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from vprompt_jax.process.escapes import in_markdown
+from vprompt_jax.process.printable import some_of
 
 _WHOLE = """\
 `model.stablehlo` holds the whole model, without its weights. It needs none of vprompt_jax's code,
@@ -59,7 +60,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     method = result.get("combination", result["method"])
     sizes = result["split_sizes"]
     names = about["class_names"]
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = some_of(names, separator=", ")
     parts = result["trainable_parameters_by_part"]
     rows = [
         ("base model", f"{base}, frozen"),

@@ -11,9 +11,8 @@ from vprompt_jax.clip.pictures import decoded_size
 from vprompt_jax.data import listing
 from vprompt_jax.data.images import BadImages, read, reason
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.process.printable import printable
+from vprompt_jax.process.printable import printable, some_of
 
-_LISTED = 20  # offenders named in one message
 _WORKERS = 4  # threads that read headers
 
 
@@ -42,9 +41,7 @@ def find_images(arguments: Sequence[str], lines: Iterable[str]) -> tuple[list[Pa
                 try:
                     pictures, rest = listing.pictures_below(path)
                 except OSError as error:
-                    raise UserError(
-                        f"cannot read the folder {printable(str(error.filename))}: {error.strerror}"
-                    ) from error
+                    raise listing.unreadable(error) from error
                 paths += pictures
                 others += rest
             elif path.is_file():
@@ -52,10 +49,10 @@ def find_images(arguments: Sequence[str], lines: Iterable[str]) -> tuple[list[Pa
             else:
                 missing.append(printable(path))
     if missing:
-        raise UserError(f"no such image or folder:\n  {_listed(missing)}")
+        raise UserError(f"no such image or folder:\n  {some_of(missing)}")
     if not paths:
         where = f"no images in {', '.join(map(printable, arguments))}"
-        raise UserError(f"{where}, only\n  {_listed(others)}" if others else where)
+        raise UserError(f"{where}, only\n  {some_of(others)}" if others else where)
     return paths, others
 
 
@@ -94,7 +91,7 @@ def batches(
     resolution: int,
     on_bad: str,
     skipped: list[str],
-    resize: Resize = "shortest",
+    resize: Resize,
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Reads images in batches of one shape; copies fill up batches with too few images.
 
@@ -137,10 +134,5 @@ def batches(
 def _cannot_decode(bad: list[str]) -> UserError:
     return UserError(
         "cannot decode these files: repair or remove them, or leave them out with --on_bad_image "
-        f"skip\n  {_listed(bad)}"
+        f"skip\n  {some_of(bad)}"
     )
-
-
-def _listed(lines: list[str]) -> str:
-    more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
-    return "\n  ".join(lines[:_LISTED]) + more

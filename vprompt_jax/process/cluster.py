@@ -81,6 +81,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def has_others() -> bool:
+    """Whether this process has joined others, which wait for it."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
 def gather(value: Any) -> list[Any]:
     """What every process passes, by number of the process; every one of them has to call it.
 
@@ -158,7 +163,7 @@ def leave(status: int) -> None:
     If the run has other processes, this one ends at once, without clean-up, so that they notice:
     an ordinary end would wait for them while they wait for it.
     """
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+    if has_others():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

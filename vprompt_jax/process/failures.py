@@ -1,10 +1,11 @@
 """What is said of an exception that a user can do something about."""
 
 import errno
-import os
 import signal
 import sys
 
+from vprompt_jax.process import cluster
+from vprompt_jax.process.environment import is_set
 from vprompt_jax.process.errors import Interrupted, UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,14 +48,9 @@ def explain(error: BaseException, less_memory: str) -> tuple[str, int] | None:
     return None
 
 
-def is_one_of_several() -> bool:
-    """Whether this process belongs to a run of several, which wait for it."""
-    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
-
-
 def shows_traceback() -> bool:
     """Whether a developer wants to see where an exception came from (VPROMPT_TRACEBACK=1)."""
-    return os.environ.get("VPROMPT_TRACEBACK", "0") not in ("", "0")
+    return is_set("VPROMPT_TRACEBACK")
 
 
 def _line(error: BaseException) -> str:
@@ -82,7 +78,7 @@ def _of_jax(error: BaseException, less_memory: str) -> tuple[str, int] | None:
     line = _line(error)
     if "RESOURCE_EXHAUSTED" in line or "Out of memory" in line:
         return f"error: out of memory ({line}): {less_memory}", 1
-    if is_one_of_several():  # JAX has no error of its own for a peer that is gone
+    if cluster.has_others():  # JAX has no error of its own for a peer that is gone
         return (
             "error: this process of several has failed, most likely because another one is gone "
             f"({line}); the same command, given on all machines, goes on from the newest "

@@ -22,6 +22,18 @@ def unused(path: Path, taken: Collection[Path] = ()) -> Path:
     return candidate
 
 
+def most_unpacked(size: int) -> int:
+    """Bytes that a file of weights or pictures may unpack to; one that wants more is hostile.
+
+    Such data hardly shrink below an eighth: torch stores its tensors as they are, pictures are
+    compressed already. A small file may be padded, so some memory is free.
+
+    Args:
+      size: of the file, in bytes.
+    """
+    return 8 * size + 2**26
+
+
 def replace(path: Path, text: str) -> None:
     """Writes a file as a whole or not at all, even if the process or the machine stops midway."""
     partial = path.with_name(path.name + ".part")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 
 _LISTED = 5  # arrays named in one message
 
@@ -56,11 +57,10 @@ def cause(weights: Any, remedies: Iterable[str] = ()) -> str:
     if not counts:
         ways = ", ".join(remedies) or "set config.model.dtype=float32"
         return f"the weights are finite, so the numbers overflow on the way: {ways}"
-    listed = [f"{name} ({count:,} numbers)" for name, count in counts.items()]
-    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    names = some_of([f"{name} ({n:,} numbers)" for name, n in counts.items()], _LISTED, ", ")
     return (
-        f"these weights are not finite: {', '.join(listed[:_LISTED])}{more}; the checkpoint is "
-        "damaged: fetch or convert it again, or choose another one"
+        f"these weights are not finite: {names}; the checkpoint is damaged: "
+        " fetch or convert it again, or choose another one"
     )
 
 

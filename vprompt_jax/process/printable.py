@@ -1,6 +1,7 @@
-"""Escapes names of files and classes for a terminal or a text file."""
+"""Shows names and lists on a terminal or in a text file."""
 
 import os
+from collections.abc import Sequence
 
 
 def _visible(character: str) -> str:
@@ -8,6 +9,13 @@ def _visible(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+def some_of(lines: Sequence[str], most: int = 20, separator: str = "\n  ") -> str:
+    """The first of many lines for a message, and how many more there are."""
+    more = len(lines) - most
+    rest = f"{separator.lstrip(',')}and {more} more" if more > 0 else ""
+    return separator.join(lines[:most]) + rest
 
 
 def printable(text: str | os.PathLike[str]) -> str:

@@ -31,7 +31,7 @@ def user_errors(less_memory: str = "choose a smaller batch") -> Iterator[None]:
     except BaseException as error:
         explained = failures.explain(error, less_memory)
         if explained is None:
-            if isinstance(error, Exception) and failures.is_one_of_several():
+            if isinstance(error, Exception) and cluster.has_others():
                 traceback.print_exc()
                 cluster.leave(1)  # the ordinary way out would wait for the others, and they for it
             raise

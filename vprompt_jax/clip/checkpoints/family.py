@@ -10,6 +10,7 @@ import numpy as np
 from vprompt_jax.clip.checkpoints.formats import Tensor, Tensors
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 
 Path = tuple[str, ...]
 Renames = Sequence[tuple[str, str]]
@@ -159,10 +160,9 @@ def to_variables(
         result[path] = cast(array)
     problems += [f"+ {name} is not part of the model" for name in sorted(left)]
     if problems:
-        listed = "\n  ".join(problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise UserError(
-            f"the checkpoint, read as {family.title}, does not fit the model:\n  {listed}{more}"
+            f"the checkpoint, read as {family.title}, does not fit the model:\n  "
+            + some_of(problems)
         )
     return result
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vprompt_jax.clip.checkpoints import download, formats
+from vprompt_jax.process.environment import is_set
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.paths import cache_folder
 
@@ -82,7 +83,7 @@ def locate(
     if embedded.parent == ZOO and embedded.is_file():
         return embedded, {}
     if offline is None:
-        offline = os.environ.get("VPROMPT_OFFLINE", "0") not in ("", "0")
+        offline = is_set("VPROMPT_OFFLINE")
     cache = cache_folder(cache_dir)
     if name in OPENAI:
         digest, file_name = OPENAI[name]
