@@ -19,7 +19,6 @@ from flax import traverse_util
 
 import vprompt_jax
 from vprompt_jax.clip.checkpoints import formats
-from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.clip.config import CLIPConfig, Resize
 from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
@@ -60,7 +59,7 @@ class Exported:
         resolution: int,
         call: Callable[[Any, np.ndarray], Any],
         weights: Any,
-        resize: Resize = "shortest",
+        resize: Resize,
     ):
         self.class_names, self.resolution, self.resize = tuple(class_names), resolution, resize
         self._call, self._weights = call, weights
@@ -179,10 +178,9 @@ def _replace(target: Path, fresh: Path) -> None:
 def _shareable(adapted: Adapted) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config and the result without the folders of the machine they were made on."""
     config = adapted.config.as_dict()
-    config["model"]["checkpoint"] = public_name(config["model"]["checkpoint"])
-    for key in ("dir", "split_file"):
-        if path := config["data"][key]:
-            config["data"][key] = Path(path).absolute().name
+    for key in named_files.path_keys():
+        section, _, name = key.partition(".")
+        config[section][name] = named_files.shareable(key, config[section][name])
     result = {k: v for k, v in adapted.result.items() if k != "skipped_images"}  # paths
     return config, result
 

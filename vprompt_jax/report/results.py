@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
-from vprompt_jax.clip.checkpoints.locate import public_name
+from vprompt_jax.config.config import flat
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
@@ -58,15 +57,6 @@ class Record:
 Groups = dict[Setting, dict[int, Record]]
 
 
-def shareable(key: str, value: Any) -> Any:
-    """A config value as others may read it: without the folders of this machine."""
-    if key == "model.checkpoint" and value is not None:
-        return public_name(value)
-    if key in ("data.dir", "data.split_file"):
-        return Path(value or "").name
-    return value
-
-
 def find(paths: Iterable[Path]) -> list[Path]:
     """The runs in folders: a folder that is a run itself, or those directly below it.
 
@@ -103,10 +93,7 @@ def read(workdir: Path) -> Record:
     stored = read_json(
         workdir / "config.json", "delete it and give the run's command again, or leave the run out"
     )
-    config = {
-        k: tuple(v) if isinstance(v, list) else v
-        for k, v in traverse_util.flatten_dict(stored, sep=".").items()
-    }
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in flat(stored).items()}
     for key, field in registry.all_fields().items():
         if field.key.fact in result:
             config[key] = result[field.key.fact]

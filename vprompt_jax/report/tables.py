@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vprompt_jax.config.files import shareable
 from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.methods.table import baseline_of, title_of
 from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
@@ -19,7 +20,6 @@ from vprompt_jax.report.results import (
     Setting,
     accuracies,
     paired,
-    shareable,
     spread,
 )
 

@@ -5,10 +5,12 @@ A section is a frozen dataclass. Each field is a config key: its annotation give
 """
 
 import dataclasses
+import functools
 import math
 import reprlib
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from vprompt_jax.process.errors import UserError
@@ -90,8 +92,13 @@ class Field:
     key: Key
 
 
-def fields(section: type[Section]) -> dict[str, Field]:
+def fields(section: type[Section]) -> Mapping[str, Field]:
     """The keys of a section, by name."""
+    return _fields(section)  # type: ignore[arg-type]  # mypy: the hash of instances, not of classes
+
+
+@functools.cache  # evaluating the annotations would take most of the time of `config.resolve`
+def _fields(section: Any) -> Mapping[str, Field]:
     hints = typing.get_type_hints(section)
     return {f.name: _field(f, hints[f.name]) for f in dataclasses.fields(section)}
 
