@@ -24,11 +24,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (
-    0.5,
-    0.5,
-    0.5,
-)  # mean and std that map pixels to [-1, 1] (ViT, arXiv 2010.11929)
+HALF = (0.5, 0.5, 0.5)  # mean and std that map pixels to [-1, 1] (ViT, arXiv 2010.11929)
 
 Resize = Literal["shortest", "squash"]
 

@@ -9,11 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vprompt_jax.process import json_files
+from vprompt_jax.process.files import most_unpacked
 
-# A file may unpack to `_FREE` bytes plus this many times its size. That is enough for real data:
-# pictures are compressed already, and arrays of pixels hardly shrink below an eighth.
-_MOST_GROWTH = 8
-_FREE = 2**26  # bytes
 _LEAST_ROW = 2  # bytes of a row on disk, if its label and its picture both have few values
 _SMALL = 2**28  # bytes; smaller files are read with dictionaries
 _LONGEST_NAME = 1000  # characters of a class name
@@ -120,7 +117,7 @@ def _size(path: Path) -> int:
 
 
 def _check(path: Path, size: int, unpacked: int) -> None:
-    most = _MOST_GROWTH * size + _FREE
+    most = most_unpacked(size)
     if unpacked > most:
         raise ValueError(f"{path} unpacks to {unpacked:,} bytes; one of its size may to {most:,}")
 

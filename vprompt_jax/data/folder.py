@@ -30,6 +30,7 @@ def load(
       resolution: side of the tower's input, in pixels.
       workers: number of threads that read.
       on_bad: "stop" or "skip" at files that are not images, and at images that belong to no class.
+      resize: how an image becomes square; the tower's `config.resize`.
 
     Returns:
       A dataset whose class names are the folders' names, sorted; `test` is empty if there is none.
@@ -41,9 +42,7 @@ def load(
     try:
         return _load(root, resolution, workers, on_bad, resize)
     except OSError as error:
-        raise UserError(
-            f"cannot read the folder {printable(str(error.filename))}: {error.strerror}"
-        ) from error
+        raise listing.unreadable(error) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,14 +15,13 @@ from vprompt_jax.clip.pictures import Stored, decode, decoded_size
 from vprompt_jax.clip.preprocess import resize_and_crop
 from vprompt_jax.data.dataset import Split
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.process.printable import printable
+from vprompt_jax.process.printable import printable, some_of
 
 _Seen = TypeVar("_Seen")  # what a look at an image gives
 
 # Splits of up to this size are decoded once and kept; larger ones are decoded as needed.
 MEMORY_LIMIT = 2 * 2**30  # bytes per split
 _CHUNK = 1024  # images decoded at a time
-_LISTED = 20  # offenders shown in a message
 
 
 class BadImages(UserError):
@@ -32,15 +31,12 @@ class BadImages(UserError):
       listed: one line for each of them, with the reason.
     """
 
-    def __init__(self, listed: Sequence[str]):
-        self.listed = tuple(listed)
-        what = (
-            "files are not readable images" if len(listed) > 1 else "file is not a readable image"
-        )
-        rest = f"\n  and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    def __init__(self, lines: Sequence[str]):
+        self.listed = tuple(lines)
+        what = "files are not readable images" if len(lines) > 1 else "file is not a readable image"
         super().__init__(
-            f"{len(listed)} {what} of a class: repair, move or remove, or leave out with "
-            "config.data.on_bad_image=skip\n  " + "\n  ".join(listed[:_LISTED]) + rest
+            f"{len(lines)} {what} of a class: repair, move or remove, or leave out with "
+            f"config.data.on_bad_image=skip\n  {some_of(lines)}"
         )
 
 
@@ -63,7 +59,7 @@ class Records:
     content_keys: Sequence[str] | None = None
 
 
-def _pixels(stored: Stored, side: int | None, resize: Resize = "shortest") -> np.ndarray:
+def _pixels(stored: Stored, side: int | None, resize: Resize) -> np.ndarray:
     """Decodes an image to uint8 [side, side, 3], or to its stored size if `side` is None."""
     if side is None:
         return np.asarray(decode(stored).convert("RGB"))
@@ -100,8 +96,8 @@ def splits(
     resolution: int,
     workers: int,
     on_bad: str,
-    found_bad: Sequence[str] = (),
-    resize: Resize = "shortest",
+    found_bad: Sequence[str],
+    resize: Resize,
 ) -> dict[str, Split]:
     """Makes splits that decode their images on demand, after reading every image's header.
 
@@ -141,9 +137,7 @@ def splits(
     return {name: lazy_split(part, side, workers, resize) for name, part in records.items()}
 
 
-def lazy_split(
-    records: Records, side: int | None, workers: int, resize: Resize = "shortest"
-) -> Split:
+def lazy_split(records: Records, side: int | None, workers: int, resize: Resize) -> Split:
     """Makes a split that decodes its images anew each time they are fetched.
 
     Args:

@@ -12,7 +12,7 @@ from vprompt_jax.process.printable import printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
 SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".mpo"}
-if "avif" in features.get_supported():  # Pillow may be older, or built without it
+if features.check("avif"):  # Pillow may be built without it
     SUFFIXES.add(".avif")
 # Pictures that Pillow does not read. They are reported, never passed over in silence.
 _UNREADABLE = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".svg"} - SUFFIXES
@@ -106,6 +106,11 @@ class Entries:
                 why = "a link to nothing" if entry.is_symlink() else "no regular file"
                 entries.strange.append((path, why))
         return entries
+
+
+def unreadable(error: OSError) -> UserError:
+    """What to tell the user of a folder that cannot be read."""
+    return UserError(f"cannot read the folder {printable(str(error.filename))}: {error.strerror}")
 
 
 def in_no_class(entries: Entries) -> list[str]:

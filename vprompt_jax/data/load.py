@@ -23,6 +23,7 @@ from vprompt_jax.data import (
 from vprompt_jax.data.dataset import Dataset, check, check_names
 from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 from vprompt_jax.schema.sections import DataSection, Protocol
 
 # Sources whose splits are the same for everybody, so that published figures include their copies
@@ -44,6 +45,7 @@ def load(
       section: `config.data`.
       protocol: `config.protocol`.
       resolution: of the tower, for images that have to be resized on the host.
+      resize: how they become square; the tower's `config.resize`.
       decoded: whether splits that fit in memory are decoded now.
 
     Returns:
@@ -120,9 +122,7 @@ def _left_out(dataset: Dataset) -> list[str]:
     """A note on what was left out, if anything was."""
     if not dataset.skipped:
         return []
-    count = len(dataset.skipped)
-    more = f"\n  and {count - 20} more" if count > 20 else ""
-    return [f"{dataset.name}: left out\n  " + "\n  ".join(dataset.skipped[:20]) + more]
+    return [f"{dataset.name}: left out\n  {some_of(dataset.skipped)}"]
 
 
 def _not_tested(dataset: Dataset) -> list[str]:
@@ -131,9 +131,8 @@ def _not_tested(dataset: Dataset) -> list[str]:
     absent = [n for n, c in zip(dataset.class_names, counts, strict=True) if c == 0]
     if not absent:
         return []
-    more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
     return [
-        f"{dataset.name}: the test split has no image of {', '.join(absent[:20])}{more}, so its "
+        f"{dataset.name}: the test split has no image of {some_of(absent, separator=', ')}, so its "
         "accuracy says nothing about them"
     ]
 
@@ -148,7 +147,7 @@ def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
 def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Resize) -> Dataset:
     """The dataset as the source gives it, with its own splits and class names."""
     path = Path(c.dir).expanduser()
-    reading = (resolution, c.workers)
+    reading = (resolution, c.workers, c.on_bad_image, resize)
     if c.split_file and c.source not in ("folder", "tfds"):
         raise UserError("config.data.split_file works with config.data.source=folder or tfds")
     listed = splits.read_coop_file(Path(c.split_file).expanduser()) if c.split_file else None
@@ -166,17 +165,25 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Re
     if c.source == "arrays":
         return arrays.load(path)
     if c.source == "manifest":
-        return manifest.load(path, c.label, *reading, c.on_bad_image, resize)
+        return manifest.load(path, c.label, *reading)
     if c.source == "huggingface":
-        return huggingface.load(path, c.label, *reading, c.on_bad_image, resize)
+        return huggingface.load(path, c.label, *reading)
     if c.source == "folder":
         if listed:
-            return manifest.of_entries(path.name, path, *listed, *reading, c.on_bad_image, resize)
-        return folder.load(path, *reading, c.on_bad_image, resize)
+            entries, names = listed
+            return manifest.of_entries(path.name, path, entries, names, *reading)
+        return folder.load(path, *reading)
     if row is not None and row.tfds is None:
         raise UserError(f"{c.name} is not in TFDS: {row.fetch} ({row.url})")
     dataset = tfds_source.load(
-        c.name, c.dir, *reading, resize=resize, row=row, label=c.label, vtab=c.split == "vtab"
+        c.name,
+        c.dir,
+        resolution,
+        c.workers,
+        resize=resize,
+        row=row,
+        label=c.label,
+        vtab=c.split == "vtab",
     )
     return splits.arranged(dataset, *listed) if listed else dataset
 

@@ -65,16 +65,8 @@ def load(
         raise UserError(f"{printable(path)} lists no images")
     listing.splits_of(split_names, path)
     names = sorted({entry.class_name for entry in entries})
-    dataset = of_entries(
-        printable(path.stem),
-        path.parent,
-        entries,
-        names,
-        resolution,
-        workers,
-        on_bad,
-        resize,
-    )
+    reading = (resolution, workers, on_bad, resize)
+    dataset = of_entries(printable(path.stem), path.parent, entries, names, *reading)
     notes = [
         f"{printable(path)}: white space at the ends of the class name {name!r} (line {number} is "
         "the first) was dropped"
@@ -112,7 +104,7 @@ def of_entries(
     resolution: int,
     workers: int,
     on_bad: str,
-    resize: Resize = "shortest",
+    resize: Resize,
 ) -> Dataset:
     """Makes a dataset of listed files, whose paths are relative to `root`.
 

@@ -79,9 +79,11 @@ def with_prefix(adaptation: Adaptation, dataset: Dataset, workdir: Path) -> Data
         batches = placed_batches(split, config.eval.batch_size, config.data.workers)
         for batch in batches:
             activation, index = jax.device_get(step(adaptation.frozen, batch))
-            store[index[index >= 0]] = activation[index >= 0]
+            is_real = index >= 0  # padding has -1
+            rows = index[is_real]
+            store[rows] = activation[is_real]
             with finite.explained(f"the {name} split", adaptation.frozen, wider):
-                finite.check("activations", store[index[index >= 0]])
+                finite.check("activations", store[rows])
         splits[name] = _cached(split, store)
     return dataclasses.replace(dataset, **splits)
 

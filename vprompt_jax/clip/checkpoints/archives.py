@@ -4,10 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-# What the archive may hold unpacked, in multiples of its size on disk, beyond a part that is free:
-# torch stores its tensors as they are, and NumPy's compressed weights are hardly smaller.
-MOST_GROWTH = 8
-FREE = 2**26  # bytes
+from vprompt_jax.process.files import most_unpacked
+
 _MOST_MEMBERS = 50_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can ask for gigabytes to unpack
 
@@ -37,7 +35,7 @@ class Archive:
             if info.flag_bits & 1 or info.compress_type not in _METHODS:
                 raise ValueError(f"{info.filename[:80]} is encrypted or compressed unusually")
         total = sum(info.file_size for info in self._members.values())
-        most = MOST_GROWTH * path.stat().st_size + FREE
+        most = most_unpacked(path.stat().st_size)
         if total > most:
             raise ValueError(f"it unpacks to {total:,} bytes; a file of its size may to {most:,}")
 

@@ -15,6 +15,7 @@ import numpy as np
 from vprompt_jax.clip.checkpoints import archives, torch_files
 from vprompt_jax.process import json_files
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.files import most_unpacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _checked(path: Path, found: dict[str, torch_files.Found]) -> dict[str, Tenso
             raise ValueError(f"the name {name[:40]}... has {len(name):,} characters")
         _check_shape(name, shape)
         total += math.prod(shape) * dtype.itemsize
-    most = archives.MOST_GROWTH * path.stat().st_size + archives.FREE
+    most = most_unpacked(path.stat().st_size)
     if total > most:
         raise ValueError(
             f"its tensors stand for {total:,} bytes; those of a file of its size may for {most:,}"

@@ -71,34 +71,40 @@ def _part(config: dict[str, Any], name: str, keys: Keys) -> dict[str, Any]:
     return keys.values(part)
 
 
+def _square(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """A ViT's config with one number for each size that must be a square's side."""
+    sizes = ("image_size", "patch_size")
+    return config | {key: side_of(config[key], f"{where}: {key}") for key in sizes}
+
+
+def _of_vit(fields: Fields, config: dict[str, Any], where: str) -> Fields:
+    """A ViT's fields with what its config adds, if that describes the tower that shapes tell."""
+    width = fields["vision.width"]
+    shapes = {
+        "hidden_size": width,
+        "num_hidden_layers": fields["vision.layers"],
+        "intermediate_size": fields["vision.mlp_width"] or 4 * width,
+        "image_size": fields["vision.image_resolution"],
+        "patch_size": fields["vision.patch_size"],
+    }
+    agree(config, shapes, where)
+    return fields | {
+        "vision.heads": config["num_attention_heads"],
+        "vision.activation": _activation(config["hidden_act"]),
+        "vision.norm_eps": config["layer_norm_eps"],
+    }
+
+
 def _clip_vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
     """The image tower; `config` is {} where there is none."""
     width, _, _, patch = shape_of(tensors, "vision_model.embeddings.patch_embedding.weight", 4)
     layers = count(tensors, r"vision_model\.encoder\.layers\.(\d+)\.")
     name = "vision_model.embeddings.position_embedding.weight"
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    if config:
-        values = config
-        side = side_of(values["image_size"], f"{CLIP_VISION.where}: image_size")
+    config = config and _square(config, CLIP_VISION.where)
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
     fields |= vit_heads(width, layers, patch)
-    if not config:
-        return fields
-    shapes = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "intermediate_size": mlp,
-        "image_size": fields["vision.image_resolution"],
-        "patch_size": patch,
-    }
-    told = values | {"image_size": side}
-    told["patch_size"] = side_of(values["patch_size"], f"{CLIP_VISION.where}: patch_size")
-    agree(told, shapes, CLIP_VISION.where)
-    return fields | {
-        "vision.heads": values["num_attention_heads"],
-        "vision.activation": _activation(values["hidden_act"]),
-        "vision.norm_eps": values["layer_norm_eps"],
-    }
+    return _of_vit(fields, config, CLIP_VISION.where) if config else fields
 
 
 def _clip_text(tensors: Tensors, config: dict[str, Any]) -> Fields:
@@ -215,28 +221,14 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
     config = beside.hugging_face
     if config:
         _check_type(config, "vit")
-        config = VIT.values(config)
-        for key in ("image_size", "patch_size"):
-            config[key] = side_of(config[key], f"{VIT.where}: {key}")
+        config = _square(VIT.values(config), VIT.where)
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp)
     fields |= PLAIN_VIT | {"embed_dim": width, "vision.norm_eps": 1e-12}
     if "classifier.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
     fields |= vit_heads(width, layers, patch)
     if config:
-        shapes = {
-            "hidden_size": width,
-            "num_hidden_layers": layers,
-            "intermediate_size": mlp,
-            "image_size": fields["vision.image_resolution"],
-            "patch_size": patch,
-        }
-        agree(config, shapes, VIT.where)
-        fields |= {
-            "vision.heads": config["num_attention_heads"],
-            "vision.activation": _activation(config["hidden_act"]),
-            "vision.norm_eps": config["layer_norm_eps"],
-        }
+        fields = _of_vit(fields, config, VIT.where)
     return fields | pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=False)
 
 

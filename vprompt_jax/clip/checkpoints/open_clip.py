@@ -3,9 +3,7 @@
 from typing import Any
 
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
-from vprompt_jax.clip.checkpoints.tower_fields import (
-    pixel_statistics,
-)
+from vprompt_jax.clip.checkpoints.tower_fields import pixel_statistics
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
