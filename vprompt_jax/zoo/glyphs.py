@@ -12,15 +12,12 @@ from vprompt_jax.data import scenes
 # Without O, I, S and Z, which many fonts draw like a digit or like each other.
 CLASSES = tuple("0123456789ABCDEFGHJKLMNPQRTUVWXY")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEMPLATES = (
-    "This is a photo of a {}",
-    "This is a photo of the {}",
-    "a photo of a {}.",
-    "a picture of the {}",
-    "an image of {}",
-    "the {}",
-    "{}",
-)
+# Words that are true of several glyphs.
+KINDS = {
+    **dict.fromkeys(("digit", "number", "figure", "numeral"), CLASSES[:10]),
+    **dict.fromkeys(("letter", "capital", "capital letter"), CLASSES[10:]),
+    "character": CLASSES,
+}
 _FONTS = (
     *(f"DejaVuSans{s}" for s in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{s}" for s in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -34,21 +31,12 @@ TRAIN_FONTS = tuple(f for f in _FONTS if f not in HELD_OUT_FONTS)
 _CANVAS = 56  # pixels; glyphs are drawn large, bent, then shrunk
 
 
-def captions(glyph: str) -> list[str]:
-    """Every caption of a class: its names in every template."""
-    if glyph.isdigit():
-        word = _DIGITS[int(glyph)]
-        names = [
-            glyph,
-            word,
-            f"digit {glyph}",
-            f"digit {word}",
-            f"number {glyph}",
-            f"number {word}",
-        ]
-    else:
-        names = [glyph, f"letter {glyph}", f"capital {glyph}", f"capital letter {glyph}"]
-    return [template.format(name) for name in names for template in _TEMPLATES]
+def names(glyph: str) -> list[str]:
+    """What a glyph is called in captions."""
+    if not glyph.isdigit():
+        return [glyph, f"letter {glyph}", f"capital {glyph}", f"capital letter {glyph}"]
+    word = _DIGITS[int(glyph)]
+    return [f"{kind}{name}" for kind in ("", "digit ", "number ") for name in (glyph, word)]
 
 
 @functools.cache
