@@ -1,25 +1,40 @@
-"""Where metrics go: `metrics.jsonl`, TensorBoard events and the log."""
+"""Where metrics go: `metrics.jsonl` and TensorBoard's event files."""
 
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
+import numpy as np
+from PIL import Image
 
 from vprompt_jax.process.files import replace
 
-if TYPE_CHECKING:
-    from clu import metric_writers
+
+class Writer(Protocol):
+    """What a run writes its metrics to."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes numbers by name, after `step` steps."""
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures by name: [n, h, w, 1 or 3] of values in 0..1."""
+
+    def flush(self) -> None:
+        """Waits until the disk has everything."""
+
+    def close(self) -> None:
+        """Flushes and ends."""
 
 
 class JsonLinesWriter:
-    """Appends a JSON object per call: the step and its scalars, null where one is not finite.
-
-    What a run asks of CLU's `MetricWriter`, without being one: that class comes with TensorFlow.
-    """
+    """Appends a JSON object per call: the step and its scalars, null where one is not finite."""
 
     def __init__(self, path: Path, resume_step: int):
         """Continues a file, without what comes after `resume_step`: it will come again."""
@@ -34,16 +49,20 @@ class JsonLinesWriter:
             file.write(json.dumps({"step": int(step), **values}) + "\n")
 
     def flush(self) -> None:
-        """Every line is written at once; this waits until the disk has them."""
         if self._path.exists():
-            with self._path.open("a") as file:
-                os.fsync(file.fileno())
+            _to_disk(self._path)
 
     def close(self) -> None:
         self.flush()
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         pass  # TensorBoard has them
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until the disk has a file, to which everything was written at once."""
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
@@ -59,15 +78,80 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     return kept
 
 
-def make_writer(workdir: Path, resume_step: int) -> "metric_writers.MetricWriter":
-    """A writer to `metrics.jsonl` and TensorBoard events in `workdir`; process 0 alone writes."""
-    from clu import metric_writers  # imports TensorFlow, which takes seconds
+class EventWriter:
+    """Writes an event file for TensorBoard, with tensorboard's own format of records.
 
+    tensorboard's `EventFileWriter` would import TensorFlow wherever that is installed, which takes
+    seconds, to open a file.
+    """
+
+    def __init__(self, folder: Path):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._write(file_version="brain.Event:2")
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        event = self._event(wall_time=time.time(), **fields)
+        with self._path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [self._summary.Value(tag=k, simple_value=float(v)) for k, v in scalars.items()]
+        self._write(step=step, summary=self._summary(value=values))
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        values = []
+        for name, pictures in images.items():
+            for i, picture in enumerate(np.asarray(pictures)):
+                shown = self._summary.Image(encoded_image_string=_png(picture))
+                values.append(self._summary.Value(tag=f"{name}/{i}", image=shown))
+        self._write(step=step, summary=self._summary(value=values))
+
+    def flush(self) -> None:
+        _to_disk(self._path)
+
+    def close(self) -> None:
+        self.flush()
+
+
+def _png(picture: np.ndarray) -> bytes:
+    """Encodes [h, w, 1 or 3] of values in 0..1."""
+    pixels = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+class Writers:
+    """Writes to several, in turn."""
+
+    def __init__(self, writers: Sequence[Writer]):
+        self._writers = writers
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for writer in self._writers:
+            writer.write_scalars(step, scalars)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        for writer in self._writers:
+            writer.write_images(step, images)
+
+    def flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def make_writer(workdir: Path, resume_step: int) -> Writer:
+    """A writer to `metrics.jsonl` and TensorBoard events in `workdir`; process 0 alone writes."""
     if jax.process_index() != 0:
-        return metric_writers.MultiWriter([])
-    return metric_writers.MultiWriter(
-        [
-            JsonLinesWriter(workdir / "metrics.jsonl", resume_step),
-            metric_writers.SummaryWriter(str(workdir)),
-        ]
-    )
+        return Writers([])
+    return Writers([JsonLinesWriter(workdir / "metrics.jsonl", resume_step), EventWriter(workdir)])
