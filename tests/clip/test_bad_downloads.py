@@ -9,7 +9,8 @@ import pytest
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
 from tests.hostile import refused
-from vprompt_jax.clip.checkpoints import download, formats
+from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.process import download
 
 WHOLE = {
     "/own/er/resolve/main/model.safetensors": (GOLDEN / "openai_vit_tiny.safetensors").read_bytes(),

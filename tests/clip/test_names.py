@@ -15,7 +15,8 @@ import pytest
 
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
-from vprompt_jax.clip.checkpoints import download, locate
+from vprompt_jax.clip.checkpoints import locate
+from vprompt_jax.process import download
 from vprompt_jax.process.errors import UserError
 
 pytestmark = pytest.mark.fast
@@ -170,7 +171,7 @@ def test_what_does_not_exist_or_answer_is_named(server, tmp_path):
 _PROGRAM = """
 import sys
 from pathlib import Path
-from vprompt_jax.clip.checkpoints import download
+from vprompt_jax.process import download
 download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])
 """
 

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vprompt_jax.clip.checkpoints import download, formats
+from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.process import download
 from vprompt_jax.process.environment import is_set
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.paths import cache_folder
 
 ZOO = Path(__file__).parents[2] / "zoo"
+_INDEX = ".safetensors.index.json"  # the embedded models share the file of their text tower
 
 # OpenAI's names -> SHA-256 and file name, the two parts of their addresses that differ
 # (github.com/openai/CLIP, clip/clip.py).
@@ -79,7 +81,7 @@ def locate(
         return _in_folder(path), {}
     if path.exists():
         return path, {}
-    embedded = ZOO / f"{name}.safetensors"
+    embedded = ZOO / f"{name}{_INDEX}"
     if embedded.parent == ZOO and embedded.is_file():
         return embedded, {}
     if offline is None:
@@ -97,7 +99,7 @@ def locate(
     if match and (name.startswith("hf-hub:") or not name.endswith(_FILE_SUFFIXES)):
         owner, repository, revision = match.groups()
         return _from_hub(owner, repository, revision, cache, offline), {}
-    models = ", ".join(sorted(p.stem for p in ZOO.glob("*.safetensors")))
+    models = ", ".join(sorted(p.name.removesuffix(_INDEX) for p in ZOO.glob(f"*{_INDEX}")))
     raise UserError(
         f"no checkpoint {name!r}: give the path of a file or folder, an embedded model ({models}), "
         f"one of OpenAI's ({', '.join(OPENAI)}), or a Hugging Face repository (owner/name)"
