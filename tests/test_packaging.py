@@ -26,7 +26,8 @@ def pins() -> dict[str, str]:
 
 
 def test_the_lowest_versions_are_the_bounds():
-    stated = bounds(PROJECT["dependencies"]) | bounds(PROJECT["optional-dependencies"]["test"])
+    extras = PROJECT["optional-dependencies"]
+    stated = bounds(PROJECT["dependencies"]) | bounds(extras["test"]) | bounds(extras["tfds"])
     pinned = pins()
     assert pinned.pop("jaxlib") == pinned["jax"]
     assert stated.pop("tensorflow") == stated["tensorflow-cpu"]  # the same, on other machines

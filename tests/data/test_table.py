@@ -1,6 +1,7 @@
 """The table of datasets against TFDS, and class names fit for a text prompt."""
 
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def assert_fit_for_a_prompt(names):
 def test_every_builder_resolves_and_agrees_with_its_row(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     for name, row in catalogue.CATALOGUE.items():
-        if row.tfds is None:
+        if row.tfds is None or (name == "ucf101" and not find_spec("tensorflow")):
             continue
         features = tfds.builder(row.tfds, data_dir=tmp_path).info.features
         assert row.image in features, name

@@ -1,9 +1,11 @@
 """The TFDS source, on a dataset prepared here in both of TFDS's formats."""
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
@@ -12,6 +14,14 @@ from vprompt_jax.data.info import DatasetInfo
 from vprompt_jax.process.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
+
+
+def png(pixels: np.ndarray) -> io.BytesIO:
+    """An encoded image, which TFDS stores without TensorFlow."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(encoded, "PNG")
+    encoded.seek(0)
+    return encoded
 
 
 class Films(tfds.core.GeneratorBasedBuilder):
@@ -40,12 +50,12 @@ class Films(tfds.core.GeneratorBasedBuilder):
 
     def _examples(self):
         for i in range(6):
-            frames = [np.full((4, 4, 3), 40 * i + k, np.uint8) for k in range(3)]
+            frames = [png(np.full((4, 4, 3), 40 * i + k, np.uint8)) for k in range(3)]
             yield (
                 i,
                 {
                     "video": frames,
-                    "image": np.eye(4, dtype=np.uint8)[..., None],
+                    "image": png(np.eye(4, dtype=np.uint8)[..., None]),
                     "name": f"film{i}",
                     "kind": f"00{i % 3}.Kind_{i % 3}",
                     "label": i % 3,
@@ -76,10 +86,12 @@ class HandMade(tfds.core.GeneratorBasedBuilder):
 
     def _examples(self, count):
         for i in range(count):
-            yield i, {"image": np.full((8, 8, 3), 20 * i, np.uint8), "label": i % 2}
+            yield i, {"image": png(np.full((8, 8, 3), 20 * i, np.uint8)), "label": i % 2}
 
 
 def prepare(folder, file_format, kind=HandMade):
+    if kind is Films:
+        pytest.importorskip("tensorflow")  # TFDS has it encode videos
     builder = kind(data_dir=folder, file_format=file_format)
     builder.download_and_prepare()
     return str(folder)
@@ -103,6 +115,7 @@ def test_images_larger_than_the_tower_are_resized_on_the_host(tmp_path):
 
 
 def test_a_tfrecord_preparation_is_refused_with_the_way_out(tmp_path):
+    pytest.importorskip("tensorflow")
     where = prepare(tmp_path, "tfrecord")
     with pytest.raises(UserError, match="file_format='array_record'"):
         tfds_source.load("hand_made", where, resolution=8)
@@ -111,6 +124,22 @@ def test_a_tfrecord_preparation_is_refused_with_the_way_out(tmp_path):
 def test_an_unknown_dataset_is_named(tmp_path):
     with pytest.raises(UserError, match="no dataset 'cifar11': did you mean cifar10"):
         tfds_source.load("cifar11", str(tmp_path), resolution=8)
+
+
+def without_tensorflow(monkeypatch):
+    monkeypatch.setattr(tfds_source, "find_spec", lambda name: None)
+
+
+def test_what_needs_tensorflow_says_so(tmp_path, monkeypatch):
+    without_tensorflow(monkeypatch)
+    with pytest.raises(UserError, match=r'with TensorFlow: pip install "vprompt_jax\[tfds\]"'):
+        tfds_source.load("hand_made", str(tmp_path), resolution=8)
+
+
+def test_what_is_prepared_is_read_without_tensorflow(tmp_path, monkeypatch):
+    where = prepare(tmp_path, "array_record")
+    without_tensorflow(monkeypatch)
+    assert len(tfds_source.load("hand_made", where, resolution=8).train) == 4
 
 
 def film_row(**fields):

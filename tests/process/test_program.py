@@ -76,8 +76,7 @@ def test_a_defect_keeps_its_traceback(error):
 
 
 def test_a_full_disk_of_tensorboard(capsys):
-    import tensorflow as tf
-
+    tf = pytest.importorskip("tensorflow")
     error = tf.errors.ResourceExhaustedError(None, None, "events; No space left on device")
     text, code = ended(capsys, error)
     assert text.startswith("error: no space left on the disk: events; No space left")

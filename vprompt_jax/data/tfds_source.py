@@ -1,10 +1,14 @@
-"""Reads TensorFlow Datasets by random access (`tfds.data_source`), not through TensorFlow."""
+"""Reads TensorFlow Datasets by random access (`tfds.data_source`), without TensorFlow.
+
+TFDS needs TensorFlow to prepare a dataset for the first time; `data.cifar` does without.
+"""
 
 import difflib
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 
 from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.pictures import Stored, decode
-from vprompt_jax.data import derived
+from vprompt_jax.data import cifar, derived
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.images import Records, lazy_split
 from vprompt_jax.data.info import DatasetInfo
@@ -22,6 +26,7 @@ from vprompt_jax.process.printable import printable
 
 Builder = Any  # tfds.core.DatasetBuilder; TFDS is imported late and has no types
 Source = Sequence[Mapping[str, Any]]  # examples by index, read from disk
+_INSTALL = 'pip install "vprompt_jax[tfds]" (1.3 GB)'
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -34,6 +39,8 @@ def builder(name: str, data_dir: str) -> Builder:
     import tensorflow_datasets as tfds
 
     where = {"data_dir": data_dir or None}
+    if name in cifar.NAMES:
+        return cifar.builder(name, data_dir or None)
     try:
         return tfds.builder(name, **where, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError) as error:
@@ -43,9 +50,14 @@ def builder(name: str, data_dir: str) -> Builder:
                 "random access: prepare it again with file_format='array_record', or choose "
                 "another config.data.dir"
             ) from error
-        near = difflib.get_close_matches(name, tfds.list_builders(), 3)
+        known = tfds.list_builders(with_community_datasets=False)  # they would need TensorFlow
+        near = difflib.get_close_matches(name, known, 3)
         advice = f"did you mean {', '.join(near)}?" if near else str(error).splitlines()[0]
         raise UserError(f"TFDS has no dataset {name!r}: {advice}") from error
+    except ModuleNotFoundError as error:  # a feature of its, such as a video
+        if find_spec("tensorflow"):
+            raise
+        raise UserError(f"TFDS reads {name} with TensorFlow: {_INSTALL}") from error
 
 
 def is_prepared(builder: Builder) -> bool:
@@ -139,6 +151,11 @@ def _sources(
             f"{name} is not prepared in {builder.data_dir}, and VPROMPT_OFFLINE forbids to fetch "
             "it: prepare it where there is a network and copy that folder, or set config.data.dir "
             "to the data_dir that has it" + (f"; by hand: {fetch}" if fetch else "")
+        )
+    if not (is_prepared(builder) or cifar.prepares(builder) or find_spec("tensorflow")):
+        raise UserError(
+            f"{name} is not prepared in {builder.data_dir}, and TFDS prepares it with TensorFlow: "
+            f"{_INSTALL}, or set config.data.dir to the data_dir that has it"
         )
     try:
         builder.download_and_prepare()
