@@ -4,7 +4,6 @@ import pytest
 
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.config.config import flat
-from vprompt_jax.launching.launch import _summary
 from vprompt_jax.methods import METHODS
 from vprompt_jax.methods.table import baseline_of, combination, title_of
 
@@ -41,14 +40,3 @@ def test_combinations_are_paired_with_the_same_parts():
     assert baseline_of("adavipro") == "vp"
     assert baseline_of("adavipro + ap + linear head") == "vp + ap + linear head"
     assert baseline_of("vp + ap") == baseline_of("unknown") == ""
-
-
-def test_the_summary_names_the_combination(tmp_path):
-    result = {
-        "method": "adavipro", "combination": "adavipro + ap", "zero_shot_accuracy": 0.5,
-        "test_accuracy": 0.75, "test_accuracy_best_val": None, "regions_on": None,
-        "trainable_parameters": 10, "steps": 2, "seconds": 1.0,
-    }  # fmt: skip
-    assert "adavipro + ap accuracy (test, last step)" in _summary(result, tmp_path)
-    del result["combination"]  # a result of an earlier version
-    assert "adavipro accuracy (test, last step)" in _summary(result, tmp_path)

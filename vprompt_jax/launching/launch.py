@@ -1,6 +1,7 @@
 """Launches what a config describes: one run, or the runs of a sweep."""
 
 import shlex
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -73,23 +74,28 @@ def launch(
             if result["steps"] and not (where / "checkpoints").is_dir():
                 again = result_lib.AGAIN.format(where)
                 print(f"Its checkpoints are gone, which predict and export need: {again}.")
-        print(_summary(result, where))
+        _conclude(result, config, where, overridden, None if workdir or which else sys.argv)
 
 
-def _summary(result: dict[str, Any], workdir: Path) -> str:
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2%}"
+def _conclude(
+    result: dict[str, Any],
+    config: ConfigDict,
+    workdir: Path,
+    overridden: Collection[str],
+    argv: list[str] | None,
+) -> None:
+    """Prints what a run gave, and what can be done with it."""
+    from vprompt_jax.launching import summary
 
-    name = result.get("combination", result["method"])
-    rows = [
-        ("zero-shot accuracy (test)", percent(result["zero_shot_accuracy"])),
-        (f"{name} accuracy (test, last step)", percent(result["test_accuracy"])),
-        (f"{name} accuracy (test, best on val)", percent(result["test_accuracy_best_val"])),
-        ("regions switched on", percent(result["regions_on"])),
-        ("trainable parameters", f"{result['trainable_parameters']:,}"),
-        ("steps", f"{result['steps']:,}"),
-        ("seconds", f"{result['seconds']:.0f}"),
-    ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value:>10}" for name, value in rows if value != "-"]
-    return "\n".join(["", *lines, "", f"results in {workdir}"])
+    print(f"\n{summary.table(result, config, overridden, argv)}\n")
+    if result["regions_on"] is not None:
+        print(f"regions switched on: {result['regions_on']:.2%}")
+    best = result["test_accuracy_best_val"]
+    if best is not None and best != result["test_accuracy"]:
+        print(f"at the step that was best on val: {best:.2%}")
+    picture = summary.picture(workdir)
+    if picture is not None:
+        print(f"prompts and masks: {picture}")
+    print(f"results in {workdir}\n\nnext:")
+    for command in summary.next_commands(result, workdir):
+        print(f"  {command}")

@@ -1,0 +1,122 @@
+"""What the terminal shows when a run has finished: its accuracies beside other methods', a picture,
+and what to do next."""
+
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from vprompt_jax.config import resolve
+from vprompt_jax.methods.table import title_of
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.train import result as result_lib
+from vprompt_jax.train.run import default_workdir
+
+# What a reader compares a method with; each is one more command.
+BESIDE = ("vp", "adavipro", "ap", "linear")
+PICTURE = "prompted.png"
+
+
+def table(
+    result: dict[str, Any], config: ml_collections.ConfigDict, overridden: Collection[str],
+    argv: Sequence[str] | None,
+) -> str:  # fmt: skip
+    """The run's accuracies on test, and those of other methods under the same config.
+
+    A method that has run in its default workdir has a row of numbers; another has the command that
+    would run it.
+
+    Args:
+      result: of the run.
+      config: the run's, as the user gave it.
+      overridden: dotted config keys that the command line sets.
+      argv: this process's command, to which a method can be added; None to show the run alone.
+    """
+    rows = [("", "test accuracy", "trained parameters", "seconds")]
+    if result["zero_shot_accuracy"] is not None:
+        rows.append(("zero-shot", f"{result['zero_shot_accuracy']:.2%}", "0", "-"))
+    rows.append(_measured(result))
+    commands = []
+    for method in BESIDE if argv is not None else ():
+        if method == result["method"]:
+            continue
+        other = _other(config, method, overridden)
+        if other is None:
+            continue
+        finished = result_lib.read(default_workdir(other))
+        if finished is not None:
+            rows.append(_measured(finished))
+        else:
+            commands.append((title_of(method), _with_method(argv, method)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    widths[0] = max([widths[0], *(len(title) for title, _ in commands)])
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))])
+        for row in rows
+    ]
+    lines += [f"{title.ljust(widths[0])}  not run yet: {command}" for title, command in commands]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _measured(result: dict[str, Any]) -> tuple[str, str, str, str]:
+    name = result.get("combination", result["method"])
+    return (
+        title_of(name),
+        f"{result['test_accuracy']:.2%}",
+        f"{result['trainable_parameters']:,}",
+        f"{result['seconds']:.0f}",
+    )
+
+
+def _other(config: ml_collections.ConfigDict, method: str, overridden: Collection[str]) -> Any:
+    """The same config with another method; None if that cannot be run, or it is the same run."""
+    other = config.copy_and_resolve_references()
+    other.method.name = method
+    try:
+        return resolve(other, overridden)
+    except UserError:
+        return None
+
+
+def _with_method(argv: Sequence[str], method: str) -> str:
+    """The command that runs another method under the same config."""
+    rest = [a for a in argv if not a.startswith("--config.method.name")]
+    return shlex.join(["python", *rest, f"--config.method.name={method}"])
+
+
+def picture(workdir: Path) -> Path | None:
+    """Draws a finished run's prompt, and what it does to an image of every class, into its folder.
+
+    Returns:
+      The file; None if the run has no pixel prompt, or its images or weights are gone.
+    """
+    from vprompt_jax.report import gallery, results
+    from vprompt_jax.report.figures import save
+    from vprompt_jax.report.sources import Sources
+
+    found = Sources()
+    (record,) = results.gather([workdir])
+    if "prompt_size" not in record.result:
+        return None
+    try:
+        model = found.model(record)
+        dataset = found.dataset(record, model)
+    except UserError:
+        return None
+    indices = gallery.one_per_class(dataset.test.labels)
+    names = [dataset.class_names[label] for label in dataset.test.labels[indices]]
+    title = title_of(record.result.get("combination", record.result["method"]))
+    figure = gallery.prompted([(title, model)], dataset.test.fetch(indices), names)
+    return save(figure, workdir / PICTURE)[0]
+
+
+def next_commands(result: dict[str, Any], workdir: Path) -> list[str]:
+    """Three commands that use a finished run."""
+    where = shlex.quote(str(workdir))
+    return [
+        f"python -m vprompt_jax.predict --workdir {where} IMAGE...",
+        f"python -m vprompt_jax.report {where}",
+        f"python -m vprompt_jax.export --workdir {where} --out FOLDER",
+    ]
