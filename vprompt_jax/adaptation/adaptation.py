@@ -11,7 +11,7 @@ import numpy as np
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
 from vprompt_jax.adaptation.model import AdaptedCLIP, Built, variables_of
-from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of
+from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of, unlearned
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import Config
 from vprompt_jax.heads import text as text_head
@@ -33,6 +33,7 @@ class Adaptation:
       texts: the text templates that the class names are put into.
       facts: what is said of the parts in `result.json`.
       weights_hash: SHA-256 of the checkpoint's weights.
+      unlearned: class names that the text tower has never seen a part of.
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Adaptation:
     texts: tuple[str, ...]
     facts: Mapping[str, Any]
     weights_hash: str
+    unlearned: tuple[str, ...] = ()
 
     @property
     def zero_shot(self) -> AdaptedCLIP:
@@ -102,6 +104,7 @@ def adapt(
     learns_texts = built.model.has("text")
     used = {k: v for k, v in variables["params"].items() if k != "text" or learns_texts}
     constants: dict[str, np.ndarray] = {}
+    unknown: list[str] = []
     if clip.config.has_text:
         of_classes = class_texts(class_names, texts)
         with jax.default_matmul_precision(config.model.matmul_precision):
@@ -109,6 +112,7 @@ def adapt(
         with finite.explained("the class texts", variables):
             finite.check("their embeddings", embeddings)
         constants["text_features"] = embeddings
+        unknown = unlearned(variables, class_names)
         if learns_texts:
             for part in built.model.parts:
                 if part.side == "text":
@@ -127,4 +131,5 @@ def adapt(
         texts=tuple(texts),
         facts=built.facts,
         weights_hash=hashes.of_arrays(variables),
+        unlearned=tuple(unknown),
     )

@@ -112,6 +112,41 @@ def encode_classes(
     return unit_norm(embeddings.mean(1))
 
 
+def unlearned(variables: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Finds classes whose names hold nothing that the text tower has learned.
+
+    A tower that was trained on few words, like an embedded one's, has embeddings of zero for the
+    tokens of all others.
+
+    Args:
+      variables: of a CLIP with a text tower and CLIP's own vocabulary.
+      class_names: names without a template.
+
+    Returns:
+      The names of which every token's embedding is zero.
+    """
+    embedding = np.asarray(variables["params"]["text"]["token_embedding"]["embedding"])
+    learned = embedding.any(axis=1)
+    tokens = tokenize(list(class_names), truncate=True)
+    # The first token is that of the start, and the largest that of the end.
+    inner = (np.arange(tokens.shape[1])[None] > 0) & (tokens > 0) & (tokens < VOCABULARY - 1)
+    return [
+        name
+        for name, ids, own in zip(class_names, tokens, inner, strict=True)
+        if own.any() and not learned[ids[own]].any()
+    ]
+
+
+def unlearned_message(names: Sequence[str], classes: int) -> str:
+    """A warning that lists what `unlearned` found."""
+    listed = some_of([repr(name) for name in names], _PAIRS_LISTED, ", ")
+    return (
+        f"the text tower has never seen the names of {len(names)} of {classes} classes, so a text "
+        f"head can only learn them by their difference: {listed}. Give them more common names, "
+        "train a linear head (head.kind=linear), or take a larger CLIP (model.checkpoint)"
+    )
+
+
 def indistinguishable(
     embeddings: np.ndarray | jax.Array, names: Sequence[str]
 ) -> list[tuple[str, str]]:
