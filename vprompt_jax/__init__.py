@@ -1,14 +1,17 @@
 """vprompt_jax: visual prompts for a frozen CLIP, in JAX."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vprompt_jax import clip
+if TYPE_CHECKING:
+    from vprompt_jax import clip, data
+    from vprompt_jax.config import default_config
+    from vprompt_jax.inference.adapted import fit, load
 
 __version__ = "0.2.0.dev0"
 __all__ = ["clip", "data", "default_config", "fit", "load"]
 
-# Training imports TensorFlow (for TensorBoard), which takes seconds: only when it is asked for.
+# JAX takes a second to import and training takes more: each is imported when it is asked for.
 _LAZY = {
     "default_config": "vprompt_jax.config",
     "fit": "vprompt_jax.inference.adapted",
@@ -17,8 +20,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "data":
-        return importlib.import_module("vprompt_jax.data")
+    if name in ("clip", "data"):
+        return importlib.import_module(f"vprompt_jax.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,10 +32,10 @@ def test_alone_it_lists_the_config_files():
 @pytest.mark.parametrize(
     "args, parts",
     [
-        (["--config", "quickstart"], ["did you mean configs/quickstart.py"]),
+        (["--config", "quickstar"], ["did you mean configs/quickstart.py"]),
         (["--config=configs/quickstrat.py"], ["did you mean configs/quickstart.py"]),
         (["--config=x/ap_layers.py"], ["configs/sweeps/ap_layer.py"]),
-        (["--config=zzz.py"], ["python launch.py lists those there are"]),
+        (["--config=zzz.py"], ["without arguments, this command lists those there are"]),
         (["--config", QUICKSTART, "--config.lr=1"], ["config.prompt.learning_rate"]),
         (["--config", QUICKSTART, "--wrkdir=x"], ["wrkdir", "workdir"]),
     ],

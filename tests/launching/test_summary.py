@@ -9,7 +9,7 @@ from vprompt_jax.config import default_config, resolve
 from vprompt_jax.launching import summary
 from vprompt_jax.train.run import default_workdir
 
-ARGV = ["launch.py", "--config", "configs/quickstart.py"]
+ARGV = ["python", "launch.py", "--config", "configs/quickstart.py"]
 
 
 def result(method, accuracy=0.75, **further):

@@ -16,7 +16,7 @@ from vprompt_jax.process import program
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     from vprompt_jax.methods import METHODS
 
-    parser = argparse.ArgumentParser(prog="python -m vprompt_jax.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="vprompt benchmark", description=__doc__)
     parser.add_argument("--method", nargs="+", choices=list(METHODS), metavar="METHOD",
                         help="default: all that train parameters and fit the tower")  # fmt: skip
     parser.add_argument("--tower", nargs="+", default=["mini-clip-rn"], help="a checkpoint or its "

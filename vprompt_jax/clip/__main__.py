@@ -19,7 +19,7 @@ from vprompt_jax.process.errors import UserError
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m vprompt_jax.clip",
+        prog="vprompt clip",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

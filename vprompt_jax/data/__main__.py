@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m vprompt_jax.data", description=__doc__)
+    parser = argparse.ArgumentParser(prog="vprompt data", description=__doc__)
     parser.add_argument("name", nargs="?", help="a row of the table, or TFDS's name; none: list")
     parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
     parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")

@@ -12,7 +12,7 @@ from vprompt_jax.process.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m vprompt_jax.export", description="Write a finished run as files to hand on."
+        prog="vprompt export", description="Write a finished run as files to hand on."
     )
     parser.add_argument("--workdir", type=Path, required=True, help="a finished run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -1,7 +1,6 @@
 """Launches what a config describes: one run, or the runs of a sweep."""
 
 import shlex
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,20 @@ _LESS_MEMORY = (
 )
 
 
-def print_commands(config: ConfigDict, argv: list[str]) -> None:
-    """Prints a command per run of a sweep, for a scheduler; `argv` is this process's command."""
+def print_commands(config: ConfigDict, command: list[str]) -> None:
+    """Prints a command per run of a sweep, for a scheduler; `command` is this process's."""
 
     with user_errors():
         if not config.sweep:
             raise UserError("--print_commands: this config is no sweep; it is one run as it is")
-        shared = [a for a in argv if a.lstrip("-").split("=")[0] != "print_commands"]
+        shared = [a for a in command if a.lstrip("-").split("=")[0] != "print_commands"]
         for name in sweeps.expand(config):
-            print(shlex.join(["python", *shared, f"--run={name}"]))
+            print(shlex.join([*shared, f"--run={name}"]))
 
 
 def launch(
     config: ConfigDict,
+    command: list[str],
     workdir: str | None,
     which: str | None = None,
     overridden: Collection[str] = (),
@@ -42,6 +42,7 @@ def launch(
 
     Args:
       config: as the config file and the command line give it.
+      command: this process's.
       workdir: of the run, or of the sweep's folders; None for the default.
       which: name or number of one run of the sweep.
       overridden: dotted config keys that the command line sets.
@@ -74,7 +75,8 @@ def launch(
             if result["steps"] and not (where / "checkpoints").is_dir():
                 again = result_lib.AGAIN.format(where)
                 print(f"Its checkpoints are gone, which predict and export need: {again}.")
-        _conclude(result, config, where, overridden, None if workdir or which else sys.argv)
+        alone = bool(workdir) or which is not None
+        _conclude(result, config, where, overridden, command, alone)
 
 
 def _conclude(
@@ -82,12 +84,14 @@ def _conclude(
     config: ConfigDict,
     workdir: Path,
     overridden: Collection[str],
-    argv: list[str] | None,
+    command: list[str],
+    alone: bool,
 ) -> None:
-    """Prints what a run gave, and what can be done with it."""
+    """Prints what a run gave, beside other methods' unless it stands alone, and what is next."""
     from vprompt_jax.launching import summary
 
-    print(f"\n{summary.table(result, config, overridden, argv)}\n")
+    beside = None if alone else command
+    print(f"\n{summary.table(result, config, overridden, beside)}\n")
     if result["regions_on"] is not None:
         print(f"regions switched on: {result['regions_on']:.2%}")
     best = result["test_accuracy_best_val"]
@@ -97,5 +101,5 @@ def _conclude(
     if picture is not None:
         print(f"prompts and masks: {picture}")
     print(f"results in {workdir}\n\nnext:")
-    for command in summary.next_commands(result, workdir):
-        print(f"  {command}")
+    for line in summary.next_commands(workdir, command):
+        print(f"  {line}")

@@ -21,7 +21,7 @@ PICTURE = "prompted.png"
 
 def table(
     result: dict[str, Any], config: ml_collections.ConfigDict, overridden: Collection[str],
-    argv: Sequence[str] | None,
+    command: Sequence[str] | None,
 ) -> str:  # fmt: skip
     """The run's accuracies on test, and those of other methods under the same config.
 
@@ -32,14 +32,14 @@ def table(
       result: of the run.
       config: the run's, as the user gave it.
       overridden: dotted config keys that the command line sets.
-      argv: this process's command, to which a method can be added; None to show the run alone.
+      command: this process's, to which a method can be added; None to show the run alone.
     """
     rows = [("", "test accuracy", "trained parameters", "seconds")]
     if result["zero_shot_accuracy"] is not None:
         rows.append(("zero-shot", f"{result['zero_shot_accuracy']:.2%}", "0", "-"))
     rows.append(_measured(result))
     commands = []
-    for method in BESIDE if argv is not None else ():
+    for method in BESIDE if command is not None else ():
         if method == result["method"]:
             continue
         other = _other(config, method, overridden)
@@ -49,7 +49,7 @@ def table(
         if finished is not None:
             rows.append(_measured(finished))
         else:
-            commands.append((title_of(method), _with_method(argv, method)))
+            commands.append((title_of(method), _with_method(command, method)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     widths[0] = max([widths[0], *(len(title) for title, _ in commands)])
     lines = [
@@ -80,10 +80,10 @@ def _other(config: ml_collections.ConfigDict, method: str, overridden: Collectio
         return None
 
 
-def _with_method(argv: Sequence[str], method: str) -> str:
+def _with_method(command: Sequence[str], method: str) -> str:
     """The command that runs another method under the same config."""
-    rest = [a for a in argv if not a.startswith("--config.method.name")]
-    return shlex.join(["python", *rest, f"--config.method.name={method}"])
+    rest = [a for a in command if not a.startswith("--config.method.name")]
+    return shlex.join([*rest, f"--config.method.name={method}"])
 
 
 def picture(workdir: Path) -> Path | None:
@@ -112,11 +112,12 @@ def picture(workdir: Path) -> Path | None:
     return save(figure, workdir / PICTURE)[0]
 
 
-def next_commands(result: dict[str, Any], workdir: Path) -> list[str]:
-    """Three commands that use a finished run."""
+def next_commands(workdir: Path, command: Sequence[str]) -> list[str]:
+    """Three commands that use a finished run, called as this process was."""
+    program = "vprompt" if command[0] == "vprompt" else "python -m vprompt_jax"
     where = shlex.quote(str(workdir))
     return [
-        f"python -m vprompt_jax.predict --workdir {where} IMAGE...",
-        f"python -m vprompt_jax.report {where}",
-        f"python -m vprompt_jax.export --workdir {where} --out FOLDER",
+        f"{program} predict --workdir {where} IMAGE...",
+        f"{program} report {where}",
+        f"{program} export --workdir {where} --out FOLDER",
     ]

@@ -19,7 +19,7 @@ from vprompt_jax.process.printable import printable
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m vprompt_jax.predict", description="Label images with a finished run."
+        prog="vprompt predict", description="Label images with a finished run."
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE",
                         help="files, folders, or - for paths on standard input")  # fmt: skip

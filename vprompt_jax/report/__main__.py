@@ -9,7 +9,7 @@ from vprompt_jax.process import program
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m vprompt_jax.report",
+        prog="vprompt report",
         description="Tables (Markdown, LaTeX, CSV), figures (PNG, SVG) and an HTML page of runs.",
     )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR",
