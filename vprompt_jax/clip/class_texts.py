@@ -126,7 +126,7 @@ def unlearned(variables: Mapping[str, Any], class_names: Sequence[str]) -> list[
       The names of which every token's embedding is zero.
     """
     embedding = np.asarray(variables["params"]["text"]["token_embedding"]["embedding"])
-    learned = embedding.any(axis=1)
+    learned: np.ndarray = np.any(embedding != 0, axis=1)
     tokens = tokenize(list(class_names), truncate=True)
     # The first token is that of the start, and the largest that of the end.
     inner = (np.arange(tokens.shape[1])[None] > 0) & (tokens > 0) & (tokens < VOCABULARY - 1)

@@ -36,7 +36,7 @@ def builder(name: str, data_dir: str | None) -> Any:
     theirs: Any = tfds.builder_cls(name)
     dataset = name
 
-    class Builder(theirs, skip_registration=True):  # type: ignore[misc]
+    class Builder(theirs, skip_registration=True):  # type: ignore[call-arg]
         name = dataset
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:

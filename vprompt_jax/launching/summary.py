@@ -39,8 +39,8 @@ def table(
         rows.append(("zero-shot", f"{result['zero_shot_accuracy']:.2%}", "0", "-"))
     rows.append(_measured(result))
     commands = []
-    for method in BESIDE if command is not None else ():
-        if method == result["method"]:
+    for method in BESIDE:
+        if command is None or method == result["method"]:
             continue
         other = _other(config, method, overridden)
         if other is None:

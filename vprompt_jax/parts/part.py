@@ -8,7 +8,7 @@ model, the optimiser and the report's names all come from these declarations.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -20,8 +20,22 @@ from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.schema import Section, TrainedSection
 
 S = TypeVar("S", bound=Section)
-# Epoch, an int32 scalar counted from 0 -> a float32 scalar.
-Schedule = Callable[[jax.Array], jax.Array]
+
+
+class Progress(NamedTuple):
+    """How far a run is before a step.
+
+    Attributes:
+      epoch: int32 scalar, counted from 0.
+      share: float32 scalar, the share of all steps that are done.
+    """
+
+    epoch: jax.Array
+    share: jax.Array
+
+
+# Gives a float32 scalar.
+Schedule = Callable[[Progress], jax.Array]
 # Where a part acts: on the pixels before the image tower, on activations inside it, on its weights,
 # inside the text tower, or on the image features.
 Side = Literal["pixels", "tower", "weights", "text", "head"]
@@ -159,7 +173,7 @@ class Part(Generic[S]):
         raise NotImplementedError
 
     def schedules(self, section: S) -> Mapping[str, Schedule]:
-        """Values that change from epoch to epoch, by the names they are logged under."""
+        """Values that change during a run, by the names they are logged under."""
         del section
         return {}
 

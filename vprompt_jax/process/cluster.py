@@ -81,6 +81,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def say(line: str) -> None:
+    """Tells the user, on standard error and once for all processes, what is going on."""
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
+
+
 def has_others() -> bool:
     """Whether this process has joined others, which wait for it."""
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()

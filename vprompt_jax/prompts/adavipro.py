@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.parts import Canvas, Context, Part, Schedule, Surroundings
+from vprompt_jax.parts import Canvas, Context, Part, Progress, Schedule, Surroundings
 from vprompt_jax.parts.initializers import uniform_within
 from vprompt_jax.process import devices
 from vprompt_jax.prompts import fused_policy
@@ -258,14 +258,15 @@ class MaskPart(Part[MaskSection]):
         return MaskGenerator(region, section.width, section.edge, around.dtype)
 
     def schedules(self, section: MaskSection) -> Mapping[str, Schedule]:
-        return {
-            "temperature": functools.partial(
-                temperature_at,
-                initial=section.temperature,
-                decay=section.temperature_decay,
-                minimum=section.temperature_min,
+        def temperature(progress: Progress) -> jax.Array:
+            return temperature_at(
+                progress.epoch,
+                section.temperature,
+                section.temperature_decay,
+                section.temperature_min,
             )
-        }
+
+        return {"temperature": temperature}
 
     def facts(
         self, section: MaskSection, built: MaskGenerator, around: Surroundings

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vprompt_jax.train.clock import Clock, Trace
 from vprompt_jax.train.evaluate import evaluate, mean, placed_batches
 from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.progress import Best, Progress, best_of, restore, save
-from vprompt_jax.train.step import TrainState, make_eval_step, make_train_step
+from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
 from vprompt_jax.train.training import Training
 
 
@@ -116,7 +116,7 @@ class _Loop:
         self.bar = tqdm.tqdm(
             total=run.steps,
             initial=self.start,
-            desc=self.config.method.name,
+            desc=f"{self.config.method.name}: compiling",
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=jax.process_index() != 0,
@@ -169,6 +169,8 @@ class _Loop:
             elif clock.since is None:
                 jax.block_until_ready(at.state)
                 clock.start()
+            if step == self.start + 1:
+                self._is_compiled(sums)
             self.trace.after(step, at.state, ends=last or stops)
             if stops:
                 clock.stop()
@@ -185,6 +187,18 @@ class _Loop:
         self.writer.flush()
         save(self.checkpoints, self.run.steps, self.at, self.since)
         return False
+
+    def _is_compiled(self, sums: Sums) -> None:
+        """Shows the first step's metrics, and has the bar's rate and time left begin here."""
+        self.bar.set_description_str(self.config.method.name, refresh=False)
+        self.bar.initial = self.bar.n
+        self.bar.start_t = self.bar.last_print_t = time.time()
+        self._show(mean(sums))
+
+    def _show(self, values: Mapping[str, float], note: str = "") -> None:
+        """Puts loss and accuracy beside the bar."""
+        text = f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.1%}{note}"
+        self.bar.set_postfix_str(text, refresh=False)
 
     def _check(self) -> None:
         """Ends a run whose steps are not finite; waits for the device, which reads the state."""
@@ -215,7 +229,7 @@ class _Loop:
         values = mean(sums) | {"skipped_steps": skipped} | self._values(step - 1)
         self.writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
         note = f", {skipped} steps skipped (not finite)" if skipped else ""
-        self.bar.set_postfix_str(f"loss {values['loss']:.3f}{note}", refresh=False)
+        self._show(values, note)
 
     def _validate(self, step: int) -> None:
         """Evaluates on val, where there is one, and keeps what is best there."""

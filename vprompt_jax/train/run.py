@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,13 +72,12 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
         run = _assembled(config, workdir, dataset)
-        for warning in run.warnings if jax.process_index() == 0 else ():
-            print(warning, file=sys.stderr)
+        for warning in run.warnings:
+            cluster.say(warning)
+        params = run.adaptation.initial_params()
+        if params:
+            cluster.say(parameter_overview.get_parameter_overview(params, include_stats=False))
         if jax.process_index() == 0:
-            params = run.adaptation.initial_params()
-            if params:
-                overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-                print(overview, file=sys.stderr)
             replace(workdir / "config.json", config.as_json())
             folder.write_inputs(workdir, config, run.identity)
         outcome = train(run, workdir)

@@ -11,14 +11,19 @@ import optax
 from vprompt_jax import data
 from vprompt_jax.adaptation import Adaptation, adapt, load_clip
 from vprompt_jax.adaptation.build import parts_of
-from vprompt_jax.clip.class_texts import indistinguishable, indistinguishable_message
+from vprompt_jax.clip.checkpoints.locate import public_name
+from vprompt_jax.clip.class_texts import (
+    indistinguishable,
+    indistinguishable_message,
+    unlearned_message,
+)
 from vprompt_jax.config import Config
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.heads.text import TextHeadPart
-from vprompt_jax.parts import Part, keys
+from vprompt_jax.parts import Part, Progress, keys
 from vprompt_jax.parts.part import Solver
-from vprompt_jax.process import parallel
+from vprompt_jax.process import cluster, parallel
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema import TrainedSection
 from vprompt_jax.train import optimizer
@@ -85,6 +90,8 @@ class Training:
             texts = self.adaptation.frozen["constants"]["text_features"]
             pairs = indistinguishable(texts, self.adaptation.class_names)
             lines += [indistinguishable_message(pairs)] if pairs else []
+            unknown, classes = self.adaptation.unlearned, len(self.adaptation.class_names)
+            lines += [unlearned_message(unknown, classes)] if unknown else []
         return lines
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -95,10 +102,11 @@ class Training:
         }
 
     def values(self, step: jax.Array) -> Values:
-        """What the parts' schedules give at a step; they change once per epoch."""
-        epoch = step // self.steps_per_epoch
+        """What the parts' schedules give at a step."""
+        done = step.astype(jnp.float32) / max(self.steps, 1)
+        progress = Progress(step // self.steps_per_epoch, done)
         return {
-            name: schedule(epoch)
+            name: schedule(progress)
             for part in self.parts
             for name, schedule in part.schedules(self.config.parts[part.name]).items()
         }
@@ -198,8 +206,10 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Training:
     Raises:
       UserError: if weights or data are missing or damaged, or a part does not fit the tower.
     """
+    cluster.say(f"loading {public_name(config.model.checkpoint)}")
     clip, variables = load_clip(config)
     if dataset is None:
+        cluster.say(f"reading {config.data.name or config.data.dir or config.data.source}")
         dataset = data.load(
             config.data, config.protocol, clip.config.image_resolution, resize=clip.config.resize
         )
