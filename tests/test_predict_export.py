@@ -70,12 +70,12 @@ def files(tmp_path, images):
 
 def test_probabilities_are_those_of_the_model_applied_by_hand(adapted, images):
     from vprompt_jax.clip.preprocess import preprocess
-    from vprompt_jax.prompts import adavipro
+    from vprompt_jax.prompts.marks import dilate
 
     x = np.stack([preprocess(image, 32) for image in images])
     clip, variables = vp.clip.load(adapted.config.model.checkpoint)
     marks = adapted.inspect(images)["marks"]
-    where = np.asarray(adavipro.dilate(np.nan_to_num(marks), 8))
+    where = np.asarray(dilate(np.nan_to_num(marks), 8))
     tokens = vp.clip.tokenize([f"This is a photo of a {i}" for i in range(10)], 16)
     logits = np.asarray(jax.jit(clip.apply)(variables, x + adapted.prompt * where, tokens))
     np.testing.assert_allclose(adapted.logits(images), logits, atol=2e-4)

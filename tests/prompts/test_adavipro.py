@@ -7,8 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vprompt_jax.parts import Canvas, Context, Progress
 from vprompt_jax.prompts import adavipro, fused_policy
 from vprompt_jax.prompts.edges import EDGES, laplacian, sobel
+from vprompt_jax.prompts.generator import MaskGenerator
+from vprompt_jax.prompts.marks import (
+    best_marks,
+    dilate,
+    regions_with,
+    sampled_marks,
+    temperature_at,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +54,7 @@ def test_sobel():
 def test_policy_logits(edge):
     """Convergence convolution, ReLU, policy convolution of kernel and stride `region`."""
     side, region, width = 8, 4, 5
-    generator = adavipro.MaskGenerator(region, width, edge)
+    generator = MaskGenerator(region, width, edge)
     x = RNG.normal(size=(2, side, side, 3)).astype(np.float32)
     params = generator.init(jax.random.key(0), x)
     p = jax.tree.map(np.asarray, params["params"])
@@ -69,7 +78,7 @@ def test_logits_and_gradients_are_those_of_convolutions(at_once):
     """However many of the 27 regions are computed at a time."""
     x = RNG.normal(size=(3, 12, 12, 3)).astype(np.float32)
     weights = RNG.normal(size=(3, 3, 3, 2)).astype(np.float32)
-    generator = adavipro.MaskGenerator(4, 6, "none", at_once=at_once)
+    generator = MaskGenerator(4, 6, "none", at_once=at_once)
     params = generator.init(jax.random.key(0), x)["params"]
 
     def plain(p):
@@ -100,7 +109,7 @@ def test_the_gpu_s_kernel_gives_the_same_logits_and_gradients(
     """Interpreted here; with numbers of regions, pixels and channels that fill no tile."""
     x = RNG.normal(size=(batch, side, side, 3)).astype(np.float32)
     upstream = RNG.normal(size=(batch, side // region, side // region, 2)).astype(np.float32)
-    generator = adavipro.MaskGenerator(region, width, "laplacian", jnp.dtype(dtype))
+    generator = MaskGenerator(region, width, "laplacian", jnp.dtype(dtype))
     params = generator.init(jax.random.key(0), x)
 
     def loss(params):
@@ -110,7 +119,7 @@ def test_the_gpu_s_kernel_gives_the_same_logits_and_gradients(
     expected_gradient, expected = jax.grad(loss, has_aux=True)(params)
     kernel = functools.partial(fused_policy.logits, interpret=True)
     monkeypatch.setattr(fused_policy.devices, "has_tensor_cores", lambda: True)
-    monkeypatch.setattr(adavipro.fused_policy, "logits", kernel)
+    monkeypatch.setattr(fused_policy, "logits", kernel)
     gradient, made = jax.grad(loss, has_aux=True)(params)
     np.testing.assert_allclose(made, expected, atol=tolerance)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -141,7 +150,7 @@ def test_the_gpu_s_kernel_can_be_lowered_for_it():
 def test_marks_are_gumbel_max_and_exactly_0_or_1():
     logits = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
     noise = RNG.gumbel(size=logits.shape).astype(np.float32)
-    marks = np.asarray(adavipro.sampled_marks(logits, noise, jnp.float32(0.3)))
+    marks = np.asarray(sampled_marks(logits, noise, jnp.float32(0.3)))
     assert set(np.unique(marks)) == {0.0, 1.0}
     for at in np.ndindex(marks.shape):
         log_p = logits[at] - np.log(np.exp(logits[at]).sum())
@@ -155,7 +164,7 @@ def test_straight_through_gradient_is_the_relaxations(temperature):
     weight = RNG.normal(size=(2, 3, 3)).astype(np.float32)
 
     def through_marks(z):
-        return (weight * adavipro.sampled_marks(z, noise, temperature)).sum()
+        return (weight * sampled_marks(z, noise, temperature)).sum()
 
     ours = np.asarray(jax.grad(through_marks)(jnp.asarray(logits)))
     # By hand: s = softmax((log p + g) / tau)[on]; ds/dz_on = s (1 - s) / tau, ds/dz_off = -that,
@@ -168,20 +177,20 @@ def test_straight_through_gradient_is_the_relaxations(temperature):
 
 def test_marks_at_the_papers_last_temperature_are_finite():
     logits = jnp.array([[3.0, 3.0], [2.0, -9.0], [1e4, -1e4]])
-    last = adavipro.temperature_at(jnp.int32(999), 5.0, 0.98, 0.0)
-    grad = jax.grad(lambda z: adavipro.sampled_marks(z, jnp.zeros_like(z), last).sum())(logits)
+    last = temperature_at(jnp.int32(999), 5.0, 0.98, 0.0)
+    grad = jax.grad(lambda z: sampled_marks(z, jnp.zeros_like(z), last).sum())(logits)
     assert float(last) == pytest.approx(8.6e-9, rel=0.02)
     assert np.isfinite(np.asarray(grad)).all()
 
 
 def test_inference_is_argmax_without_noise():
     logits = RNG.normal(size=(5, 4, 4, 2)).astype(np.float32)
-    np.testing.assert_array_equal(adavipro.best_marks(logits), np.argmax(logits, -1))
+    np.testing.assert_array_equal(best_marks(logits), np.argmax(logits, -1))
 
 
 def test_dilation_repeats_each_mark_over_its_region():
     marks = RNG.integers(0, 2, (2, 3, 3)).astype(np.float32)
-    pixels = np.asarray(adavipro.dilate(marks, 4))
+    pixels = np.asarray(dilate(marks, 4))
     assert pixels.shape == (2, 12, 12, 1)
     for b, i, j in np.ndindex(2, 12, 12):
         assert pixels[b, i, j, 0] == marks[b, i // 4, j // 4]
@@ -189,9 +198,9 @@ def test_dilation_repeats_each_mark_over_its_region():
 
 @pytest.mark.parametrize("epoch", [0, 1, 10, 100, 999])
 def test_temperature_schedule_and_its_floor(epoch):
-    at = adavipro.temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.0)
+    at = temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.0)
     assert float(at) == pytest.approx(5 * 0.98**epoch, rel=1e-3)
-    floored = adavipro.temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.5)
+    floored = temperature_at(jnp.int32(epoch), 5.0, 0.98, 0.5)
     assert float(floored) == pytest.approx(max(5 * 0.98**epoch, 0.5), rel=1e-3)
 
 
@@ -200,7 +209,7 @@ def test_temperature_schedule_and_its_floor(epoch):
 )
 def test_parameter_counts(region, width, count):
     shapes = jax.eval_shape(
-        adavipro.MaskGenerator(region, width).init,
+        MaskGenerator(region, width).init,
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
     )
@@ -208,7 +217,7 @@ def test_parameter_counts(region, width, count):
 
 
 def test_initialisation_is_torchs():
-    params = adavipro.MaskGenerator(8, 64).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    params = MaskGenerator(8, 64).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     for value, fan_in in [
         (params["params"]["convergence_kernel"], 27),
         (params["params"]["policy_kernel"], 8 * 8 * 64),
@@ -222,7 +231,7 @@ def test_initialisation_is_torchs():
 def test_24_of_49_regions_hold_a_padding_of_30_at_224():
     from vprompt_jax.prompts.vp import support
 
-    active = adavipro.regions_with(jnp.asarray(support("padding", 30, 224))[None], 32)
+    active = regions_with(jnp.asarray(support("padding", 30, 224))[None], 32)
     assert int(active.sum()) == 24
 
 
@@ -234,3 +243,50 @@ def test_a_region_that_does_not_divide_names_the_nearest():
 @pytest.mark.parametrize("resolution, region", [(224, 32), (336, 48), (32, 4)])
 def test_default_region_is_about_a_seventh(resolution, region):
     assert adavipro.default_region(resolution) == region
+
+
+def test_a_generator_that_starts_on_marks_nineteen_regions_in_twenty():
+    """Only its bias differs from the published start; noise decides as it always does."""
+    x = RNG.normal(size=(64, 32, 32, 3)).astype(np.float32)
+    noise = jax.random.gumbel(jax.random.key(1), (64, 8, 8, 2))
+    usual, on = (MaskGenerator(4, 16, starts_on=starts) for starts in (False, True))
+    params = [g.init(jax.random.key(0), x)["params"] for g in (usual, on)]
+    difference = jax.tree.map(lambda a, b: np.asarray(b - a), *params)
+    np.testing.assert_allclose(difference.pop("policy_bias"), [-1.5, 1.5], atol=1e-6)
+    assert all((leaf == 0).all() for leaf in difference.values())
+    share = sampled_marks(on.apply({"params": params[1]}, x), noise, jnp.float32(5)).mean()
+    assert 0.9 < share < 0.98
+    assert best_marks(on.apply({"params": params[1]}, x)).mean() > 0.98
+
+
+@pytest.mark.parametrize("held", [0.0, 1.0])
+def test_masks_that_are_held_back_leave_the_prompt_whole(held):
+    """Every region is marked, and the generator gets no gradient, until the share is reached."""
+    side, keys = 8, jax.random.key(0)
+    image = jnp.asarray(RNG.normal(size=(3, side, side, 3)).astype(np.float32))
+    canvas = Canvas(
+        image, added=jnp.ones((1, side, side, 3)), support=jnp.ones((1, side, side), bool)
+    )
+    mask = adavipro.RegionalMask(4, 4)
+    params = mask.init(jax.random.key(2), image)
+    values = {"temperature": jnp.float32(5), "held": jnp.float32(held)}
+    context = Context(keys, jnp.arange(3, dtype=jnp.int32), jnp.int32(7), values)
+
+    def added(params):
+        done = mask.apply(params, canvas, context, method="prompted")
+        return done.added.sum(), done.metrics["regions_on"]
+
+    (_, on), gradient = jax.value_and_grad(added, has_aux=True)(params)
+    moves = any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    assert moves == (not held)
+    assert (on.mean() == 1) == bool(held)
+
+
+def test_masks_are_held_back_for_a_share_of_the_run():
+    section = adavipro.MaskSection(kind="adavipro", hold=0.25)
+    held = adavipro.PART.schedules(section)["held"]
+    shares = [0.0, 0.24, 0.25, 0.9]
+    given = [float(held(Progress(jnp.int32(0), jnp.float32(s)))) for s in shares]
+    assert given == [1, 1, 0, 0]
+    usual = adavipro.MaskSection(kind="adavipro")
+    assert set(adavipro.PART.schedules(usual)) == {"temperature"}

@@ -12,7 +12,7 @@ from tests.train.trajectory import small_config, train_step_of
 from vprompt_jax.data import pipeline
 from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.prompts import adavipro
+from vprompt_jax.prompts import marks
 from vprompt_jax.train import fit, guard, step
 from vprompt_jax.train.training import assemble
 
@@ -102,11 +102,11 @@ def test_a_run_that_diverges_stops_with_the_numbers(tiny_config, tmp_path):
 
 def test_the_temperature_never_becomes_0():
     """0.98^epoch leaves float32 after 5000 epochs; the marks' gradient must not follow it."""
-    at = adavipro.temperature_at(jnp.int32(10**6), 5.0, 0.98, 0.0)
+    at = marks.temperature_at(jnp.int32(10**6), 5.0, 0.98, 0.0)
     assert 0 < float(at) < 1e-20
     logits = jnp.array([[0.0, 0.0], [30.0, -30.0], [1e4, -1e4]])
     noise = jnp.array([[0.5, -0.1], [1.0, 2.0], [0.0, 90.0]])
-    gradient = jax.grad(lambda z: adavipro.sampled_marks(z, noise, at).sum())(logits)
+    gradient = jax.grad(lambda z: marks.sampled_marks(z, noise, at).sum())(logits)
     assert np.isfinite(gradient).all()
 
 
