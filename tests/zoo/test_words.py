@@ -8,11 +8,11 @@ from vprompt_jax.zoo import captions, glyphs, words
 
 # In ImageNet's ids: two dogs, two boats, a sports car, a bullfrog, a lemon, a rocking chair and a
 # cliff, twice over, so that few classes are a small share of all.
-FOLDERS = (
-    "n02094433 n02099712 n03447447 n03662601 n04285008 n01641577 n07749582 n04099969 n09246464 "
-    "n02124075 n02123045 n02132136 n02364673 n04507155 n03854065 n04146614 n07873807 n03970156 "
-    "n03891332 n02279972 n07920052"
-).split()
+FOLDERS = [
+    "n02094433", "n02099712", "n03447447", "n03662601", "n04285008", "n01641577", "n07749582",
+    "n04099969", "n09246464", "n02124075", "n02123045", "n02132136", "n02364673", "n04507155",
+    "n03854065", "n04146614", "n07873807", "n03970156", "n03891332", "n02279972", "n07920052",
+]  # fmt: skip
 
 
 def test_a_class_has_all_its_names_and_an_unknown_folder_its_own():

@@ -1,4 +1,7 @@
-"""What the mini CLIPs minimise: images find their captions, and captions find what they mean."""
+"""What the mini CLIPs minimise: images find their class, and texts find the classes they mean.
+
+All features are of unit length, and `scale` multiplies cosines.
+"""
 
 from typing import NamedTuple
 
@@ -7,61 +10,55 @@ import jax.numpy as jnp
 import optax
 
 
-class Batch(NamedTuple):
-    """Unit features of a batch, and what belongs together.
+def of_images(
+    features: jax.Array, labels: jax.Array, classes: jax.Array, scale: jax.Array, smoothing: float
+) -> jax.Array:
+    """Mean cross-entropy of images [B, E] among the vectors [C, E] of all classes.
+
+    Args:
+      features: of the images.
+      labels: their classes, int32 [B].
+      classes: a vector per class.
+      scale: see above.
+      smoothing: share of the targets that is spread over all classes.
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, len(classes)), smoothing)
+    return optax.softmax_cross_entropy(scale * features @ classes.T, targets).mean()
+
+
+class Texts(NamedTuple):
+    """Features of captions, and what they mean.
 
     Attributes:
-      images: [B, E].
-      labels: classes of the images, int32 [B].
-      classes: a caption of every class [C, E].
-      words: a caption of every drawn word [W, E].
+      captions: of every class in turn [C, E].
+      words: of some words [W, E].
       again: the same words in other templates [W, E].
       meanings: whether a word is true of a class, bool [W, C].
     """
 
-    images: jax.Array
-    labels: jax.Array
-    classes: jax.Array
+    captions: jax.Array
     words: jax.Array
     again: jax.Array
     meanings: jax.Array
 
 
-def losses(batch: Batch, scale: jax.Array, smoothing: float) -> dict[str, jax.Array]:
-    """Three cross-entropies, each a mean over its rows.
-
-    Args:
-      batch: the unit features.
-      scale: what cosines are multiplied by.
-      smoothing: share of the images' targets that is spread over all classes.
+def of_texts(texts: Texts, classes: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropies of captions and of words.
 
     Returns:
-      "captions": of an image among the captions of all classes.
-      "images": of a word among the images; all that it is true of are equally right. With
-        "captions" these are CLIP's two directions (arXiv 2103.00020, figure 3), with every true
-        pair counted as one (arXiv 2204.03610, equation 2).
-      "words": of a word among the classes and the words; one half is due to its other caption, so
-        that words remain distinct, the other half to the classes that it is true of. This teaches
-        the text tower the words of which there is no image.
+      That of every class's caption among the vectors [C, E] of all classes; and that of words among
+      the classes and the words. Half of a word is due to its other caption, so that words remain
+      distinct, and half to the classes that it is true of. This gives a meaning to words of which
+      there is no image.
     """
-    classes, labels = batch.classes, batch.labels
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, len(classes)), smoothing)
-    captions = optax.softmax_cross_entropy(scale * batch.images @ classes.T, targets)
-
-    true = batch.meanings.astype(jnp.float32)
-    shown = true[:, labels]
-    matches = shown.sum(1)
-    rows = optax.softmax_cross_entropy(
-        scale * batch.words @ batch.images.T, shown / jnp.maximum(matches, 1)[:, None]
+    own = jnp.arange(len(classes))
+    captions = optax.softmax_cross_entropy_with_integer_labels(
+        scale * texts.captions @ classes.T, own
     )
-    seen = (matches > 0).astype(jnp.float32)
-
-    meant = true / true.sum(1, keepdims=True)
-    candidates = jnp.concatenate([classes, batch.again])
-    targets = jnp.concatenate([meant, jnp.eye(len(batch.words))], axis=1) / 2
-    words = optax.softmax_cross_entropy(scale * batch.words @ candidates.T, targets)
-    return {
-        "captions": captions.mean(),
-        "images": (rows * seen).sum() / jnp.maximum(seen.sum(), 1),
-        "words": words.mean(),
-    }
+    true = texts.meanings.astype(jnp.float32)
+    targets = [true / true.sum(1, keepdims=True), jnp.eye(len(texts.words))]
+    words = optax.softmax_cross_entropy(
+        scale * texts.words @ jnp.concatenate([classes, texts.again]).T,
+        jnp.concatenate(targets, axis=1) / 2,
+    )
+    return captions.mean(), words.mean()

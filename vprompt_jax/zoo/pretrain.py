@@ -1,12 +1,11 @@
-"""Pretrains the embedded mini CLIP: `python -m vprompt_jax.zoo.pretrain --workdir DIR`.
+"""Pretrains a mini CLIP: `python -m vprompt_jax.zoo.pretrain --photos FOLDER --workdir DIR`.
 
-Images of digits and letters are rendered from matplotlib's fonts (`zoo.glyphs`). An image tower and
-a text tower learn together which caption belongs to which image. The loss is the cross-entropy over
-the captions of all classes, with one random caption per class and step.
-
-Label smoothing, a fixed moderate logit scale and strong noise on the images keep the model from
-saturating. A saturated small CLIP is over-confident, and unlike a large one it fails at once when a
-prompt is added.
+The images are photographs in a folder of classes, and digits and letters rendered in matplotlib's
+fonts (`zoo.glyphs`). The captions are the classes' names, their synonyms and broader words
+(`zoo.words`). The image tower comes first, then the text tower (`zoo.steps`); a second image tower
+takes the text tower of the first. Nothing else than flips, small moves and, for the glyphs, blur
+and brightness distorts the images: a CLIP that has seen noise would not mind a prompt that starts
+as noise.
 
 Started again with the same workdir, a run continues from its last save.
 """
@@ -15,20 +14,15 @@ import argparse
 import dataclasses
 import functools
 import json
-import math
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import serialization, traverse_util
 
 from vprompt_jax.clip.checkpoints import formats, openai
@@ -38,229 +32,185 @@ from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.preprocess import normalize
 from vprompt_jax.clip.tokenizer import tokenize
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.zoo import glyphs
-from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, augment, plain
+from vprompt_jax.zoo import captions, glyphs, images, steps, words
+from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe
+from vprompt_jax.zoo.steps import State, Step
+
+TEXT = "mini-clip-text"  # the file of the text tower that all mini CLIPs share
+Say = Callable[[State], dict[str, float]]
 
 
-def _captions() -> np.ndarray:
-    """Token ids int32 [classes, captions, T]; shorter lists of captions repeat."""
-    texts = [glyphs.captions(g) for g in glyphs.CLASSES]
-    count = max(map(len, texts))
-    rows = [(t * math.ceil(count / len(t)))[:count] for t in texts]
-    tokens = [tokenize(r, TOWERS["rn"].require_text().context_length) for r in rows]
-    return np.stack(tokens)
+def zero_shot_vectors(
+    config: CLIPConfig, variables: dict[str, Any], names: Sequence[str]
+) -> jax.Array:
+    """Unit text features [n, E] of "This is a photo of a {}" for names."""
+    texts = [captions.TEMPLATES[0].format(name) for name in names]
+    tokens = tokenize(texts, config.require_text().context_length)
+    features: Any = CLIP(config).apply(variables, tokens, method="encode_text")
+    return unit_norm(features)
 
 
-def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, recipe.learning_rate, int(recipe.warmup_fraction * recipe.steps), recipe.steps
-    )
-    decayed = functools.partial(jax.tree.map, lambda p: p.ndim >= 2)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decayed),
-    )
-
-
-def make_step(
-    recipe: Recipe, images: jax.Array, labels: jax.Array, captions: jax.Array
-) -> Callable[[dict[str, Any]], tuple[dict[str, Any], tuple[jax.Array, jax.Array]]]:
-    """Compiles the train step; the renderings, a few megabytes, stay on the device."""
-    model = CLIP(recipe.config, train=True)
-    keeps_text = bool(recipe.text_from)
-    optimizer = _optimizer(recipe)
-
-    def loss_of(
-        params: Any, batch_stats: Any, x: jax.Array, y: jax.Array, tokens: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        variables = {"params": params, "batch_stats": batch_stats}
-        applied: Any = model.apply(variables, x, method="encode_image", mutable=["batch_stats"])
-        features, updated = applied
-        texts: Any = model.apply(variables, tokens, method="encode_text")
-        texts = jax.lax.stop_gradient(texts) if keeps_text else texts
-        own, other = jnp.split(unit_norm(texts), 2)
-        # Captions also have to find another caption of their class. Otherwise the text tower would
-        # give all classes the same embedding before the image tower has learned anything, and
-        # would never recover.
-        rows = jnp.concatenate([unit_norm(features), other])
-        targets = jnp.concatenate([y, jnp.arange(len(own))])
-        logits = recipe.logit_scale * rows @ own.T
-        targets = optax.smooth_labels(jax.nn.one_hot(targets, len(own)), recipe.label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
-        loss = losses[: len(y)].mean() + losses[len(y) :].mean()
-        stats = updated.get("batch_stats", {})
-        return loss, (stats, (logits[: len(y)].argmax(-1) == y).mean())
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(
-        state: dict[str, Any], images: jax.Array, labels: jax.Array, captions: jax.Array
-    ) -> tuple[dict[str, Any], tuple[jax.Array, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
-        pick, noise, text = jax.random.split(key, 3)
-        at = jax.random.randint(pick, (recipe.batch,), 0, len(labels))
-        classes, count = captions.shape[:2]
-        chosen = jax.random.randint(text, (2, classes), 0, count)
-        tokens = captions[jnp.arange(classes), chosen].reshape(2 * classes, -1)
-        scenes, strength = recipe.stage(state["step"])
-        x = normalize(images[at])
-        if recipe.plain_fraction:
-            start = plain(x)
-            x = start + scenes * (x - start)
-        x = augment(noise, x, strength, recipe)
-        (loss, (stats, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state["params"], state["batch_stats"], x, labels[at], tokens
-        )
-        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
-        if keeps_text:  # not even weight decay may move it
-            updates = {**updates, "text": jax.tree.map(jnp.zeros_like, updates["text"])}
-        new = dict(
-            step=state["step"] + 1,
-            params=optax.apply_updates(state["params"], updates),
-            batch_stats=stats,
-            opt_state=opt_state,
-        )
-        return new, (loss, accuracy)
-
-    return functools.partial(step, images=images, labels=labels, captions=captions)
-
-
-def initial_state(recipe: Recipe) -> dict[str, Any]:
-    """Fresh parameters and optimiser state."""
-    config = recipe.config
-    side = config.image_resolution
-    variables = jax.jit(CLIP(config).init)(
-        jax.random.key(recipe.seed),
-        jnp.zeros((1, side, side, 3)),
-        jnp.zeros((1, config.require_text().context_length), jnp.int32),
-    )
-    params = variables["params"]
-    if recipe.text_from:
-        params["text"] = load(recipe.text_from)[1]["params"]["text"]
-    params["logit_scale"] = jnp.log(jnp.float32(recipe.logit_scale))
-    return dict(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=_optimizer(recipe).init(params),
-    )
-
-
-def _render_chunk(chunk: int, seed: int, fonts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return glyphs.render_set(1000, fonts, seed * 100_000 + chunk)
-
-
-def rendered(
-    path: Path, count: int, seed: int, fonts: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Renders `count` images (rounded up to thousands) on all cores, or reads earlier ones."""
-    if not path.exists():
-        work = functools.partial(_render_chunk, seed=seed, fonts=fonts)
-        # Forking a process that has started JAX can deadlock.
-        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-            parts = list(pool.map(work, range(math.ceil(count / 1000))))
-        images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, images=images, labels=labels)
-        partial.replace(path)
-    with np.load(path) as file:
-        return file["images"], file["labels"]
+@functools.partial(jax.jit, static_argnums=0)
+def _correct(
+    config: CLIPConfig, variables: Any, x: jax.Array, y: jax.Array, classes: jax.Array
+) -> jax.Array:
+    features: Any = CLIP(config).apply(variables, normalize(x), method="encode_image")
+    return ((features @ classes.T).argmax(-1) == y).sum()
 
 
 def accuracy(
-    config: CLIPConfig, variables: dict[str, Any], images: np.ndarray, labels: np.ndarray
+    config: CLIPConfig, variables: dict[str, Any], classes: jax.Array, data: images.Labelled
 ) -> float:
-    """Zero-shot accuracy on all glyph classes with the template "This is a photo of a {}"."""
-    model = CLIP(config)
-    texts = [f"This is a photo of a {g}" for g in glyphs.CLASSES]
-    tokens = tokenize(texts, config.require_text().context_length)
-    text_features: Any = model.apply(variables, tokens, method="encode_text")
-    text = unit_norm(text_features)
-
-    @jax.jit
-    def correct(x: jax.Array, y: jax.Array) -> jax.Array:
-        features: Any = model.apply(variables, normalize(x), method="encode_image")
-        return ((features @ text.T).argmax(-1) == y).sum()
-
-    size = 500
+    """Share of images whose features are nearest to their own class's vector [C, E]."""
+    size, total = 500, len(data.labels)
     parts = [
-        correct(images[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)
+        _correct(config, variables, data.images[i : i + size], data.labels[i : i + size], classes)
+        for i in range(0, total, size)
     ]
-    return float(sum(map(int, parts)) / len(labels))
+    return float(sum(map(int, parts)) / total)
 
 
-def export(variables: dict[str, Any], path: Path, notes: dict[str, Any]) -> None:
-    """Writes the model in float16 under OpenAI's names, and a JSON file that describes it."""
+def export(
+    variables: dict[str, Any], folder: Path, name: str, used: np.ndarray, notes: dict[str, Any]
+) -> None:
+    """Writes a model in float16 under OpenAI's names: its image tower, the text tower, an index.
+
+    Args:
+      variables: the model's.
+      folder: where the files go.
+      name: of the image tower's file; the text tower's is `TEXT`.
+      used: token ids of any caption; the rows of the others, still random, become zero.
+      notes: what the JSON beside the files says.
+    """
     flat = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(variables).items()}
-    # No caption uses most tokens. Their rows are still random; zeros compress better.
-    used = np.unique(_captions())
-    embedding = np.zeros_like(flat["params", "text", "token_embedding", "embedding"])
-    embedding[used] = flat["params", "text", "token_embedding", "embedding"][used]
-    flat["params", "text", "token_embedding", "embedding"] = embedding
+    rows = flat["params", "text", "token_embedding", "embedding"]
+    flat["params", "text", "token_embedding", "embedding"] = np.zeros_like(rows)
+    flat["params", "text", "token_embedding", "embedding"][used] = rows[used]
     tensors = {k: v.astype(np.float16) for k, v in openai.to_state_dict(flat).items()}
-    formats.write_safetensors(path, tensors, {"license": "Apache-2.0"})
-    path.with_suffix(".json").write_text(json.dumps(notes, indent=2) + "\n")
+    places = {k: name if k.startswith("visual.") else TEXT for k in tensors}
+    for file in (name, TEXT):
+        own = {k: v for k, v in tensors.items() if places[k] == file}
+        formats.write_safetensors(folder / f"{file}.safetensors", own, {"license": "Apache-2.0"})
+    index = {"weight_map": {k: f"{file}.safetensors" for k, file in sorted(places.items())}}
+    (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(notes, indent=2) + "\n")
 
 
-def pretrain(recipe: Recipe, workdir: Path, name: str, save_every: int = 250) -> None:
-    """Trains, continuing from `workdir`'s last save, and exports `workdir/name.safetensors`."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    started = time.time()
-    images, labels = rendered(
-        workdir / "train.npz", recipe.images, recipe.seed + 1, glyphs.TRAIN_FONTS
-    )
-    unseen = rendered(workdir / "unseen.npz", 4000, recipe.seed + 2, glyphs.HELD_OUT_FONTS)
-    print(f"{len(labels)} renderings ready after {time.time() - started:.0f} s", flush=True)
-    state, saved = initial_state(recipe), workdir / "state.msgpack"
+def _trained(step: Step, state: State, count: int, saved: Path, every: int, say: Say) -> State:
+    """Takes `count` steps in all, from the last save if there is one, and saves now and then."""
     if saved.exists():
         state = serialization.from_bytes(state, saved.read_bytes())
         state = jax.tree.map(jnp.asarray, state)
-    step = make_step(recipe, jnp.asarray(images), jnp.asarray(labels), jnp.asarray(_captions()))
-    for i in range(int(state["step"]), recipe.steps):
-        state, (loss, correct) = step(state)
-        if (i + 1) % save_every == 0 or i + 1 == recipe.steps:
-            variables = {k: state[k] for k in ("params", "batch_stats")}
-            unseen_accuracy = accuracy(recipe.config, variables, *unseen)
-            print(
-                f"step {i + 1}/{recipe.steps}: loss {float(loss):.3f}, batch accuracy "
-                f"{float(correct):.3f}, unseen renderings {unseen_accuracy:.4f}, "
-                f"{time.time() - started:.0f} s",
-                flush=True,
-            )
+    for i in range(int(state["step"]), count):
+        state, shown = step(state)
+        if (i + 1) % every == 0 or i + 1 == count:
+            numbers = {k: float(v) for k, v in shown.items()} | say(state)
+            line = ", ".join(f"{k} {v:.3f}" for k, v in numbers.items())
+            print(f"{saved.stem} step {i + 1}/{count}: {line}", flush=True)
             partial = saved.with_suffix(".part")
             partial.write_bytes(serialization.to_bytes(jax.device_get(state)))
             partial.replace(saved)
-    variables = {k: state[k] for k in ("params", "batch_stats")}
+    return state
+
+
+def _fixed_classes(clip: CLIP, variables: Any, texts: captions.Captions) -> jax.Array:
+    """Where a text tower puts the classes: the mean of the unit features of their captions."""
+    encode = jax.jit(functools.partial(clip.apply, method="encode_text"))
+    rows: list[Any] = [unit_norm(encode(variables, tokens)) for tokens in texts.classes]
+    return unit_norm(jnp.stack([row.mean(0) for row in rows]))
+
+
+def pretrain(recipe: Recipe, photos: Path, workdir: Path, name: str, save_every: int = 250) -> None:
+    """Trains, continuing from `workdir`'s last save, and exports the model into `workdir`."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    seen = images.photographs(photos)
+    drawn = images.renderings(
+        workdir / "train.npz", recipe.renderings, recipe.seed + 1, glyphs.TRAIN_FONTS
+    )
+    unseen_glyphs = images.renderings(
+        workdir / "unseen.npz", images.UNSEEN_RENDERINGS, recipe.seed + 2, glyphs.HELD_OUT_FONTS
+    )
+    texts = captions.build(seen.classes, recipe.config.require_text().context_length)
+    print(
+        f"{len(seen.train.labels):,} photographs of {len(seen.classes)} classes, "
+        f"{len(drawn.labels):,} renderings and {len(texts.words):,} words ready after "
+        f"{time.time() - started:.0f} s",
+        flush=True,
+    )
+    first_glyph = len(seen.classes)
+
+    def measured(state: State, vectors: jax.Array) -> dict[str, float]:
+        variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
+        of_photos, of_glyphs = vectors[:first_glyph], vectors[first_glyph:]
+        return {
+            "unseen photographs": accuracy(recipe.config, variables, of_photos, seen.unseen),
+            "unseen renderings": accuracy(recipe.config, variables, of_glyphs, unseen_glyphs),
+            "scale": float(jnp.exp(state["params"]["logit_scale"])),
+            "seconds": time.time() - started,
+        }
+
+    fixed, text = None, None
+    if recipe.text_from:
+        other, variables = load(recipe.text_from)
+        fixed, text = _fixed_classes(other, variables, texts), variables["params"]["text"]
+
+    def classes_of(state: State) -> jax.Array:
+        return unit_norm(state["params"]["classes"]) if fixed is None else fixed
+
+    state = _trained(
+        steps.image_step(recipe, seen.train, drawn, fixed),
+        steps.image_state(recipe, len(texts.classes), fixed),
+        recipe.steps, workdir / "image.msgpack", save_every,
+        lambda state: measured(state, classes_of(state)),
+    )  # fmt: skip
+    if text is None:
+        scale = jnp.exp(state["params"]["logit_scale"])
+        text = _trained(
+            steps.text_step(recipe, texts, classes_of(state), scale), steps.text_state(recipe),
+            recipe.text_steps, workdir / "text.msgpack", save_every,
+            lambda _: {"seconds": time.time() - started},
+        )["params"]  # fmt: skip
+    params = {k: v for k, v in state["params"].items() if k != "classes"} | {"text": text}
+    variables = {"params": params, "batch_stats": state["batch_stats"]}
+    names = [words.names_of(c)[0] for c in seen.classes] + list(glyphs.CLASSES)
+    by_name = zero_shot_vectors(recipe.config, variables, names)
     notes = dict(
         clip=dataclasses.asdict(recipe.config),
         recipe=dataclasses.asdict(recipe),
-        classes=list(glyphs.CLASSES),
-        accuracy_unseen_renderings=accuracy(recipe.config, variables, *unseen),
+        # Of zero-shot classification by the classes' names.
+        accuracy={
+            k.replace(" ", "_"): v for k, v in measured(state, by_name).items() if "unseen" in k
+        },
+        photograph_classes=list(seen.classes),
+        glyphs=list(glyphs.CLASSES),
         training_fonts=list(glyphs.TRAIN_FONTS),
         held_out_fonts=list(glyphs.HELD_OUT_FONTS),
         command=(
-            f"python -m vprompt_jax.zoo.pretrain --workdir DIR --tower {recipe.tower} "
-            f"--steps {recipe.steps} --images {recipe.images}"
+            "python -m vprompt_jax.zoo.pretrain --photos FOLDER --workdir DIR "
+            f"--tower {recipe.tower} --steps {recipe.steps} --renderings {recipe.renderings}"
         ),
     )
-    export(variables, workdir / f"{name}.safetensors", notes)
-    print(f"wrote {workdir / name}.safetensors: {notes['accuracy_unseen_renderings']:.4f}")
+    used = np.unique(np.concatenate([texts.classes.ravel(), texts.words.ravel()]))
+    export(variables, workdir, name, used, notes)
+    print(f"wrote {workdir / name}.safetensors: {notes['accuracy']}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Pretrain the embedded mini CLIP on glyphs rendered from matplotlib's fonts."
-    )
+    parser = argparse.ArgumentParser(description="Pretrain a mini CLIP on photographs and glyphs.")
+    parser.add_argument("--photos", type=Path, required=True, help="folder with one per class")
     parser.add_argument("--workdir", type=Path, required=True, help="renderings, saves and result")
     parser.add_argument("--tower", choices=TOWERS, default=Recipe.tower)
     parser.add_argument("--steps", type=int, help="default: that of the tower's recipe")
-    parser.add_argument("--images", type=int, default=Recipe.images, help="renderings to train on")
+    parser.add_argument("--renderings", type=int, default=Recipe.renderings, help="to train on")
+    parser.add_argument("--text_from", help="a CLIP whose text tower is taken over, frozen")
     parser.add_argument("--name", help="file name of the result; default: mini-clip-TOWER")
     args = parser.parse_args()
     try:
-        recipe = Recipe(tower=args.tower, images=args.images, **RECIPES[args.tower])
-        if args.steps is not None:
-            recipe = dataclasses.replace(recipe, steps=args.steps)
-        pretrain(recipe, args.workdir, args.name or f"mini-clip-{args.tower}")
+        recipe = Recipe(tower=args.tower, renderings=args.renderings, **RECIPES[args.tower])
+        given = {k: v for k in ("steps", "text_from") if (v := getattr(args, k)) is not None}
+        recipe = dataclasses.replace(recipe, **given)
+        pretrain(recipe, args.photos, args.workdir, args.name or f"mini-clip-{args.tower}")
     except UserError as error:
         sys.exit(f"error: {error}")
 

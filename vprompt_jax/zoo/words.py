@@ -79,9 +79,9 @@ def meanings(class_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for index, class_name in enumerate(class_names):
         offset = offset_of(class_name)
         if offset is not None:
-            for above in _levels(offset):
-                for noun in above:
-                    below[noun].add(index)
+            for level in _levels(offset):
+                for above in level:
+                    below[above].add(index)
     result: dict[str, set[int]] = defaultdict(set)
     for offset, noun in table.items():
         own = below[offset]
