@@ -290,7 +290,7 @@ def test_evaluation_counts_what_is_not_finite():
     def on_batch(batch):
         return {"loss": 1.0, "accuracy": 1.0, "count": 4.0, "not_finite": batch}
 
-    assert evaluate(on_batch, [0.0, 0.0]) == {"loss": 0.25, "accuracy": 0.25}
+    assert evaluate(on_batch, [0.0, 0.0]).metrics == {"loss": 0.25, "accuracy": 0.25}
     with pytest.raises(finite.NotFinite, match="logits of 3 of 8 images"):
         evaluate(on_batch, [1.0, 2.0])
     with pytest.raises(finite.NotFinite, match="the loss is not finite"):

@@ -138,7 +138,25 @@ def test_evaluation_counts_every_image_once(run, zero_shot, size):
     eval_step, hits = zero_shot
     on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
     split = run.dataset.val.take(np.arange(size))
-    values = evaluate.evaluate(on_batch, batches_of(run, split))
+    values = evaluate.evaluate(on_batch, batches_of(run, split)).metrics
     assert values["accuracy"] == pytest.approx(
         float(hits[:size].mean()), abs=1.5 / size if size > 100 else 1e-6
     )
+
+
+def test_the_confusion_matrix_counts_every_image_at_its_place(run, zero_shot):
+    """Padding, whose label is a class's, too, counts nowhere."""
+    eval_step, _ = zero_shot
+    on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
+    val = run.dataset.val
+    got = evaluate.evaluate(on_batch, batches_of(run, val)).confusion
+    frozen = jax.device_get(run.adaptation.frozen)
+    variables = {**frozen, "assigned": {}}
+    x = val.fetch(np.arange(len(val)))
+    context = Context(run.root, np.arange(len(val), dtype=np.int32))
+    logits, _ = jax.jit(run.adaptation.zero_shot.apply)(variables, x, context)
+    expected = np.zeros((10, 10), int)
+    for label, taken_for in zip(val.labels, np.argmax(logits, -1), strict=True):
+        expected[label, taken_for] += 1
+    assert np.abs(got - expected).sum() <= 2  # a tie may fall either way
+    np.testing.assert_array_equal(got.sum(1), expected.sum(1))

@@ -123,7 +123,7 @@ def evaluated(run: Training) -> dict[str, np.ndarray]:
         index = np.concatenate(indices)
         found[f"evaluated {size}"] = np.sort(index[index >= 0])
         found[f"count {size}"] = count
-        found[f"accuracy {size}"] = evaluate(eval_step, batches_of(run, split))["accuracy"]
+        found[f"accuracy {size}"] = evaluate(eval_step, batches_of(run, split)).metrics["accuracy"]
     return found
 
 

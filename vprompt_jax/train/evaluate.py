@@ -1,10 +1,12 @@
 """Evaluation over a whole split, each example counted once."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
@@ -12,6 +14,19 @@ from vprompt_jax.process import parallel
 from vprompt_jax.process.finite import NotFinite
 
 Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split gave.
+
+    Attributes:
+      metrics: accuracy, loss, and what the parts measure: means over the examples.
+      confusion: int64 [C, C]: how many examples of each class (row) were taken for each (column).
+    """
+
+    metrics: dict[str, float]
+    confusion: np.ndarray
 
 
 def mean(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -27,8 +42,8 @@ def placed_batches(split: Split, batch_size: int, workers: int) -> Iterator[Batc
     return map(parallel.to_devices, batches)
 
 
-def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str, float]:
-    """Metrics over a split: accuracy, loss, and what the parts measure.
+def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> Evaluation:
+    """Measures a split.
 
     Args:
       step: a batch -> sums; `step.make_eval_step` with all but the batch given.
@@ -42,6 +57,7 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str
     for batch in batches:
         sums = step(batch)
         total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
+    confusion = np.asarray(total.pop("confusion", np.zeros((0, 0))))
     bad = float(total.pop("not_finite", 0))
     values = mean(total)
     if bad:
@@ -49,4 +65,4 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> dict[str
         raise NotFinite(f"the logits of {bad:,.0f} of {count:,.0f} images are not finite")
     if not math.isfinite(values.get("loss", 0.0)):
         raise NotFinite("the loss is not finite")
-    return values
+    return Evaluation(values, np.round(confusion).astype(np.int64))

@@ -241,7 +241,7 @@ class _Loop:
             self.eval_step, state.params, state.assigned, adaptation.frozen, run.root
         )
         with finite.explained("the val split", [adaptation.frozen, state.params], run.remedies):
-            values = evaluate(on_batch, batches_of(run, val))
+            values = evaluate(on_batch, batches_of(run, val)).metrics
         self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
         if not self.bar.disable:
             self._tell(step, values, val)

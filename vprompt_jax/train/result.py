@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from vprompt_jax.config.config import flat
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
+from vprompt_jax.train.evaluate import Evaluation
 from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.training import Training, trained_counts
 
@@ -21,6 +22,9 @@ AGAIN = "delete {0}/result.json and give the run's command again"
 # What summaries and reports need, and what loading a run needs as well.
 _NEEDED = ("steps", "test_accuracy", "seed", "method", "dataset")
 TO_LOAD = ("class_names", "templates", *_NEEDED)
+
+
+_MOST_CONFUSED = 100  # classes, up to which the confusion matrix is kept
 
 
 def read(workdir: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any] | None:
@@ -48,9 +52,9 @@ def describe(
     run: Training,
     outcome: Outcome,
     *,
-    last: Mapping[str, float],
-    best: Mapping[str, float] | None,
-    zero_shot: Mapping[str, float] | None,
+    last: Evaluation,
+    best: Evaluation | None,
+    zero_shot: Evaluation | None,
     seconds: float,
 ) -> dict[str, Any]:
     """The contents of `result.json`.
@@ -58,9 +62,9 @@ def describe(
     Args:
       run: what was trained.
       outcome: of training.
-      last: metrics on test of the last step.
-      best: metrics on test of what was best on val; None without val.
-      zero_shot: metrics on test of the unadapted CLIP; None without a text tower.
+      last: of the last step on test.
+      best: of what was best on val, on test; None without val.
+      zero_shot: of the unadapted CLIP on test; None without a text tower.
       seconds: that the run took.
     """
     config, dataset = run.config, run.dataset
@@ -87,11 +91,13 @@ def describe(
                 ("test", dataset.test),
             )
         },
-        "test_accuracy": last["accuracy"],
-        "test_accuracy_best_val": None if best is None else best["accuracy"],
+        "test_accuracy": last.metrics["accuracy"],
+        "test_accuracy_best_val": None if best is None else best.metrics["accuracy"],
         "val_accuracy_best": outcome.best.accuracy if best is not None and run.steps else None,
-        "zero_shot_accuracy": None if zero_shot is None else zero_shot["accuracy"],
-        "regions_on": last.get("regions_on"),
+        "zero_shot_accuracy": None if zero_shot is None else zero_shot.metrics["accuracy"],
+        "by_class": _by_class(dataset.class_names, last, zero_shot),
+        "confusion": last.confusion.tolist() if len(last.confusion) <= _MOST_CONFUSED else None,
+        "regions_on": last.metrics.get("regions_on"),
         "trainable_parameters": sum(counts.values()),
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
@@ -107,3 +113,26 @@ def describe(
             **{p: importlib.metadata.version(p) for p in ("jax", "flax", "optax", "vprompt_jax")},
         },
     }
+
+
+def _by_class(
+    names: Sequence[str], last: Evaluation, zero_shot: Evaluation | None
+) -> list[dict[str, Any]]:
+    """A row per class: its images in test, and the share recognised, adapted and zero-shot.
+
+    Shares are None for a class without images.
+    """
+
+    def shares(evaluation: Evaluation | None) -> list[float | None]:
+        if evaluation is None:
+            return [None] * len(names)
+        counts = evaluation.confusion.sum(1)
+        hits = evaluation.confusion.diagonal()
+        return [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
+
+    counts = last.confusion.sum(1).tolist()
+    rows = zip(names, counts, shares(last), shares(zero_shot), strict=True)
+    return [
+        {"class": name, "images": count, "accuracy": accuracy, "zero_shot_accuracy": before}
+        for name, count, accuracy, before in rows
+    ]

@@ -17,7 +17,7 @@ from vprompt_jax.process import cluster, finite
 from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache, recheck, result
 from vprompt_jax.train import workdir as folder
-from vprompt_jax.train.evaluate import evaluate
+from vprompt_jax.train.evaluate import Evaluation, evaluate
 from vprompt_jax.train.loop import batches_of, train
 from vprompt_jax.train.step import make_eval_step
 from vprompt_jax.train.training import Training, assemble
@@ -83,7 +83,7 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
         outcome = train(run, workdir)
         frozen = run.adaptation.frozen
 
-        def on_test(eval_step: Any, params: Any, assigned: Any) -> dict[str, float]:
+        def on_test(eval_step: Any, params: Any, assigned: Any) -> Evaluation:
             step = functools.partial(eval_step, params, assigned, frozen, run.root)
             with finite.explained("the test split", [frozen, params], run.remedies):
                 return evaluate(step, batches_of(run, run.dataset.test))

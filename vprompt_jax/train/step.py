@@ -137,7 +137,8 @@ def make_eval_step(
     """Builds the evaluation step: (params, assigned, frozen, root, batch) -> sums over the batch.
 
     Inference: no noise, and whatever is random is fixed per example. "not_finite" counts the
-    examples with a logit that is not finite.
+    examples with a logit that is not finite; "confusion" [C, C] those of each class (row) taken for
+    each (column).
     """
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Sums:
@@ -145,7 +146,11 @@ def make_eval_step(
         logits, out = applied(model, variables, batch, Context(root, batch["index"]))
         # The loss alone would not show it: softmax gives a class of minus infinity no weight.
         bad = ~jnp.isfinite(logits).all(-1)
-        sums = _sums(logits, batch, out) | {"not_finite": jnp.sum(batch["weight"], where=bad)}
+        sums = _sums(logits, batch, out)
+        sums["not_finite"] = jnp.sum(batch["weight"], where=bad)
+        confusion = jnp.zeros((logits.shape[-1],) * 2)
+        taken_for = jnp.argmax(logits, -1)
+        sums["confusion"] = confusion.at[batch["label"], taken_for].add(batch["weight"])
         return jax.lax.psum(sums, AXIS)
 
     return on_all_devices(step, arguments=5)
