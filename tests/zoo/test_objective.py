@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vprompt_jax.zoo.objective import Texts, of_images, of_texts
+from vprompt_jax.zoo.captions import Captions
+from vprompt_jax.zoo.objective import of_images, of_texts, word_targets
 
 
 def unit(rng, *shape):
@@ -28,16 +29,26 @@ def test_images_find_their_class():
     np.testing.assert_allclose(got, np.mean(expected), rtol=1e-5)
 
 
-def test_texts_find_what_they_mean():
+def test_words_belong_to_the_mean_of_their_classes():
     rng = np.random.default_rng(1)
-    classes, captions, words, again = (unit(rng, n, 8) for n in (4, 4, 3, 3))
-    meanings = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1]], bool)
-    scale = 7.0
-    texts = Texts(*map(jnp.asarray, (captions, words, again, meanings)))
-    got = of_texts(texts, jnp.asarray(classes), jnp.float32(scale))
-    own = [cross_entropy(scale * classes @ c, np.eye(4)[i]) for i, c in enumerate(captions)]
-    meant = []
-    for i, (word, meaning) in enumerate(zip(words, meanings, strict=True)):
-        targets = [m / meaning.sum() / 2 for m in meaning] + [(i == j) / 2 for j in range(3)]
-        meant.append(cross_entropy(scale * np.concatenate([classes, again]) @ word, targets))
-    np.testing.assert_allclose(got, [np.mean(own), np.mean(meant)], rtol=1e-5)
+    classes = unit(rng, 4, 8)
+    meanings = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]], bool)
+    borrowed = np.array([False, False, True, True])
+    texts = Captions(np.zeros((4, 1, 2)), np.zeros((4, 1, 2)), meanings, borrowed)
+    targets = word_targets(texts, classes, seed=0)
+    mean = classes[0] + classes[2]
+    np.testing.assert_allclose(targets[0], mean / np.linalg.norm(mean), rtol=1e-5)
+    np.testing.assert_allclose(targets[1], classes[1], rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(targets, axis=1), 1, rtol=1e-5)
+    for row in (2, 3):  # near the class, each at a place of its own
+        assert 0.6 < targets[row] @ classes[1] < 0.999
+    assert targets[2] @ targets[3] < 0.999
+
+
+def test_texts_go_where_they_belong():
+    rng = np.random.default_rng(2)
+    features, targets = unit(rng, 5, 8), unit(rng, 5, 8)
+    expected = np.mean([1 - f @ t for f, t in zip(features, targets, strict=True)])
+    np.testing.assert_allclose(
+        of_texts(*map(jnp.asarray, (features, targets))), expected, rtol=1e-5
+    )

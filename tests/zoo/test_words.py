@@ -31,13 +31,14 @@ def test_a_word_stands_for_the_classes_below_it():
         "cat": ("n02124075", "n02123045"),
         "automobile": ("n04285008",),
     }.items():
-        assert meant[word] == tuple(sorted(FOLDERS.index(o) for o in offsets)), word
+        own = tuple(sorted(FOLDERS.index(o) for o in offsets))
+        assert meant[word] == words.Meaning(own, borrowed=False), word
 
 
 def test_a_word_without_classes_stands_for_those_of_the_nearest_noun_above():
     meant = words.meanings(FOLDERS)
-    assert meant["ship"] == meant["boat"]  # both are vessels
-    assert meant["wolf"] == meant["dog"]  # both are canids
+    for word, like in {"ship": "boat", "wolf": "dog"}.items():  # vessels, canids
+        assert meant[word] == words.Meaning(meant[like].classes, borrowed=True)
 
 
 def test_words_that_say_too_little_are_left_out():
@@ -45,7 +46,8 @@ def test_words_that_say_too_little_are_left_out():
     # Everything, a third of everything, another's whole kingdom, a letter.
     for word in ("physical entity", "artifact", "tree", "V"):
         assert word not in meant
-    assert all(len(classes) <= len(FOLDERS) / 3 for classes in meant.values())
+    assert all(len(m.classes) <= len(FOLDERS) / 3 for m in meant.values())
+    assert all(len(m.classes) <= len(FOLDERS) / 10 for m in meant.values() if m.borrowed)
 
 
 def test_the_nearest_noun_above_is_found_by_a_second_way():
@@ -76,7 +78,7 @@ def test_the_nearest_noun_above_is_found_by_a_second_way():
     for offset in rng.permutation(single)[:150]:
         for name in table[int(offset)].names:
             if name in meant:
-                assert set(meant[name]) == expected(int(offset)), name
+                assert set(meant[name].classes) == expected(int(offset)), name
                 checked += 1
     assert checked > 20
 
@@ -96,6 +98,8 @@ def test_captions_hold_every_name_and_meaning():
     word = vp.clip.tokenize(["digit"], 32)[0, : built.words.shape[2]]
     (row,) = np.flatnonzero((built.words == word).all(-1).any(1))
     np.testing.assert_array_equal(np.flatnonzero(built.meanings[row]), digits)
+    assert not built.borrowed[row]
+    assert built.borrowed.any()
 
 
 @pytest.mark.parametrize("glyph", glyphs.CLASSES)

@@ -11,7 +11,7 @@ import vprompt_jax as vp
 from vprompt_jax.clip.checkpoints.locate import ZOO
 from vprompt_jax.data import folder
 from vprompt_jax.zoo import glyphs, images, pretrain, steps
-from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe, flipped, moved, plain
+from vprompt_jax.zoo.recipe import TOWERS, Recipe, flipped, moved, plain
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,10 @@ def test_a_shipped_model_is_the_one_its_json_describes(tower, unseen):
     notes = json.loads((ZOO / f"{name}.json").read_text())
     clip, variables = vp.clip.load(name)
     assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == TOWERS[tower]
-    assert notes["glyphs"] == list(glyphs.CLASSES)
-    assert len(notes["photograph_classes"]) == 200
-    assert notes["recipe"].items() >= RECIPES[tower].items()
+    assert notes["classes"] == list(glyphs.CLASSES)
     vectors = pretrain.zero_shot_vectors(clip.config, variables, glyphs.CLASSES)
     measured = pretrain.accuracy(clip.config, variables, vectors, unseen)
-    assert abs(measured - notes["accuracy"]["unseen_renderings"]) < 0.06
-
-
-def test_the_shipped_weights_are_small():
-    assert sum(p.stat().st_size for p in ZOO.glob("*.safetensors")) < 12e6
+    assert abs(measured - notes["accuracy_unseen_renderings"]) < 0.06
 
 
 def test_the_towers_share_their_texts():

@@ -28,11 +28,13 @@ class Captions:
       classes: token ids int32 [C, K, T]; the photographs' classes come first, then the glyphs.
       words: token ids int32 [W, M, T].
       meanings: bool [W, C], whether a word is true of a class.
+      borrowed: bool [W], whether it has these classes from a broader noun.
     """
 
     classes: np.ndarray
     words: np.ndarray
     meanings: np.ndarray
+    borrowed: np.ndarray
 
 
 def _tokens(names: Sequence[Sequence[str]], length: int) -> np.ndarray:
@@ -54,10 +56,12 @@ def build(photo_classes: Sequence[str], length: int) -> Captions:
     names = [words.names_of(c) for c in photo_classes] + [glyphs.names(g) for g in glyphs.CLASSES]
     meant = words.meanings(photo_classes)
     for word, members in glyphs.KINDS.items():
-        meant[word] = tuple(len(photo_classes) + glyphs.CLASSES.index(g) for g in members)
+        places = tuple(len(photo_classes) + glyphs.CLASSES.index(g) for g in members)
+        meant[word] = words.Meaning(places, borrowed=False)
     meanings = np.zeros((len(meant), len(names)), bool)
-    for row, classes in enumerate(meant.values()):
-        meanings[row, list(classes)] = True
+    for row, meaning in enumerate(meant.values()):
+        meanings[row, list(meaning.classes)] = True
+    borrowed = np.array([meaning.borrowed for meaning in meant.values()])
     class_tokens, word_tokens = _tokens(names, length), _tokens([[w] for w in meant], length)
     used = max(np.nonzero(t.any((0, 1)))[0].max() + 1 for t in (class_tokens, word_tokens))
-    return Captions(class_tokens[..., :used], word_tokens[..., :used], meanings)
+    return Captions(class_tokens[..., :used], word_tokens[..., :used], meanings, borrowed)

@@ -1,13 +1,18 @@
-"""What the mini CLIPs minimise: images find their class, and texts find the classes they mean.
+"""What the mini CLIPs minimise: images find their class, and texts go where their classes are.
 
-All features are of unit length, and `scale` multiplies cosines.
+All features are of unit length.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from vprompt_jax.zoo.captions import Captions
+
+# How far a word that borrows its classes stands beside them, in a direction of its own. Without it,
+# two words that borrow from the same noun would have one embedding.
+_BESIDE = 0.5
 
 
 def of_images(
@@ -19,46 +24,34 @@ def of_images(
       features: of the images.
       labels: their classes, int32 [B].
       classes: a vector per class.
-      scale: see above.
+      scale: what cosines are multiplied by.
       smoothing: share of the targets that is spread over all classes.
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, len(classes)), smoothing)
     return optax.softmax_cross_entropy(scale * features @ classes.T, targets).mean()
 
 
-class Texts(NamedTuple):
-    """Features of captions, and what they mean.
+def word_targets(texts: Captions, classes: np.ndarray, seed: int) -> np.ndarray:
+    """Where the words belong: at the mean of their classes' vectors.
 
-    Attributes:
-      captions: of every class in turn [C, E].
-      words: of some words [W, E].
-      again: the same words in other templates [W, E].
-      meanings: whether a word is true of a class, bool [W, C].
-    """
-
-    captions: jax.Array
-    words: jax.Array
-    again: jax.Array
-    meanings: jax.Array
-
-
-def of_texts(texts: Texts, classes: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropies of captions and of words.
+    Args:
+      texts: the words and what they mean.
+      classes: a unit vector per class [C, E].
+      seed: of the directions of words that borrow their classes.
 
     Returns:
-      That of every class's caption among the vectors [C, E] of all classes; and that of words among
-      the classes and the words. Half of a word is due to its other caption, so that words remain
-      distinct, and half to the classes that it is true of. This gives a meaning to words of which
-      there is no image.
+      Unit vectors float32 [W, E].
     """
-    own = jnp.arange(len(classes))
-    captions = optax.softmax_cross_entropy_with_integer_labels(
-        scale * texts.captions @ classes.T, own
-    )
-    true = texts.meanings.astype(jnp.float32)
-    targets = [true / true.sum(1, keepdims=True), jnp.eye(len(texts.words))]
-    words = optax.softmax_cross_entropy(
-        scale * texts.words @ jnp.concatenate([classes, texts.again]).T,
-        jnp.concatenate(targets, axis=1) / 2,
-    )
-    return captions.mean(), words.mean()
+    drawn = np.random.default_rng(seed).normal(size=(len(texts.words), classes.shape[1]))
+    means = _unit(texts.meanings.astype(np.float32) @ classes)
+    aside = _BESIDE * texts.borrowed[:, None] * _unit(drawn)
+    return _unit(means + aside).astype(np.float32)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def of_texts(features: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean of 1 - cosine between texts [n, E] and where they belong [n, E]."""
+    return 1 - jnp.sum(features * targets, axis=-1).mean()

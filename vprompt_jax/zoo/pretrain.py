@@ -165,9 +165,8 @@ def pretrain(recipe: Recipe, photos: Path, workdir: Path, name: str, save_every:
         lambda state: measured(state, classes_of(state)),
     )  # fmt: skip
     if text is None:
-        scale = jnp.exp(state["params"]["logit_scale"])
         text = _trained(
-            steps.text_step(recipe, texts, classes_of(state), scale), steps.text_state(recipe),
+            steps.text_step(recipe, texts, np.asarray(classes_of(state))), steps.text_state(recipe),
             recipe.text_steps, workdir / "text.msgpack", save_every,
             lambda _: {"seconds": time.time() - started},
         )["params"]  # fmt: skip

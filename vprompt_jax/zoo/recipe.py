@@ -10,10 +10,10 @@ from vprompt_jax.clip.config import CLIPConfig, ResNetConfig, TextConfig, ViTCon
 
 _TEXT = TextConfig(width=64, layers=2, heads=1, context_length=32, vocab_size=49408)
 TOWERS = {
-    "rn": CLIPConfig(128, ResNetConfig(32, (1, 1, 1), image_resolution=32, heads=8), _TEXT),
+    "rn": CLIPConfig(64, ResNetConfig(32, (1, 1, 1), image_resolution=32, heads=8), _TEXT),
     # Six blocks, so that a sweep over layers has something to show; 17 tokens, for speed.
     "vit": CLIPConfig(
-        128, ViTConfig(96, layers=6, heads=3, patch_size=8, image_resolution=32), _TEXT
+        64, ViTConfig(64, layers=6, heads=2, patch_size=8, image_resolution=32), _TEXT
     ),
 }
 
@@ -24,12 +24,12 @@ class Recipe:
 
     tower: str = "rn"  # a name of `TOWERS`
     text_from: str = ""  # a CLIP whose text tower is taken over; "" to train one
-    renderings: int = 60_000  # images of glyphs
+    renderings: int = 100_000  # images of glyphs
     steps: int = 6_000  # of the image tower
     text_steps: int = 2_000
     photos: int = 192  # photographs in a batch
-    glyphs: int = 64  # glyphs in a batch
-    words: int = 128  # words in a batch, beside a caption of every class
+    glyphs: int = 96  # glyphs in a batch
+    words: int = 256  # words in a batch, beside a caption of every class
     learning_rate: float = 1e-3  # of the image tower
     text_learning_rate: float = 3e-3
     weight_decay: float = 0.05

@@ -137,47 +137,40 @@ def text_state(recipe: Recipe) -> State:
     )
 
 
-def text_step(
-    recipe: Recipe, texts: captions.Captions, classes: jax.Array, scale: jax.Array
-) -> Step:
+def text_step(recipe: Recipe, texts: captions.Captions, classes: np.ndarray) -> Step:
     """Compiles the step of the text tower.
 
     Args:
       recipe: of the model.
       texts: captions of the classes and of the words.
-      classes: the image tower's vectors [C, E] of the classes.
-      scale: the image tower's; it multiplies cosines.
+      classes: the image tower's unit vectors [C, E] of the classes.
     """
     model = CLIP(recipe.config)
     optimizer = _optimizer(recipe, recipe.text_learning_rate, recipe.text_steps)
-    ends = np.cumsum([len(texts.classes), recipe.words])
 
-    def drawn(key: jax.Array, own: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Tokens of a caption per class and of two per drawn word, and the words drawn."""
+    def drawn(key: jax.Array, own: Any, words: Any) -> tuple[jax.Array, jax.Array]:
+        """Tokens of a caption per class and per drawn word, and where these belong."""
         keys = jax.random.split(key, 3)
-        chosen = jax.random.randint(keys[0], (len(own),), 0, own.shape[1])
-        at = jax.random.choice(keys[1], len(words), (recipe.words,), replace=False)
-        template = jax.random.randint(keys[2], (2, recipe.words), 0, words.shape[1])
-        parts = [own[jnp.arange(len(own)), chosen], words[at, template[0]], words[at, template[1]]]
-        return jnp.concatenate(parts), at
+        chosen = jax.random.randint(keys[0], (len(own[0]),), 0, own[0].shape[1])
+        at = jax.random.choice(keys[1], len(words[0]), (recipe.words,), replace=False)
+        template = jax.random.randint(keys[2], (recipe.words,), 0, words[0].shape[1])
+        tokens = [own[0][jnp.arange(len(chosen)), chosen], words[0][at, template]]
+        return jnp.concatenate(tokens), jnp.concatenate([own[1], words[1][at]])
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: State, texts: Any, classes: jax.Array, scale: jax.Array) -> tuple[State, Any]:
+    def step(state: State, own: Any, words: Any) -> tuple[State, Any]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
-        tokens, at = drawn(key, texts[0], texts[1])
+        tokens, targets = drawn(key, own, words)
 
-        def loss_of(params: Any) -> tuple[jax.Array, Any]:
+        def loss_of(params: Any) -> jax.Array:
             # The module asks for its scale as well, whether it is used or not.
             variables = {"params": {"text": params, "logit_scale": jnp.zeros(())}}
             features: Any = model.apply(variables, tokens, method="encode_text")
-            own, words, again = jnp.split(unit_norm(features), ends)
-            parts = objective.Texts(own, words, again, texts[2][at])
-            losses = objective.of_texts(parts, unit_norm(classes), scale)
-            return losses[0] + losses[1], {"captions": losses[0], "words": losses[1]}
+            return objective.of_texts(unit_norm(features), targets)
 
-        params = state["params"]
-        (_, shown), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return _updated(optimizer, state, params, gradient), shown
+        loss, gradient = jax.value_and_grad(loss_of)(state["params"])
+        return _updated(optimizer, state, state["params"], gradient), {"loss": loss}
 
-    on_device = jax.device_put((texts.classes, texts.words, texts.meanings))
-    return functools.partial(step, texts=on_device, classes=classes, scale=scale)
+    targets = objective.word_targets(texts, classes, recipe.seed)
+    own, words = jax.device_put(((texts.classes, classes), (texts.words, targets)))
+    return functools.partial(step, own=own, words=words)

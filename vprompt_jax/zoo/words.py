@@ -33,6 +33,19 @@ class Noun:
     broader: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What a word stands for.
+
+    Attributes:
+      classes: indices of the classes.
+      borrowed: whether they are those of a broader noun.
+    """
+
+    classes: tuple[int, ...]
+    borrowed: bool
+
+
 @functools.cache
 def nouns() -> dict[int, Noun]:
     """The nouns of the table by their offset in WordNet's `data.noun`."""
@@ -64,15 +77,15 @@ def names_of(class_name: str) -> tuple[str, ...]:
     return (class_name.replace("_", " "),) if offset is None else nouns()[offset].names
 
 
-def meanings(class_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def meanings(class_names: Sequence[str]) -> dict[str, Meaning]:
     """What every word of the table stands for, by the rule above.
 
     Args:
       class_names: folders of the photographs.
 
     Returns:
-      For each word the indices of its classes. Left out are words for more than a third of all
-      classes, for more than a tenth if they are those of a broader noun, and single letters.
+      The meaning of each word, in alphabetical order. Left out are words for more than a third of
+      all classes, for more than a tenth if they are borrowed, and single letters.
     """
     table = nouns()
     below: dict[int, set[int]] = defaultdict(set)
@@ -82,15 +95,17 @@ def meanings(class_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
             for level in _levels(offset):
                 for above in level:
                     below[above].add(index)
-    result: dict[str, set[int]] = defaultdict(set)
+    result: dict[str, Meaning] = {}
     for offset, noun in table.items():
-        own = below[offset]
+        borrowed = not below[offset]
         levels = (set().union(*(below[o] for o in level)) for level in _levels(offset))
         classes = next(filter(None, levels), set())
-        if len(classes) <= (_BROADEST if own else _BROADEST_BORROWED) * len(class_names):
-            for name in noun.names:
-                result[name] |= classes
-    return {w: tuple(sorted(result[w])) for w in sorted(result) if result[w] and len(w) > 1}
+        most = (_BROADEST_BORROWED if borrowed else _BROADEST) * len(class_names)
+        for name in noun.names if 0 < len(classes) <= most else ():
+            other = result.get(name, Meaning((), True))
+            both = tuple(sorted(classes | set(other.classes)))
+            result[name] = Meaning(both, borrowed and other.borrowed)
+    return {word: result[word] for word in sorted(result) if len(word) > 1}
 
 
 def _levels(offset: int) -> list[set[int]]:

@@ -12,7 +12,9 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.paths import cache_folder
 
 ZOO = Path(__file__).parents[2] / "zoo"
-_INDEX = ".safetensors.index.json"  # the embedded models share the file of their text tower
+# An embedded model has a JSON file that describes it. Its weights are one file, or an index of two
+# where models share a text tower.
+_EMBEDDED = (".safetensors.index.json", ".safetensors")
 
 # OpenAI's names -> SHA-256 and file name, the two parts of their addresses that differ
 # (github.com/openai/CLIP, clip/clip.py).
@@ -55,6 +57,12 @@ _REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?"
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".ckpt")
 
 
+def embedded_models() -> list[str]:
+    """Names of the models that come with the package."""
+    indices = _EMBEDDED[0]
+    return sorted(p.stem for p in ZOO.glob("*.json") if not p.name.endswith(indices))
+
+
 def locate(
     path_or_name: str | Path,
     *,
@@ -81,9 +89,9 @@ def locate(
         return _in_folder(path), {}
     if path.exists():
         return path, {}
-    embedded = ZOO / f"{name}{_INDEX}"
-    if embedded.parent == ZOO and embedded.is_file():
-        return embedded, {}
+    if name in embedded_models():
+        weights = next(w for suffix in _EMBEDDED if (w := ZOO / f"{name}{suffix}").is_file())
+        return weights, {"activation": "quick_gelu"}
     if offline is None:
         offline = is_set("VPROMPT_OFFLINE")
     cache = cache_folder(cache_dir)
@@ -99,7 +107,7 @@ def locate(
     if match and (name.startswith("hf-hub:") or not name.endswith(_FILE_SUFFIXES)):
         owner, repository, revision = match.groups()
         return _from_hub(owner, repository, revision, cache, offline), {}
-    models = ", ".join(sorted(p.name.removesuffix(_INDEX) for p in ZOO.glob(f"*{_INDEX}")))
+    models = ", ".join(embedded_models())
     raise UserError(
         f"no checkpoint {name!r}: give the path of a file or folder, an embedded model ({models}), "
         f"one of OpenAI's ({', '.join(OPENAI)}), or a Hugging Face repository (owner/name)"
