@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from vprompt_jax.__main__ import VERBS
 
 pytestmark = pytest.mark.fast
 
@@ -61,6 +62,8 @@ def test_configs_and_modules_of_commands_exist(path):
     for module in re.findall(r"python3? -m (vprompt_jax[\w.]*)", text):
         file = ROOT / module.replace(".", "/")
         assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
+    for verb in re.findall(r"(?:^ *|`)vprompt (\w+)", text, re.M):
+        assert verb in VERBS, verb
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)

@@ -1,4 +1,4 @@
-"""python -m vprompt_jax.benchmark: speed, FLOPs and memory of each method's train step."""
+"""vprompt benchmark: speed, FLOPs and memory of each method's train step."""
 
 import argparse
 import itertools

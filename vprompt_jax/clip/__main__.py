@@ -1,9 +1,9 @@
 """Inspects a checkpoint, converts it, classifies an image with it, or measures loading it.
 
-python -m vprompt_jax.clip inspect ViT-B/32
-python -m vprompt_jax.clip convert model.npz vit.safetensors --set mean=0.5,0.5,0.5
-python -m vprompt_jax.clip classify mini-clip-rn photo.jpg "a seven" "a letter A"
-python -m vprompt_jax.clip measure ViT-B-32.pt
+vprompt clip inspect ViT-B/32
+vprompt clip convert model.npz vit.safetensors --set mean=0.5,0.5,0.5
+vprompt clip classify mini-clip-rn photo.jpg "a seven" "a letter A"
+vprompt clip measure ViT-B-32.pt
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m vprompt_jax.data NAME`: prints a dataset's card, draws samples, times reading."""
+"""`vprompt data NAME`: prints a dataset's card, draws samples, times reading."""
 
 import argparse
 from pathlib import Path

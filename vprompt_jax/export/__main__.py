@@ -1,4 +1,4 @@
-"""Writes a finished run as files: python -m vprompt_jax.export --workdir DIR --out FOLDER"""
+"""Writes a finished run as files: vprompt export --workdir DIR --out FOLDER"""
 
 import argparse
 from collections.abc import Sequence

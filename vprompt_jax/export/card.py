@@ -38,7 +38,7 @@ _BARE = """\
 named as `model.checkpoint` in `config.json`):
 
 ```
-python -m vprompt_jax.predict --workdir THIS_FOLDER IMAGE...
+vprompt predict --workdir THIS_FOLDER IMAGE...
 ```
 """
 

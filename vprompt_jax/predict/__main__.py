@@ -1,4 +1,4 @@
-"""Labels new images: python -m vprompt_jax.predict --workdir DIR IMAGE... | FOLDER | -"""
+"""Labels new images: vprompt predict --workdir DIR IMAGE... | FOLDER | -"""
 
 import argparse
 import io

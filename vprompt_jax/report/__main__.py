@@ -1,4 +1,4 @@
-"""Reports on finished runs: python -m vprompt_jax.report DIR... [--out DIR]"""
+"""Reports on finished runs: vprompt report DIR... [--out DIR]"""
 
 import argparse
 from collections.abc import Sequence

@@ -97,7 +97,7 @@ def configure(
         raise UserError(
             f"neither the weights nor a config beside them say {', '.join(missing)}: put the "
             f"{files} they were published with beside them, or pass fields={{{passed}}}{choices}, "
-            f"which is --set {missing[0]}=... for python -m vprompt_jax.clip convert"
+            f"which is --set {missing[0]}=... for vprompt clip convert"
         )
     try:
         return CLIPConfig.from_fields(told), notice
