@@ -9,5 +9,5 @@ from configs import quickstart
 def get_config():
     c = quickstart.get_config()
     c.name = "quickstart_photos"
-    c.data.source = "folder"
+    c.data.source, c.data.dir = "folder", "photographs"
     return c

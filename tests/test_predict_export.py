@@ -20,6 +20,7 @@ from vprompt_jax.predict import __main__ as predict
 from vprompt_jax.predict.overlay import overlay, overlay_path
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit, loop
+from vprompt_jax.train.evaluate import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def finished(tiny_path, tmp_path_factory):
     def first_is_best(step, batches):
         params, *_ = step.args
         prompts.append(np.array(params["prompt"]["values"]))
-        return {"accuracy": next(accuracies), "loss": 1.0, "regions_on": 0.5}
+        values = {"accuracy": next(accuracies), "loss": 1.0, "regions_on": 0.5}
+        return Evaluation(values, np.zeros((10, 10), int))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate", first_is_best)  # val alone; test is really evaluated

@@ -139,4 +139,4 @@ def _train(argv: list[str], command: list[str], usage: str) -> None:
         launch.print_commands(config, command)
     else:
         overridden = config_flags.get_override_values(flags.FLAGS["config"])
-        launch.launch(config, command, _WORKDIR.value, _RUN.value, list(overridden))
+        launch.launch(config, _WORKDIR.value, _RUN.value, list(overridden), command)

@@ -1,7 +1,7 @@
 """Launches what a config describes: one run, or the runs of a sweep."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,19 @@ def print_commands(config: ConfigDict, command: list[str]) -> None:
 
 def launch(
     config: ConfigDict,
-    command: list[str],
     workdir: str | None,
     which: str | None = None,
     overridden: Collection[str] = (),
+    command: Sequence[str] = ("python", "launch.py"),
 ) -> None:
     """Runs one config, or each run of a sweep, or `which` of them, and prints what came out.
 
     Args:
       config: as the config file and the command line give it.
-      command: this process's.
       workdir: of the run, or of the sweep's folders; None for the default.
       which: name or number of one run of the sweep.
       overridden: dotted config keys that the command line sets.
+      command: this process's, for the commands that are printed.
     """
     with user_errors(_LESS_MEMORY):
         set_up_process()
@@ -84,7 +84,7 @@ def _conclude(
     config: ConfigDict,
     workdir: Path,
     overridden: Collection[str],
-    command: list[str],
+    command: Sequence[str],
     alone: bool,
 ) -> None:
     """Prints what a run gave, beside other methods' unless it stands alone, and what is next."""
