@@ -28,7 +28,7 @@ class Recipe:
     steps: int = 6_000  # of the image tower
     text_steps: int = 2_000
     photos: int = 192  # photographs in a batch
-    glyphs: int = 96  # glyphs in a batch
+    glyphs: int = 160  # glyphs in a batch
     words: int = 256  # words in a batch, beside a caption of every class
     learning_rate: float = 1e-3  # of the image tower
     text_learning_rate: float = 3e-3
