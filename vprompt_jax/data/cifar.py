@@ -7,7 +7,7 @@ in the same folder.
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ def builder(name: str, data_dir: str | None) -> Any:
             del dl_manager  # it unpacks with TensorFlow
             files = self._cifar_info
             archive = _fetched(files.url, self.url_infos)
+            needed = [*files.label_files, *files.train_files, *files.test_files]
+            members = _members(archive, [files.prefix + file for file in needed])
             for key, file in zip(files.label_keys, files.label_files, strict=True):
-                text = _member(archive, files.prefix + file).decode()
+                text = members[files.prefix + file].decode()
                 self.info.features[key].names = [n for n in text.split("\n") if n]
 
             def examples(split: str, names: list[str]) -> Iterator[tuple[int, Example]]:
-                parts = [_member(archive, files.prefix + n) for n in names]
+                parts = [members[files.prefix + n] for n in names]
                 return _examples(b"".join(parts), split, files.label_keys)
 
             return {
@@ -71,12 +73,15 @@ def _fetched(url: str, infos: Any) -> Path:
     return target
 
 
-def _member(archive: Path, name: str) -> bytes:
-    """A file of the archive, whose checksum is known."""
+def _members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
+    """Files of the archive, whose checksum is known, unpacked in one pass in its own order."""
+    found = {}
     with tarfile.open(archive) as tar:
-        file = tar.extractfile(name)
-        assert file is not None, f"{name} is no file"
-        return file.read()
+        for member in tar:
+            file = tar.extractfile(member) if member.name in names else None
+            if file is not None:
+                found[member.name] = file.read()
+    return found
 
 
 def _examples(data: bytes, split: str, label_keys: list[str]) -> Iterator[tuple[int, Example]]:

@@ -96,6 +96,8 @@ def picture(workdir: Path) -> Path | None:
     from vprompt_jax.report.figures import save
     from vprompt_jax.report.sources import Sources
 
+    if (workdir / PICTURE).is_file():  # a finished run does not change
+        return workdir / PICTURE
     found = Sources()
     (record,) = results.gather([workdir])
     if "prompt_size" not in record.result:

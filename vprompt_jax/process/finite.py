@@ -60,7 +60,7 @@ def cause(weights: Any, remedies: Iterable[str] = ()) -> str:
     names = some_of([f"{name} ({n:,} numbers)" for name, n in counts.items()], _LISTED, ", ")
     return (
         f"these weights are not finite: {names}; the checkpoint is damaged: "
-        " fetch or convert it again, or choose another one"
+        "fetch or convert it again, or choose another one"
     )
 
 

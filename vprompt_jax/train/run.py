@@ -74,10 +74,10 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
         run = _assembled(config, workdir, dataset)
         for warning in run.warnings:
             cluster.say(warning)
-        params = run.adaptation.initial_params()
-        if params:
-            cluster.say(parameter_overview.get_parameter_overview(params, include_stats=False))
         if jax.process_index() == 0:
+            params = run.adaptation.initial_params()
+            if params:
+                cluster.say(parameter_overview.get_parameter_overview(params, include_stats=False))
             replace(workdir / "config.json", config.as_json())
             folder.write_inputs(workdir, config, run.identity)
         outcome = train(run, workdir)
