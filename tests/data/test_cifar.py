@@ -128,3 +128,11 @@ def test_a_damaged_download_is_refused(served, tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="damaged on the way"):
         tfds_source.load(name, str(tmp_path / "tfds"), 32)
+
+
+def test_a_tfrecord_preparation_is_refused_with_the_way_out(served, tmp_path):
+    pytest.importorskip("tensorflow")
+    name, _ = served
+    tfds.builder(name, data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    with pytest.raises(UserError, match="file_format='array_record'"):
+        tfds_source.load(name, str(tmp_path), 32)

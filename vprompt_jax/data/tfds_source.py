@@ -39,9 +39,9 @@ def builder(name: str, data_dir: str) -> Builder:
     import tensorflow_datasets as tfds
 
     where = {"data_dir": data_dir or None}
-    if name in cifar.NAMES:
-        return cifar.builder(name, data_dir or None)
     try:
+        if name in cifar.NAMES:
+            return cifar.builder(name, data_dir or None)
         return tfds.builder(name, **where, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, AssertionError, ValueError) as error:
         if "File format is already set" in str(error):
