@@ -33,7 +33,7 @@ def finished(tiny_path, tmp_path_factory):
         params, *_ = step.args
         prompts.append(np.array(params["prompt"]["values"]))
         values = {"accuracy": next(accuracies), "loss": 1.0, "regions_on": 0.5}
-        return Evaluation(values, np.zeros((10, 10), int))
+        return Evaluation(values, np.zeros((40, 10), np.float32))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate", first_is_best)  # val alone; test is really evaluated

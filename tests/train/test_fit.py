@@ -33,9 +33,9 @@ def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
     assert result["split_sizes"] == {"train": 3200, "val": 40, "test": 2880}
     assert result["steps"] == (0 if method == "tp" else 2 * 6)
     assert 0 <= result["test_accuracy"] <= 1
-    rows = result["by_class"]
+    rows = result["test"]["by_class"]
     assert [row["class"] for row in rows] == result["class_names"]
-    assert [row["images"] for row in rows] == [sum(row) for row in result["confusion"]]
+    assert [row["images"] for row in rows] == [sum(row) for row in result["test"]["confusion"]]
     assert sum(row["images"] for row in rows) == 2880
     for key, overall in (("accuracy", "test_accuracy"), ("zero_shot_accuracy",) * 2):
         mean = sum(row["images"] * row[key] for row in rows) / 2880

@@ -14,7 +14,7 @@ from vprompt_jax.data.arrays import from_arrays
 from vprompt_jax.launching.launch import launch
 from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train import fit, loop, run, training
+from vprompt_jax.train import final, fit, loop, training
 from vprompt_jax.train.evaluate import evaluate
 
 WEIGHT = ("params", "visual", "resblocks_1", "mlp", "c_fc", "bias")
@@ -81,10 +81,13 @@ def test_logits_that_are_not_finite_name_their_split(tiny_config, tmp_path, monk
     c.method.name = "vp"
 
     def broken(on_batch, batches):
-        bad = {"not_finite": jax.numpy.float32(3)}
-        return evaluate(lambda batch: on_batch(batch) | bad, batches)
+        def overflowing(batch):
+            sums, logits, index = on_batch(batch)
+            return sums, logits.at[0, 0].set(np.inf), index
 
-    monkeypatch.setattr(loop if name == "val" else run, "evaluate", broken)
+        return evaluate(overflowing, batches)
+
+    monkeypatch.setattr(loop if name == "val" else final, "evaluate", broken)
     message = (
         rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config"
     )
@@ -287,11 +290,20 @@ def test_finite_names_what_is_not():
 
 
 def test_evaluation_counts_what_is_not_finite():
-    def on_batch(batch):
-        return {"loss": 1.0, "accuracy": 1.0, "count": 4.0, "not_finite": batch}
+    """A batch is its number and how many of its four images overflow; the fifth is padding."""
 
-    assert evaluate(on_batch, [0.0, 0.0]).metrics == {"loss": 0.25, "accuracy": 0.25}
-    with pytest.raises(finite.NotFinite, match="logits of 3 of 8 images"):
-        evaluate(on_batch, [1.0, 2.0])
+    def on_batch(batch, loss=1.0):
+        number, bad = batch
+        logits = np.arange(5.0)[:, None] + np.array([[0.0, 10.0 * number]])
+        logits[:bad, 1] = -np.inf
+        index = np.array([4 * number, -1, *range(4 * number + 1, 4 * number + 4)])
+        return {"loss": loss, "accuracy": 1.0, "count": 4.0}, logits, index
+
+    found = evaluate(on_batch, [(0, 0), (1, 0)])
+    assert found.metrics == {"loss": 0.25, "accuracy": 0.25}
+    np.testing.assert_array_equal(found.logits[:, 0], [0, 2, 3, 4, 0, 2, 3, 4])
+    np.testing.assert_array_equal(found.logits[:, 1], [0, 2, 3, 4, 10, 12, 13, 14])
+    with pytest.raises(finite.NotFinite, match="logits of 2 of 8 images"):
+        evaluate(on_batch, [(0, 1), (1, 1)])
     with pytest.raises(finite.NotFinite, match="the loss is not finite"):
-        evaluate(lambda _: on_batch(0.0) | {"loss": math.nan}, [0])
+        evaluate(lambda batch: on_batch(batch, math.nan), [(0, 0)])

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from tests.train.trajectory import small_config, train_step_of
+from vprompt_jax.adaptation.model import variables_of
 from vprompt_jax.clip import preprocess_batch, unit_norm
+from vprompt_jax.config import resolve
 from vprompt_jax.data import pipeline
 from vprompt_jax.parts import Context
 from vprompt_jax.process import parallel
 from vprompt_jax.train import evaluate, step
 from vprompt_jax.train.loop import batches_of
-from vprompt_jax.train.training import assemble
+from vprompt_jax.train.training import around, assemble
 
 
 @pytest.fixture(scope="module")
@@ -144,19 +147,71 @@ def test_evaluation_counts_every_image_once(run, zero_shot, size):
     )
 
 
-def test_the_confusion_matrix_counts_every_image_at_its_place(run, zero_shot):
-    """Padding, whose label is a class's, too, counts nowhere."""
+@pytest.mark.parametrize("size", [1, 7, 30])
+def test_evaluation_gives_every_image_its_logits_in_order(run, zero_shot, size):
+    """On four devices, whose padding lies between the images, and on batches cut short."""
     eval_step, _ = zero_shot
     on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
-    val = run.dataset.val
-    got = evaluate.evaluate(on_batch, batches_of(run, val)).confusion
-    frozen = jax.device_get(run.adaptation.frozen)
-    variables = {**frozen, "assigned": {}}
-    x = val.fetch(np.arange(len(val)))
-    context = Context(run.root, np.arange(len(val), dtype=np.int32))
-    logits, _ = jax.jit(run.adaptation.zero_shot.apply)(variables, x, context)
-    expected = np.zeros((10, 10), int)
-    for label, taken_for in zip(val.labels, np.argmax(logits, -1), strict=True):
-        expected[label, taken_for] += 1
-    assert np.abs(got - expected).sum() <= 2  # a tie may fall either way
-    np.testing.assert_array_equal(got.sum(1), expected.sum(1))
+    split = run.dataset.val.take(np.arange(size))
+    got = evaluate.evaluate(on_batch, batches_of(run, split)).logits
+    variables = {**jax.device_get(run.adaptation.frozen), "assigned": {}}
+    context = Context(run.root, np.arange(size, dtype=np.int32))
+    x = split.fetch(np.arange(size))
+    expected, _ = jax.jit(run.adaptation.zero_shot.apply)(variables, x, context)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def unbalanced(tiny_config):
+    """A linear head on 2, 4, 8, 8, ... images of the classes, whose losses are weighted."""
+    c = tiny_config
+    c.method.name, c.cache.mode, c.data.few_shot = "linear", "off", 8
+    c.optim.class_weights, c.optim.warmup_steps = "balanced", 0
+    whole = assemble(resolve(c))
+    labels = whole.dataset.train.labels
+    kept = [i for i in range(len(labels)) if (labels[:i] == labels[i]).sum() < 2 ** (labels[i] + 1)]
+    train = whole.dataset.train.take(np.array(kept))
+    return around(whole.adaptation, whole.dataset.with_splits({"train": train}))
+
+
+def test_balanced_class_weights_by_hand(unbalanced):
+    """The head's first update is against the gradient of a loss that a loop over images weighs."""
+    counts = np.bincount(unbalanced.dataset.train.labels)
+    assert list(counts) == [2, 4] + [8] * 8
+    weights = unbalanced.class_weights
+    np.testing.assert_allclose(weights * counts, counts.sum() / 10)  # each class weighs the same
+    adaptation, size = unbalanced.adaptation, int(counts.sum())
+    batch = next(batches(unbalanced, batch_size=size))
+    state = unbalanced.initial_state()
+    before = jax.device_get(state.params["head"])
+    train_step = step.make_train_step(
+        adaptation.model,
+        unbalanced.optimizer(),
+        unbalanced.values,
+        weights=adaptation.weights,
+        class_weights=weights,
+    )
+    args = (adaptation.frozen, unbalanced.root, parallel.to_devices(batch))
+    after, sums = train_step(state, *args)
+    images = unbalanced.dataset.train.fetch(np.arange(size))
+    labels = unbalanced.dataset.train.labels
+
+    @jax.jit
+    def loss_of(head):
+        variables = variables_of({"head": head}, {}, adaptation.frozen, adaptation.weights)
+        context = Context(unbalanced.root, np.arange(size, dtype=np.int32))
+        logits, _ = adaptation.model.apply(variables, images, context)
+        log_p = jax.nn.log_softmax(logits)
+        total = 0.0
+        for i, label in enumerate(labels):
+            total -= float(weights[label]) * log_p[i, label]
+        return total / size
+
+    gradient, _ = ravel_pytree(jax.grad(loss_of)(before))
+    update = ravel_pytree(jax.device_get(after.params["head"]))[0] - ravel_pytree(before)[0]
+    rate = -(update @ gradient) / (gradient @ gradient)
+    assert rate > 0
+    np.testing.assert_allclose(update, -rate * gradient, atol=1e-3 * np.abs(update).max())
+    # From zeros, every class weighs the same, so that nothing pulls the biases anywhere.
+    assert np.abs(update[:10]).max() < 1e-5 * np.abs(update).max()
+    assert evaluate.mean(sums)["loss"] == pytest.approx(np.log(10), rel=1e-5)

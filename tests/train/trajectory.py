@@ -119,7 +119,7 @@ def evaluated(run: Training) -> dict[str, np.ndarray]:
         for batch in pipeline.eval_batches(split, batch_size=12, workers=1):
             placed = parallel.to_devices(batch)
             indices.append(gathered(placed["index"]))
-            count += float(eval_step(placed)["count"])
+            count += float(eval_step(placed)[0]["count"])
         index = np.concatenate(indices)
         found[f"evaluated {size}"] = np.sort(index[index >= 0])
         found[f"count {size}"] = count

@@ -34,11 +34,11 @@ def most_unpacked(size: int) -> int:
     return 8 * size + 2**26
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Writes a file as a whole or not at all, even if the process or the machine stops midway."""
     partial = path.with_name(path.name + ".part")
-    with partial.open("w") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -50,6 +50,12 @@ def _heading(title: str, prompt: np.ndarray, factor: int) -> str:
     return f"{title}\nprompt" + (f" x {factor}" if factor > 1 else "")
 
 
+def draw_marks(cell: Axes, marks: np.ndarray) -> None:
+    """Draws marks [g, g], with NaN where the template has no parameters."""
+    colours = ListedColormap([_OFF, _ON]).with_extremes(bad=_WITHOUT)
+    cell.imshow(marks, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+
+
 def prompted(
     models: Sequence[tuple[str, Adapted]], images: np.ndarray, names: Sequence[str]
 ) -> Figure:
@@ -82,13 +88,13 @@ def prompted(
         columns.append(("prompted", shown["prompted"]))
     figure, axes = subplots(len(images), len(columns), 1.1 * len(columns) + 0.5,
                             1.1 * len(images) + 1.0)  # fmt: skip
-    marks = ListedColormap([_OFF, _ON]).with_extremes(bad=_WITHOUT)
-    grey = matplotlib.colormaps["gray"]
     for column, (title, pictures) in enumerate(columns):
         for row, picture in enumerate(pictures):
             cell = axes[row, column]
-            colours = marks if title == "mask" else grey
-            cell.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+            if title == "mask":
+                draw_marks(cell, picture)
+            else:
+                cell.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             cell.set_xticks([])
             cell.set_yticks([])
         axes[0, column].set_title(in_figure(title), fontsize=8)

@@ -7,9 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from vprompt_jax.clip.checkpoints.locate import public_name
+from vprompt_jax.measures import table as predictions
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_markdown
-from vprompt_jax.report import figures, gallery, layers, page, results, tables
+from vprompt_jax.report import figures, gallery, layers, page, results, tables, verdicts
 from vprompt_jax.report.results import Groups, Record
 from vprompt_jax.report.sources import Sources, where_possible
 
@@ -57,6 +58,10 @@ def write(
 
     pictures: list[tuple[str, Figure, str]] = []
     if not several:
+        name, best = verdicts.best_of(groups)
+        compared = where_possible("comparison", lambda: verdicts.against_best(groups), None)
+        of_runs = [verdicts.measures(groups), compared, verdicts.by_class(name, best)]
+        shown += [t for t in of_runs if t is not None]
         for key, label in figures.axes().items():
             if (figure := figures.over(groups, key)) is not None:
                 name = f"accuracy_over_{key.split('.')[-1]}"
@@ -74,6 +79,7 @@ def write(
             pictures.append(("layers", layers.figure(by_tower), caption))
         prompted = "pictures of prompted images"
         pictures += where_possible(prompted, lambda: _galleries(groups, found), [])
+        pictures += where_possible("mistakes", lambda: _verdicts(name, best, found), [])
     names = ["report.html", "table.md", "table.tex", "runs.csv"]
     names += [name + suffix for name, _, _ in pictures for suffix in (".png", ".svg")]
     _refuse_other_files(out, names)
@@ -138,6 +144,30 @@ def _facts(records: Sequence[Record]) -> str:
             "start"
         )
     return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
+
+
+def _verdicts(name: str, best: Record, found: Sources) -> list[tuple[str, Figure, str]]:
+    """What the best setting's run is right and wrong about."""
+    made = []
+    if (figure := verdicts.confusion(best)) is not None:
+        caption = f"Which class is taken for which, in percent of a class's test images: {name}."
+        made.append(("confusion", figure, caption))
+    rows = predictions.read(best.workdir, "test")
+    if rows is None:
+        return made
+    caption = f"Accuracy over confidence on test: {name}. An area shows how many images it is of."
+    made.append(("reliability", verdicts.reliability(rows), caption))
+
+    def of_mistakes() -> list[tuple[str, Figure, str]]:
+        wrong = verdicts.worst(rows)
+        if wrong is None:
+            return []
+        model = found.model(best)
+        images = found.dataset(best, model).test.fetch(wrong["index"])
+        caption = f"The most confident mistakes on test: {name}."
+        return [("mistakes", verdicts.mistakes(model, images, wrong), caption)]
+
+    return made + where_possible("pictures of mistakes", of_mistakes, [])
 
 
 def _galleries(groups: Groups, found: Sources) -> list[tuple[str, Figure, str]]:

@@ -128,6 +128,10 @@ class OptimSection(Section):
     warmup_fraction: float | None = key(
         None, "warm-up as a share of all steps, instead of warmup_steps", low=0, high=1
     )
+    class_weights: Literal["none", "balanced"] = key(
+        "none",
+        "of the loss: balanced gives every class the same weight, however few images it has",
+    )
     max_bad_steps: int = key(
         10,
         "steps in a row whose loss or gradient is not finite, after which the run ends",

@@ -22,11 +22,11 @@ class Evaluation:
 
     Attributes:
       metrics: accuracy, loss, and what the parts measure: means over the examples.
-      confusion: int64 [C, C]: how many examples of each class (row) were taken for each (column).
+      logits: float32 [n, C], in the split's order.
     """
 
     metrics: dict[str, float]
-    confusion: np.ndarray
+    logits: np.ndarray
 
 
 def mean(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -46,7 +46,7 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> Evaluati
     """Measures a split.
 
     Args:
-      step: a batch -> sums; `step.make_eval_step` with all but the batch given.
+      step: a batch -> sums, logits and indices; `step.make_eval_step` with all but the batch given.
       batches: of one pass over the split.
 
     Raises:
@@ -54,15 +54,19 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> Evaluati
         none.
     """
     total: dict[str, Any] = {}
+    rows = []
     for batch in batches:
-        sums = step(batch)
+        sums, *of_batch = step(batch)
         total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
-    confusion = np.asarray(total.pop("confusion", np.zeros((0, 0))))
-    bad = float(total.pop("not_finite", 0))
+        rows.append(of_batch)
     values = mean(total)
-    if bad:
-        count = float(total["count"])
-        raise NotFinite(f"the logits of {bad:,.0f} of {count:,.0f} images are not finite")
+    parts = [[np.asarray(array) for array in arrays] for arrays in zip(*rows, strict=True)]
+    logits, index = map(np.concatenate, parts)
+    # By index: several devices' padding may lie between.
+    logits = logits[np.argsort(index, kind="stable")[(index < 0).sum() :]]
+    # The loss alone would not show it: softmax gives a class of minus infinity no weight.
+    if bad := int((~np.isfinite(logits)).any(-1).sum()):
+        raise NotFinite(f"the logits of {bad:,} of {len(logits):,} images are not finite")
     if not math.isfinite(values.get("loss", 0.0)):
         raise NotFinite("the loss is not finite")
-    return Evaluation(values, np.round(confusion).astype(np.int64))
+    return Evaluation(values, logits)

@@ -132,6 +132,7 @@ class _Loop:
             weights=run.adaptation.weights,
             augmentation=config.data.augment,
             remat=config.model.remat,
+            class_weights=run.class_weights,
         )
         batches = pipeline.train_batches(
             run.dataset.train,
@@ -273,6 +274,11 @@ def solved(run: Training, state: TrainState) -> TrainState:
     switch = f"config.{name}.solver"
     if set(state.params) != {name}:
         raise UserError(f"{switch}=lbfgs trains the {name} alone: switch the other parts off")
+    if (weights := run.config.optim.class_weights) != "none":
+        raise UserError(
+            f"{switch}=lbfgs weighs every image alike: set config.optim.class_weights=none, not "
+            f"{weights}, or config.{name}.solver=sgd"
+        )
     train = run.dataset.train
     at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
     if (augment := run.config.data.augment) != "none":

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from vprompt_jax.config.config import flat
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
-from vprompt_jax.train.evaluate import Evaluation
+from vprompt_jax.train.final import Final
 from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.training import Training, trained_counts
 
@@ -22,9 +23,6 @@ AGAIN = "delete {0}/result.json and give the run's command again"
 # What summaries and reports need, and what loading a run needs as well.
 _NEEDED = ("steps", "test_accuracy", "seed", "method", "dataset")
 TO_LOAD = ("class_names", "templates", *_NEEDED)
-
-
-_MOST_CONFUSED = 100  # classes, up to which the confusion matrix is kept
 
 
 def read(workdir: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any] | None:
@@ -48,27 +46,19 @@ def read(workdir: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any] | Non
     return result
 
 
-def describe(
-    run: Training,
-    outcome: Outcome,
-    *,
-    last: Evaluation,
-    best: Evaluation | None,
-    zero_shot: Evaluation | None,
-    seconds: float,
-) -> dict[str, Any]:
+def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> dict[str, Any]:
     """The contents of `result.json`.
 
     Args:
       run: what was trained.
       outcome: of training.
-      last: of the last step on test.
-      best: of what was best on val, on test; None without val.
-      zero_shot: of the unadapted CLIP on test; None without a text tower.
+      found: the last evaluations.
       seconds: that the run took.
     """
     config, dataset = run.config, run.dataset
     counts = trained_counts(outcome.params)
+    test, has_val = found.predictions["test"], "val" in found.predictions
+    zero_shot = test.zero_shot
     return {
         "name": config.name,
         "method": config.method.name,
@@ -91,13 +81,14 @@ def describe(
                 ("test", dataset.test),
             )
         },
-        "test_accuracy": last.metrics["accuracy"],
-        "test_accuracy_best_val": None if best is None else best.metrics["accuracy"],
-        "val_accuracy_best": outcome.best.accuracy if best is not None and run.steps else None,
-        "zero_shot_accuracy": None if zero_shot is None else zero_shot.metrics["accuracy"],
-        "by_class": _by_class(dataset.class_names, last, zero_shot),
-        "confusion": last.confusion.tolist() if len(last.confusion) <= _MOST_CONFUSED else None,
-        "regions_on": last.metrics.get("regions_on"),
+        "test_accuracy": found.metrics["accuracy"],
+        "test_accuracy_best_val": found.best_accuracy,
+        "val_accuracy_best": outcome.best.accuracy if has_val and run.steps else None,
+        "zero_shot_accuracy": None if zero_shot is None else _accuracy(zero_shot, test.labels),
+        "temperature": found.temperature,
+        "test": found.measures("test"),
+        "val": found.measures("val"),
+        "regions_on": found.metrics.get("regions_on"),
         "trainable_parameters": sum(counts.values()),
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
@@ -115,24 +106,5 @@ def describe(
     }
 
 
-def _by_class(
-    names: Sequence[str], last: Evaluation, zero_shot: Evaluation | None
-) -> list[dict[str, Any]]:
-    """A row per class: its images in test, and the share recognised, adapted and zero-shot.
-
-    Shares are None for a class without images.
-    """
-
-    def shares(evaluation: Evaluation | None) -> list[float | None]:
-        if evaluation is None:
-            return [None] * len(names)
-        counts = evaluation.confusion.sum(1)
-        hits = evaluation.confusion.diagonal()
-        return [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
-
-    counts = last.confusion.sum(1).tolist()
-    rows = zip(names, counts, shares(last), shares(zero_shot), strict=True)
-    return [
-        {"class": name, "images": count, "accuracy": accuracy, "zero_shot_accuracy": before}
-        for name, count, accuracy, before in rows
-    ]
+def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((logits.argmax(-1) == labels).mean())

@@ -1,7 +1,6 @@
 """`fit`: one run from a config to `result.json`."""
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Mapping
@@ -13,13 +12,13 @@ from clu import parameter_overview
 
 from vprompt_jax.config import Config, resolve
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.process import cluster, finite
+from vprompt_jax.measures import table as predictions
+from vprompt_jax.process import cluster
 from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache, recheck, result
 from vprompt_jax.train import workdir as folder
-from vprompt_jax.train.evaluate import Evaluation, evaluate
-from vprompt_jax.train.loop import batches_of, train
-from vprompt_jax.train.step import make_eval_step
+from vprompt_jax.train.final import final
+from vprompt_jax.train.loop import train
 from vprompt_jax.train.training import Training, assemble
 
 
@@ -33,9 +32,9 @@ def fit(
 ) -> dict[str, Any]:
     """Trains and evaluates what a config describes.
 
-    Writes `config.json`, `inputs.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/` and,
-    last, `result.json` to the workdir. An interrupted run goes on from its newest save; a finished
-    one is not run again if its data are still the same.
+    Writes `config.json`, `inputs.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`,
+    `predictions.parquet` and, last, `result.json` to the workdir. An interrupted run goes on from
+    its newest save; a finished one is not run again if its data are still the same.
 
     Args:
       config: a `ConfigDict` made from `config.default_config`, or what `resolve` made of it.
@@ -81,36 +80,14 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
             replace(workdir / "config.json", config.as_json())
             folder.write_inputs(workdir, config, run.identity)
         outcome = train(run, workdir)
-        frozen = run.adaptation.frozen
-
-        def on_test(eval_step: Any, params: Any, assigned: Any) -> Evaluation:
-            step = functools.partial(eval_step, params, assigned, frozen, run.root)
-            with finite.explained("the test split", [frozen, params], run.remedies):
-                return evaluate(step, batches_of(run, run.dataset.test))
-
-        zero_shot = None
-        if run.adaptation.model.clip.config.has_text:
-            zero_shot = on_test(make_eval_step(run.adaptation.zero_shot, {}), {}, {})
-        if zero_shot is not None and not (outcome.params or outcome.assigned):
-            last = zero_shot
-        else:
-            last = on_test(outcome.eval_step, outcome.params, outcome.assigned)
-        best = None
-        if run.dataset.val is not None:
-            best = last
-            if run.steps and outcome.best.step != run.steps:
-                best = on_test(outcome.eval_step, outcome.best.params, outcome.best.assigned)
+        found = final(run, outcome)
     cache.remove(workdir)
-    text = result.describe(
-        run,
-        outcome,
-        last=last,
-        best=best,
-        zero_shot=zero_shot,
-        seconds=outcome.earlier_seconds + time.time() - started,
-    )
-    written = json.dumps(text, indent=2) + "\n"
+    seconds = outcome.earlier_seconds + time.time() - started
+    written = json.dumps(result.describe(run, outcome, found, seconds), indent=2) + "\n"
     if jax.process_index() == 0:
+        predictions.write(
+            workdir / predictions.NAME, found.predictions, found.temperature, found.class_names
+        )
         replace(workdir / "result.json", written)
     return json.loads(written)
 

@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
@@ -47,12 +48,16 @@ class TrainState(flax.struct.PyTreeNode):
     gradient_norms: Mapping[str, jax.Array]
 
 
+def _losses(logits: jax.Array, batch: Batch) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+
+
 def _sums(logits: jax.Array, batch: Batch, out: Mapping[str, Any]) -> Sums:
+    """Sums over the examples of a batch, padding aside."""
     weight = batch["weight"]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     hits = (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
     sums = {
-        "loss": jnp.sum(losses * weight),
+        "loss": jnp.sum(_losses(logits, batch) * weight),
         "accuracy": jnp.sum(hits * weight),
         "count": jnp.sum(weight),
     }
@@ -76,6 +81,7 @@ def make_train_step(
     weights: Mapping[str, SelectedWeights],
     augmentation: Augmentation = "none",
     remat: Remat = "none",
+    class_weights: np.ndarray | None = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
@@ -86,6 +92,7 @@ def make_train_step(
       weights: parts that replace some of the tower's weights, by name.
       augmentation: of the images, see `data.augment`.
       remat: a name of `REMAT`: what the backward pass computes again instead of keeping.
+      class_weights: float32 [C], of the examples' losses by class; None for 1 each.
 
     Returns:
       A function (state, frozen, root, batch) -> (state, sums) on all devices. State, frozen weights
@@ -114,7 +121,10 @@ def make_train_step(
         def loss_sum(params: Any) -> tuple[jax.Array, Sums]:
             logits, out = apply(params, state.assigned, frozen, batch, context)
             sums = _sums(logits, batch, out)
-            return sums["loss"], sums
+            if class_weights is None:
+                return sums["loss"], sums
+            weighted = batch["weight"] * jnp.asarray(class_weights)[batch["label"]]
+            return jnp.sum(_losses(logits, batch) * weighted), sums
 
         gradient, sums = jax.grad(loss_sum, has_aux=True)(state.params)
         gradient, sums = jax.lax.psum((gradient, sums), AXIS)
@@ -133,24 +143,18 @@ def make_train_step(
 
 def make_eval_step(
     model: AdaptedCLIP, weights: Mapping[str, SelectedWeights]
-) -> Callable[..., Sums]:
-    """Builds the evaluation step: (params, assigned, frozen, root, batch) -> sums over the batch.
+) -> Callable[..., tuple[Sums, jax.Array, jax.Array]]:
+    """Builds the evaluation step: (params, assigned, frozen, root, batch) -> (sums, logits, index).
 
-    Inference: no noise, and whatever is random is fixed per example. "not_finite" counts the
-    examples with a logit that is not finite; "confusion" [C, C] those of each class (row) taken for
-    each (column).
+    Sums are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
+    every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
+    per example.
     """
 
-    def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Sums:
+    def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
         variables = variables_of(params, assigned, frozen, weights)
         logits, out = applied(model, variables, batch, Context(root, batch["index"]))
-        # The loss alone would not show it: softmax gives a class of minus infinity no weight.
-        bad = ~jnp.isfinite(logits).all(-1)
-        sums = _sums(logits, batch, out)
-        sums["not_finite"] = jnp.sum(batch["weight"], where=bad)
-        confusion = jnp.zeros((logits.shape[-1],) * 2)
-        taken_for = jnp.argmax(logits, -1)
-        sums["confusion"] = confusion.at[batch["label"], taken_for].add(batch["weight"])
-        return jax.lax.psum(sums, AXIS)
+        sums = jax.lax.psum(_sums(logits, batch, out), AXIS)
+        return sums, *jax.lax.all_gather((logits, batch["index"]), AXIS, tiled=True)
 
     return on_all_devices(step, arguments=5)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vprompt_jax import data
@@ -70,6 +71,11 @@ class Training:
         return optimizer_of(self.config, self.steps)
 
     @property
+    def has_text(self) -> bool:
+        """Whether the CLIP has a text tower, which makes it a zero-shot classifier."""
+        return self.adaptation.model.clip.config.has_text
+
+    @property
     def warmup(self) -> int:
         """Steps of linear warm-up; 0 where there are no steps."""
         return 0 if self.solver() else warmup_of(self.config, self.steps)
@@ -110,6 +116,16 @@ class Training:
             for part in self.parts
             for name, schedule in part.schedules(self.config.parts[part.name]).items()
         }
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """float32 [C], inverse to the classes' sizes in train and 1 on average over its examples;
+        None for no weights."""
+        if self.config.optim.class_weights == "none":
+            return None
+        classes = len(self.dataset.class_names)
+        counts = np.bincount(self.dataset.train.labels, minlength=classes)
+        return (counts.sum() / (classes * counts)).astype(np.float32)
 
     @property
     def remedies(self) -> list[str]:

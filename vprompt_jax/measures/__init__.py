@@ -1,0 +1,1 @@
+"""What predictions are worth: accuracy, calibration, comparisons; NumPy and SciPy alone."""

@@ -1,0 +1,89 @@
+"""What a run ends with: predictions on test and val, and what they are worth."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from vprompt_jax.data.dataset import Split
+from vprompt_jax.measures.calibration import fitted_temperature
+from vprompt_jax.measures.split import measured
+from vprompt_jax.measures.table import Predictions
+from vprompt_jax.process import finite
+from vprompt_jax.train.evaluate import Evaluation, evaluate
+from vprompt_jax.train.loop import Outcome, batches_of
+from vprompt_jax.train.step import make_eval_step
+from vprompt_jax.train.training import Training
+
+
+@dataclasses.dataclass(frozen=True)
+class Final:
+    """The last evaluations of a run.
+
+    Attributes:
+      predictions: of the last step's parameters and of the unadapted CLIP, by split: test, and val
+        where there is one.
+      metrics: of the last step's on test, by name.
+      best_accuracy: on test, of what was best on val; None without val.
+      temperature: fitted on val; None without val.
+      class_names: of the dataset.
+    """
+
+    predictions: dict[str, Predictions]
+    metrics: dict[str, float]
+    best_accuracy: float | None
+    temperature: float | None
+    class_names: tuple[str, ...]
+
+    def measures(self, split: str) -> dict[str, Any] | None:
+        """What `result.json` says of a split; None if there is none."""
+        found = self.predictions.get(split)
+        if found is None:
+            return None
+        return measured(
+            found.logits,
+            found.labels,
+            self.class_names,
+            temperature=self.temperature,
+            zero_shot=found.zero_shot,
+        )
+
+
+def final(run: Training, outcome: Outcome) -> Final:
+    """Evaluates a trained run on test and val.
+
+    Raises:
+      UserError: if logits are not finite.
+    """
+    adaptation, frozen = run.adaptation, run.adaptation.frozen
+    bare = make_eval_step(adaptation.zero_shot, {}) if run.has_text else None
+
+    def on(name: str, split: Split, eval_step: Any, params: Any, assigned: Any) -> Evaluation:
+        step = functools.partial(eval_step, params, assigned, frozen, run.root)
+        with finite.explained(f"the {name} split", [frozen, params], run.remedies):
+            return evaluate(step, batches_of(run, split))
+
+    predictions, metrics = {}, {}
+    splits = dict(run.dataset.splits())
+    for name in ("test", "val"):
+        if (split := splits.get(name)) is None:
+            continue
+        before = None if bare is None else on(name, split, bare, {}, {})
+        if before is not None and not (outcome.params or outcome.assigned):
+            last = before
+        else:
+            last = on(name, split, outcome.eval_step, outcome.params, outcome.assigned)
+        labels, zero_shot = np.asarray(split.labels), None if before is None else before.logits
+        predictions[name] = Predictions(list(split.keys), labels, last.logits, zero_shot)
+        metrics[name] = last.metrics
+    best_accuracy, temperature = None, None
+    if (val := predictions.get("val")) is not None:
+        temperature = fitted_temperature(val.logits, val.labels)
+        best = metrics["test"]
+        if run.steps and outcome.best.step != run.steps:
+            chosen = outcome.best.params, outcome.best.assigned
+            best = on("test", run.dataset.test, outcome.eval_step, *chosen).metrics
+        best_accuracy = best["accuracy"]
+    names = run.dataset.class_names
+    return Final(predictions, metrics["test"], best_accuracy, temperature, names)
