@@ -1,12 +1,14 @@
 """The command `vprompt`, and `python -m vprompt_jax`: one verb for everything a user does."""
 
 import importlib
+import os
 import sys
 
 # Verb: what it does, and the module whose `main` does it.
 VERBS = {
     "train": ("trains what a config describes", ""),
     "predict": ("labels images with a finished run", "vprompt_jax.predict.__main__"),
+    "evaluate": ("measures a finished run on labelled images", "vprompt_jax.evaluate.__main__"),
     "report": ("makes tables, figures and a page of runs", "vprompt_jax.report.__main__"),
     "export": ("writes a finished run as files to hand on", "vprompt_jax.export.__main__"),
     "data": ("shows what a dataset holds", "vprompt_jax.data.__main__"),
@@ -14,9 +16,10 @@ VERBS = {
     "benchmark": ("measures speed, FLOPs and memory", "vprompt_jax.benchmark.__main__"),
     "configs": ("lists the experiments that ship", ""),
 }
-_TRAIN = """vprompt train NAME|FILE [--workdir DIR] [--config.section.key=value]...
+_TRAIN = """vprompt train NAME|FILE|FOLDER [--workdir DIR] [--config.section.key=value]...
 
-NAME is one of `vprompt configs`; all options: vprompt train --help"""
+NAME is one of `vprompt configs`; FOLDER holds photographs, a folder per class;
+all options: vprompt train --help"""
 
 
 def usage() -> str:
@@ -62,12 +65,15 @@ def _run() -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    """A first argument without dashes is the config."""
+    """A first argument without dashes is the config, or a folder of photographs."""
     from vprompt_jax.launching import command_line
 
+    typed = arguments
     if arguments and not arguments[0].startswith("-"):
-        arguments = [f"--config={arguments[0]}", *arguments[1:]]
-    command_line.main(["vprompt", "train"], arguments, _TRAIN)
+        given, rest = arguments[0], arguments[1:]
+        folder = [f"--config={command_line.PHOTOGRAPHS}:{given}", "--report"]
+        arguments = [*(folder if os.path.isdir(given) else [f"--config={given}"]), *rest]
+    command_line.main(["vprompt", "train"], arguments, _TRAIN, typed)
 
 
 if __name__ == "__main__":

@@ -136,3 +136,12 @@ def test_a_tfrecord_preparation_is_refused_with_the_way_out(served, tmp_path):
     tfds.builder(name, data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
     with pytest.raises(UserError, match="file_format='array_record'"):
         tfds_source.load(name, str(tmp_path), 32)
+
+
+@pytest.mark.parametrize("name", cifar.NAMES)
+def test_the_real_archives_are_known_by_their_checksums(name, tmp_path):
+    """As TFDS lists them: it finds checksums by the file that a builder's class is written in."""
+    made = cifar.builder(name, str(tmp_path))
+    about = made.url_infos[made._cifar_info.url]
+    assert len(about.checksum) == 64
+    assert int(about.size) > 10**8

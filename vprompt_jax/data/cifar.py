@@ -38,6 +38,7 @@ def builder(name: str, data_dir: str | None) -> Any:
 
     class Builder(theirs, skip_registration=True):  # type: ignore[call-arg]
         name = dataset
+        url_infos = theirs.url_infos  # TFDS looks for checksums beside the class's own file
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
             del dl_manager  # it unpacks with TensorFlow

@@ -220,18 +220,21 @@ def _way_out(name: str) -> str:
     )
 
 
+def as_text(name: str) -> str:
+    """A class name as it reads in a prompt: in lower case, `_` and `-` as spaces."""
+    text = unicodedata.normalize("NFC", name).lower().replace("_", " ").replace("-", " ")
+    return " ".join(text.split())
+
+
 def check_names(dataset: Dataset) -> None:
     """Refuses different class names that become the same text in a prompt.
-
-    A prompt contains them in lower case, with `_` and `-` as spaces (`class_texts`).
 
     Raises:
       UserError: naming such classes.
     """
     by_text: dict[str, list[str]] = {}
     for name in dataset.class_names:
-        text = unicodedata.normalize("NFC", name).lower().replace("_", " ").replace("-", " ")
-        by_text.setdefault(" ".join(text.split()), []).append(name)
+        by_text.setdefault(as_text(name), []).append(name)
     if same := [names for names in by_text.values() if len(names) > 1]:
         listed = "\n  ".join(" = ".join(map(repr, names)) for names in same[:20])
         raise UserError(

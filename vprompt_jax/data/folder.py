@@ -45,6 +45,29 @@ def load(
         raise listing.unreadable(error) from error
 
 
+def sizes(root: Path) -> dict[str, int]:
+    """Counts the pictures of every class that are not in a test or val split, without reading them.
+
+    Args:
+      root: as of `load`.
+
+    Returns:
+      The number of files by class, at least one each.
+
+    Raises:
+      UserError: as `load`, for what shows without reading a file.
+    """
+    try:
+        layout = _layout(root)
+        place = layout.places["train"]
+        counts = {c: len(listing.pictures_below(place / c)[0]) for c in layout.classes}
+    except OSError as error:
+        raise listing.unreadable(error) from error
+    if empty := [c for c, count in counts.items() if not count]:
+        raise UserError(f"{printable(place)}: no images of {', '.join(map(printable, empty))}")
+    return counts
+
+
 @dataclasses.dataclass(frozen=True)
 class _Layout:
     """How a dataset's folder is laid out.

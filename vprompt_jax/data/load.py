@@ -71,6 +71,46 @@ def load(
     return dataclasses.replace(dataset, contents=stored)
 
 
+def labelled(
+    section: DataSection, split: str, resolution: int, *, resize: Resize = "shortest"
+) -> Dataset:
+    """Loads images to evaluate on, none of which are trained on.
+
+    Args:
+      section: as of `load`.
+      split: "train", "val" or "test".
+      resolution, resize: as of `load`.
+
+    Returns:
+      A dataset whose `test` holds the split, or, where the source has no test split and that is
+      asked for, all its images.
+
+    Raises:
+      UserError: as `load`; or if there is no such split.
+    """
+    row = None if section.label else catalogue.find(section.name)
+    dataset = _source(section, row, resolution, resize)
+    splits = {name: part for name, part in dataset.splits() if len(part)}
+    chosen = splits.get(split)
+    if chosen is None and split == "test":
+        chosen = dataset.train if dataset.val is None else dataset.train.joined(dataset.val)
+    if chosen is None:
+        raise UserError(f"{dataset.name} has no {split} split; it has {', '.join(splits)}")
+    chosen, left_out = images.decoded(chosen, section.on_bad_image)
+    dataset = dataclasses.replace(
+        dataset,
+        class_names=class_names(row, dataset.class_names),
+        train=chosen.take(np.array([], int)),
+        val=None,
+        test=chosen,
+        skipped=(*dataset.skipped, *left_out),
+    )
+    check_names(dataset)
+    for line in (*dataset.notes, *_left_out(dataset)):
+        print(f"note: {line}", file=sys.stderr)
+    return dataset
+
+
 def prepare(
     dataset: Dataset,
     section: DataSection,

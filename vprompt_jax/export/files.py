@@ -24,6 +24,7 @@ from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
 from vprompt_jax.export import card
 from vprompt_jax.inference.adapted import Adapted, adapted_from, checked, of_batch, softmax
+from vprompt_jax.inference.adapted import load as load_run
 from vprompt_jax.inference.images import Images, batch_of
 from vprompt_jax.process import hashes
 from vprompt_jax.process.errors import UserError
@@ -51,10 +52,12 @@ class Exported:
       class_names: in the order of the logits.
       resolution: side of the input images, in pixels.
       resize: how an image becomes square; the tower's `config.resize`.
+      result: the contents of the run's `result.json`.
     """
 
     def __init__(
         self,
+        result: dict[str, Any],
         class_names: Sequence[str],
         resolution: int,
         call: Callable[[Any, np.ndarray], Any],
@@ -62,6 +65,7 @@ class Exported:
         resize: Resize,
     ):
         self.class_names, self.resolution, self.resize = tuple(class_names), resolution, resize
+        self.result = result
         self._call, self._weights = call, weights
 
     def logits(self, images: Images) -> np.ndarray:
@@ -259,7 +263,9 @@ def load(folder: Path, *, checkpoint: Path | str | None = None) -> Exported | Ad
     weights = jax.device_put(formats.read_arrays(folder / "weights.safetensors"))
     resize = CLIPConfig.from_json(about["result"]["clip"]).resize
     call = jax.jit(exported.call)
-    return Exported(about["class_names"], about["input_side"], call, weights, resize)
+    return Exported(
+        about["result"], about["class_names"], about["input_side"], call, weights, resize
+    )
 
 
 def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str | None) -> Adapted:
@@ -276,3 +282,23 @@ def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str
     params = traverse_util.unflatten_dict(flat, sep="/")
     assigned = params.pop("assigned", {})
     return Adapted(adaptation, params, assigned, about["result"])
+
+
+def load_either(
+    folder: Path, *, best: bool = False, checkpoint: Path | str | None = None
+) -> Exported | Adapted:
+    """Loads a finished run, or an export of one.
+
+    Args:
+      folder: of the run or the export.
+      best: a run's parameters best on val, in place of the last step's.
+      checkpoint: where the CLIP's weights are now; None for where they were.
+
+    Raises:
+      UserError: as `load` and `inference.adapted.load`; or if `best` is asked of an export.
+    """
+    if not is_export(folder):
+        return load_run(folder, best=best, checkpoint=checkpoint)
+    if best:
+        raise UserError(f"{folder} is an export, which holds one set of parameters: omit --best")
+    return load(folder, checkpoint=checkpoint)

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from vprompt_jax.launching import shipped
 
+PHOTOGRAPHS = str(Path(__file__).parent / "photographs.py")  # the config file of a folder
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
@@ -25,27 +26,42 @@ _RUN = flags.DEFINE_string(
 _PRINT = flags.DEFINE_bool(
     "print_commands", False, "Of a sweep: print a command per run, for a scheduler, and stop."
 )
+_CLIP = flags.DEFINE_string("clip", None, "Short for --config.model.checkpoint.")
+_REPORT = flags.DEFINE_bool(
+    "report", False, "Of a single run: also write its report, into report/ of its folder."
+)
+_DRY = flags.DEFINE_bool(
+    "dry_run", False, "Say what one run would take (steps, downloads, time, memory), and stop."
+)
 _HELP = {"--help", "-help", "--helpfull", "-h", "-?", "--helpshort"}
 
 
-def main(command: Sequence[str], arguments: Sequence[str], usage: str) -> None:
+def main(
+    program: Sequence[str],
+    arguments: Sequence[str],
+    usage: str,
+    typed: Sequence[str] | None = None,
+) -> None:
     """Trains what the arguments describe, and ends the program with its exit status.
 
     Args:
-      command: how the user called this program, for the commands that it prints.
-      arguments: what came after it; --config names the experiment.
+      program: how the user called this program, without its arguments.
+      arguments: --config names the experiment.
       usage: shown if there are none.
+      typed: the arguments as the user gave them, for the commands that are printed; None for
+        `arguments`.
     """
+    command = [*program, *(arguments if typed is None else typed)]
 
     def parse(argv: list[str]) -> list[str]:
         return _parse_flags(argv, usage)
 
     def train(argv: list[str]) -> None:
-        _train(argv, [*command, *arguments], usage)
+        _train(argv, command, usage)
 
     shipped.make_importable()
     try:
-        app.run(train, argv=[" ".join(command), *arguments], flags_parser=parse)
+        app.run(train, argv=[" ".join(program), *arguments], flags_parser=parse)
     except KeyboardInterrupt:  # while modules are imported
         sys.exit(130)
 
@@ -116,10 +132,13 @@ def _refuse_unknown_keys(argv: list[str]) -> None:
 
 
 def _unloadable(error: Exception) -> str:
+    from vprompt_jax.process.errors import UserError
     from vprompt_jax.process.failures import shows_traceback
 
     if shows_traceback():
         raise error
+    if isinstance(error, UserError):
+        return f"error: {error}"
     return f"error: cannot load the config: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -135,8 +154,13 @@ def _train(argv: list[str], command: list[str], usage: str) -> None:
         sys.exit(_unloadable(error))
     from vprompt_jax.launching import launch
 
+    overridden = list(config_flags.get_override_values(flags.FLAGS["config"]))
+    if _CLIP.value is not None:
+        config.model.checkpoint = _CLIP.value
+        overridden.append("model.checkpoint")
     if _PRINT.value:
         launch.print_commands(config, command)
+    elif _DRY.value:
+        launch.dry_run(config, _RUN.value)
     else:
-        overridden = config_flags.get_override_values(flags.FLAGS["config"])
-        launch.launch(config, _WORKDIR.value, _RUN.value, list(overridden), command)
+        launch.launch(config, _WORKDIR.value, _RUN.value, overridden, command, report=_REPORT.value)

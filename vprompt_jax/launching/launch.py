@@ -31,12 +31,27 @@ def print_commands(config: ConfigDict, command: list[str]) -> None:
             print(shlex.join([*shared, f"--run={name}"]))
 
 
+def dry_run(config: ConfigDict, which: str | None) -> None:
+    """Prints what a config's run would take; of a sweep's, `which`, or the first of all."""
+    with user_errors(_LESS_MEMORY):
+        set_up_process()
+        from vprompt_jax.launching import dry_run
+
+        count = len(config.sweep)
+        if config.sweep or which is not None:
+            name, config = sweeps.choose(config, which or "0")
+            print(f"run         {name}, one of {count}")
+        print(dry_run.describe(config))
+
+
 def launch(
     config: ConfigDict,
     workdir: str | None,
     which: str | None = None,
     overridden: Collection[str] = (),
     command: Sequence[str] = ("python", "launch.py"),
+    *,
+    report: bool = False,
 ) -> None:
     """Runs one config, or each run of a sweep, or `which` of them, and prints what came out.
 
@@ -46,6 +61,7 @@ def launch(
       which: name or number of one run of the sweep.
       overridden: dotted config keys that the command line sets.
       command: this process's, for the commands that are printed.
+      report: whether to write a single run's report, too.
     """
     with user_errors(_LESS_MEMORY):
         set_up_process()
@@ -75,6 +91,10 @@ def launch(
             if result["steps"] and not (where / "checkpoints").is_dir():
                 again = result_lib.AGAIN.format(where)
                 print(f"Its checkpoints are gone, which predict and export need: {again}.")
+        if report:
+            from vprompt_jax import report as reports
+
+            reports.write([where], where / "report", title=str(config.name))
         alone = bool(workdir) or which is not None
         _conclude(result, config, where, overridden, command, alone)
 
@@ -100,6 +120,9 @@ def _conclude(
     picture = summary.picture(workdir)
     if picture is not None:
         print(f"prompts and masks: {picture}")
+    page = workdir / "report" / "report.html"
+    if page.is_file():
+        print(f"report: {page}")
     print(f"results in {workdir}\n\nnext:")
     for line in summary.next_commands(workdir, command):
         print(f"  {line}")

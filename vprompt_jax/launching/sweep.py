@@ -1,12 +1,15 @@
 """Runs the variations a config lists, one after another, then reports on them."""
 
+import time
 from pathlib import Path
+from statistics import median
 
 from ml_collections import ConfigDict
 
 from vprompt_jax.config import resolve
 from vprompt_jax.config.sweep import expand
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import duration
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -22,6 +25,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     import jax
 
     from vprompt_jax import report
+    from vprompt_jax.train.result import read
     from vprompt_jax.train.run import fit
 
     runs = expand(config)
@@ -33,12 +37,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for one in runs.values():
         resolve(one)  # a mistake in the last run shows before the first one starts
     results = []
+    taken = []  # seconds of the runs that were not there yet
     for number, (name, one) in enumerate(runs.items(), 1):
+        new, started = read(workdir / name) is None, time.monotonic()
         result = fit(one, workdir / name)
         results.append(result)
+        taken += [time.monotonic() - started] if new else []
+        left = sum(read(workdir / other) is None for other in list(runs)[number:])
         zero_shot = result["zero_shot_accuracy"]
         beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
-        print(f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}", flush=True)
+        then = f"; about {duration(left * median(taken))} left" if left and taken else ""
+        accuracy = f"{result['test_accuracy']:.2%}"
+        print(f"[{number}/{len(runs)}] {name}: {accuracy}{beside}{then}", flush=True)
     several = len({result["dataset"] for result in results}) > 1
     written = report.write(
         [workdir / name for name in runs], workdir, by_dataset=several, title=config.name

@@ -41,16 +41,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(args: argparse.Namespace) -> Any:
     """Loads a workdir's model: an `Adapted`, or an `export.Exported`, which only gives logits."""
-    from vprompt_jax.export import files as export
-    from vprompt_jax.inference import adapted
+    from vprompt_jax.export.files import Exported, load_either
 
     workdir = Path(args.workdir)
-    if not export.is_export(workdir):
-        return adapted.load(workdir, best=args.best, checkpoint=args.checkpoint)
-    if args.best:
-        raise UserError(f"{workdir} is an export, which holds one set of parameters: omit --best")
-    model = export.load(workdir, checkpoint=args.checkpoint)
-    if args.overlay and not isinstance(model, adapted.Adapted):
+    model = load_either(workdir, best=args.best, checkpoint=args.checkpoint)
+    if args.overlay and isinstance(model, Exported):
         raise UserError(f"{workdir} is an export, which gives labels only: omit --overlay")
     return model
 

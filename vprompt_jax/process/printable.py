@@ -28,3 +28,11 @@ def printable(text: str | os.PathLike[str]) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _visible(c) for c in text)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -228,6 +228,8 @@ class _Loop:
         self.at.pending = None
         skipped = int(sums.pop("skipped"))
         values = mean(sums) | {"skipped_steps": skipped} | self._values(step - 1)
+        rates = self.run.learning_rates(step - 1)
+        values |= {f"learning_rate/{part}": rate for part, rate in rates.items()}
         self.writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
         note = f", {skipped} steps skipped (not finite)" if skipped else ""
         self._show(values, note)

@@ -201,15 +201,24 @@ def around(adaptation: Adaptation, dataset: Dataset) -> Training:
     per_epoch = pipeline.steps_per_epoch(len(dataset.train), c.batch_size)
     root = jax.jit(keys.root, out_shardings=parallel.replicated())(adaptation.config.seed)
     steps = c.epochs * per_epoch if adaptation.config.trained else 0
-    run = Training(adaptation, dataset, root, steps, per_epoch)
+    check_warmup(adaptation.config, steps)
+    return Training(adaptation, dataset, root, steps, per_epoch)
+
+
+def check_warmup(config: Config, steps: int) -> None:
+    """Refuses a warm-up that is as long as a run of `steps` steps.
+
+    Raises:
+      UserError: if it is.
+    """
+    warmup = warmup_of(config, steps)
     # One step of warm-up is none: it has the full rate.
-    if c.warmup_fraction is None and run.warmup > 1 and steps and run.warmup >= steps:
+    if config.optim.warmup_fraction is None and warmup > 1 and steps and warmup >= steps:
         raise UserError(
-            f"config.optim.warmup_steps={run.warmup}, but the run has {steps} steps: the learning "
-            "rate would never be what was asked for, nor decay. Set fewer, or "
+            f"config.optim.warmup_steps={warmup}, but the run has {steps} steps: the learning rate "
+            "would never be what was asked for, nor decay. Set fewer, or "
             "config.optim.warmup_fraction (0.1: a tenth of the run) in their place, or more epochs"
         )
-    return run
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Training:

@@ -1,0 +1,1 @@
+"""Measures a finished run on labelled images, its own or others."""

@@ -1,0 +1,139 @@
+"""Measures a finished run: vprompt evaluate --workdir DIR [--dir FOLDER]"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vprompt_jax.process import program
+from vprompt_jax.process.errors import UserError
+
+_SHOWN = 10  # classes, and pairs of classes, in the terminal
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vprompt evaluate",
+        description="Measure a finished run on its own test split, or on other labelled images.",
+    )
+    parser.add_argument("--workdir", type=Path, required=True,
+                        help="a finished run, or an export of one")  # fmt: skip
+    parser.add_argument("--dir", help="other images: a folder of classes, or what --source reads")
+    parser.add_argument("--source", help="config.data.source; default: folder, with --dir")
+    parser.add_argument("--name", default="", help="config.data.name, for --source=tfds")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test",
+                        help="default: test; all images where there is none")  # fmt: skip
+    parser.add_argument("--checkpoint", metavar="FILE",
+                        help="where the CLIP's weights are now, if they have moved")  # fmt: skip
+    parser.add_argument("--best", action="store_true", help="the parameters best on val")
+    parser.add_argument("--batch_size", type=int, default=64, help="(default: 64)")
+    parser.add_argument("--json", action="store_true", help="print all measures as JSON")
+    parser.add_argument("--out", type=Path, metavar="FOLDER",
+                        help="write evaluation.json and predictions.parquet there")  # fmt: skip
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints what `_parser` describes.
+
+    Raises:
+      UserError: if the run or the images cannot be used, or their classes do not fit.
+    """
+    from vprompt_jax.evaluate.elsewhere import fitted
+    from vprompt_jax.export.files import load_either
+    from vprompt_jax.measures import table
+    from vprompt_jax.measures.split import measured
+
+    if args.batch_size < 1:
+        raise UserError("--batch_size must be at least 1")
+    if args.out is not None and (args.out / "result.json").exists():
+        raise UserError(f"--out {args.out} holds a run: choose another folder")
+    model = load_either(args.workdir, best=args.best, checkpoint=args.checkpoint)
+    name, class_names, split = _images(args, model)
+    model, label_of = fitted(model, class_names)
+    labels = label_of[split.labels]
+    parts = [
+        model.logits(split.fetch(np.arange(start, min(start + args.batch_size, len(split)))))
+        for start in range(0, len(split), args.batch_size)
+    ]
+    logits = np.concatenate(parts)
+    temperature = model.result.get("temperature")
+    found = measured(logits, labels, model.class_names, temperature=temperature, zero_shot=None)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        about = {"run": str(args.workdir), "dataset": name, "split": args.split, **found}
+        (args.out / "evaluation.json").write_text(json.dumps(about, indent=2) + "\n")
+        rows = {args.split: table.Predictions(list(split.keys), labels, logits, None)}
+        table.write(args.out / table.NAME, rows, temperature, model.class_names)
+    print(json.dumps(found) if args.json else _lines(name, found))
+
+
+def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...], Any]:
+    """Name, class names and split of the images to evaluate on."""
+    from vprompt_jax import data
+
+    elsewhere = args.dir is not None or args.source is not None
+    if not elsewhere and not hasattr(model, "config"):
+        raise UserError("an export does not know its images: name some by --dir")
+    if not elsewhere:
+        dataset = data.load(
+            model.config.data, model.config.protocol, model.resolution, resize=model.resize
+        )
+        splits = dict(dataset.splits())
+        if args.split not in splits:
+            raise UserError(f"this run has no {args.split} split: choose another --split")
+        return dataset.name, dataset.class_names, splits[args.split]
+    from vprompt_jax.config import default_config
+    from vprompt_jax.config.resolve import resolve
+
+    config = default_config()
+    config.data.source = args.source or "folder"
+    config.data.dir = args.dir or ""
+    config.data.name = args.name
+    section = resolve(config).data
+    dataset = data.labelled(section, args.split, model.resolution, resize=model.resize)
+    return dataset.name, dataset.class_names, dataset.test
+
+
+def _lines(name: str, found: dict[str, Any]) -> str:
+    """The measures as a reader's summary."""
+    low, high = found["accuracy_interval"]
+    lines = [
+        f"{name}: {found['images']:,} images",
+        f"accuracy           {found['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})",
+    ]
+    if found["top5_accuracy"] is not None:
+        lines.append(f"top-5 accuracy     {found['top5_accuracy']:.2%}")
+    scaled = found["calibration_error_scaled"]
+    beside = "" if scaled is None else f"   ({scaled:.2%} with the temperature fitted on val)"
+    lines.append(f"calibration error  {found['calibration_error']:.2%}{beside}")
+    rows = [row for row in found["by_class"] if row["images"]]
+    rows = sorted(rows, key=lambda row: row["accuracy"])[:_SHOWN]
+    width = max(len(row["class"]) for row in rows)
+    lines += ["", "classes, the worst first"]
+    lines += [
+        f"  {row['class']:<{width}}  {row['accuracy']:>7.2%}  of {row['images']:,}" for row in rows
+    ]
+    if found["confusion"] is not None:
+        names = [row["class"] for row in found["by_class"]]
+        counts = np.array(found["confusion"])
+        np.fill_diagonal(counts, 0)
+        order = np.argsort(-counts, axis=None, kind="stable")[:_SHOWN]
+        pairs = [divmod(int(i), len(names)) for i in order if counts.flat[i]]
+        lines += ["", "most often confused"] if pairs else []
+        lines += [f"  {counts[a, b]:>5,}  {names[a]} taken for {names[b]}" for a, b in pairs]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    with program.user_errors("lower --batch_size"):
+        program.set_up_process()
+        run(args)
+
+
+if __name__ == "__main__":
+    main()

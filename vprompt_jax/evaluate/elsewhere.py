@@ -1,0 +1,53 @@
+"""Fits a model's classes and a dataset's to each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vprompt_jax.adaptation.build import parts_of
+from vprompt_jax.data.dataset import as_text
+from vprompt_jax.export.files import Exported
+from vprompt_jax.heads.text import TextHeadPart
+from vprompt_jax.inference.adapted import Adapted, adapted_from
+from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
+
+Model = Adapted | Exported
+
+
+def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]:
+    """A model that knows a dataset's classes, and the model's label of each of them.
+
+    If all of them are among the model's, the model stays as it is. If not, a model that recognises
+    classes by their texts is given those of the dataset, in place of its own.
+
+    Args:
+      model: of a run or an export.
+      class_names: of the dataset, C of them.
+
+    Returns:
+      The model, and int [C].
+
+    Raises:
+      UserError: if the model knows its own classes alone, and the dataset has others.
+    """
+    known = {as_text(name): label for label, name in enumerate(model.class_names)}
+    unknown = [name for name in class_names if as_text(name) not in known]
+    if not unknown:
+        return model, np.array([known[as_text(name)] for name in class_names])
+    if isinstance(model, Exported) or not _by_text(model):
+        kind = "An export" if isinstance(model, Exported) else "This head"
+        raise UserError(
+            f"the model does not know {some_of(unknown, separator=', ')}; it knows "
+            f"{some_of(model.class_names, separator=', ')}. {kind} cannot learn others without "
+            "training: rename the classes, leave these out, or evaluate a run whose "
+            "config.head.kind is text"
+        )
+    adaptation = adapted_from(model.config, class_names, model.result["templates"])
+    result = model.result | {"class_names": list(class_names)}
+    other = Adapted(adaptation, model.params, model.assigned, result, model.best)
+    return other, np.arange(len(class_names))
+
+
+def _by_text(model: Adapted) -> bool:
+    return any(isinstance(part, TextHeadPart) for part in parts_of(model.config.parts))
