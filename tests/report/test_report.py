@@ -227,7 +227,10 @@ def test_the_report_of_a_folder_is_whole(folders, tmp_path, capsys):
     }  # fmt: skip
     page = (out / "report.html").read_text()
     assert "<h1>A &amp; B</h1>" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside the page
+    assert not re.search(r'src="(?!data:)', page)  # nothing outside the page
+    links = re.findall(r'href="([^"]*)"', page)
+    assert len(links) == 13
+    assert all((out / link / "result.json").is_file() for link in links)
     assert page.count("data:image/png;base64,") == 3
     for svg in out.glob("*.svg"):
         ET.parse(svg)

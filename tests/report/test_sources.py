@@ -62,7 +62,7 @@ def test_tables_need_neither_weights_nor_checkpoints(run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {*TABLES, "parameters.png"}
     left_out = [line for line in out.splitlines() if line.startswith("left out: ")]
-    assert len(left_out) == 2
+    assert len(left_out) == 3
     assert "metrics.jsonl is damaged" in left_out[0]
     assert "pictures of prompted images" in left_out[1]
     assert "--checkpoint" in left_out[1]

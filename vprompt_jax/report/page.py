@@ -1,6 +1,8 @@
 """The report as one HTML page that needs no other file."""
 
 import base64
+import os
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,32 +10,54 @@ from PIL import Image
 
 import vprompt_jax
 from vprompt_jax.process.escapes import in_html
+from vprompt_jax.report.pictures import Picture
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.tables import Table
 
 MADE_BY = "Made by vprompt_jax"  # by which a report is known again
 _STYLE = """\
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
-       color: #1a1a1a; background: #fff; }
+:root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --quiet: #444; --line: #ddd;
+        --link: #0b57a4; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e8e8e8; --page: #16181c; --quiet: #b5b5b5; --line: #3a3f47; --link: #8ab8f0; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+       color: var(--text); background: var(--page); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; }
-figcaption, caption { color: #444; text-align: left; font-size: 0.9rem; padding: 0.4rem 0; }
+a { color: var(--link); } p { max-width: 46rem; }
+figure { margin: 1.5rem 0; }
+figure img { height: auto; background: #fff; border-radius: 4px; display: block; }
+figcaption, caption { color: var(--quiet); text-align: left; font-size: 0.9rem; padding: 0.4rem 0; }
+figcaption, caption { max-width: 46rem; }
 .wide { overflow-x: auto; }
+.wide:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; margin: 0 0 1.5rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #333; }
-code { font-size: 0.9em; } @media print { body { margin: 0; } }
+th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid var(--line); text-align: right; }
+td { white-space: nowrap; } th { vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { border-bottom: 2px solid var(--quiet); }
+@media (max-width: 40rem) { body { margin: 1rem auto; } th, td { padding: 0.25rem 0.5rem; } }
+@media print { body { margin: 0; } }
 """
 
 
-def _image(path: Path, caption: str) -> str:
+def _scrolling(content: str, name: str) -> str:
+    """An area that scrolls sideways, by keyboard as well."""
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{in_html(name)}">{content}</div>'
+    )
+
+
+def _image(path: Path, picture: Picture) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    text = in_html(caption)
     with Image.open(path) as image:
         width = round(image.width * 96 / 150)  # saved with 150 pixels per inch, a page has 96
+    shown = (
+        f'<img alt="{in_html(picture.seen)}" width="{width}" src="data:image/png;base64,{data}">'
+    )
+    caption = in_html(picture.caption)
     return (
-        f'<figure><img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
+        f"<figure>{_scrolling(shown, picture.caption)}<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -42,8 +66,9 @@ def render(
     facts: str,
     tables: Sequence[Table],
     note: str,
-    figures: Sequence[tuple[Path, str]],
+    pictures: Sequence[Picture],
     records: Sequence[Record],
+    out: Path,
 ) -> str:
     """The page.
 
@@ -52,29 +77,21 @@ def render(
       facts: a sentence on all runs.
       tables: in order.
       note: on the papers' values; may be empty.
-      figures: PNG files with captions; they are put into the page.
-      records: listed at the end.
+      pictures: whose PNG files lie in `out`; they are put into the page.
+      records: listed at the end, with links to their folders.
+      out: folder of the page.
     """
     versions = sorted({
         ", ".join(f"{k} {v}" for k, v in r.result.get("versions", {}).items()) for r in records
     })  # fmt: skip
     body = [f"<h1>{in_html(title)}</h1>", f"<p>{in_html(facts)}</p>", "<h2>Tables</h2>"]
-    body += [f'<div class="wide">{table.html()}</div>' for table in tables]
+    body += [_scrolling(table.html(), table.title) for table in tables]
     if note:
         body.append(f"<p>{in_html(note)}</p>")
-    if figures:
+    if pictures:
         body.append("<h2>Figures</h2>")
-        body += [_image(path, caption) for path, caption in figures]
-    runs = Table(
-        f"{len(records)} runs",
-        ["run", "method", "seed", "steps", "test accuracy (%)"],
-        [
-            [r.workdir.name, r.method, str(r.result["seed"]), f"{r.result['steps']:,}",
-             f"{100 * r.accuracy:.2f}"]
-            for r in records
-        ],
-    )  # fmt: skip
-    body += ["<h2>Runs</h2>", f'<div class="wide">{runs.html()}</div>']
+        body += [_image(out / f"{picture.name}.png", picture) for picture in pictures]
+    body += ["<h2>Runs</h2>", "<ul>", *(f"<li>{_run(r, out)}</li>" for r in records), "</ul>"]
     body.append(f"<p>{MADE_BY} {vprompt_jax.__version__} from runs with ")
     body.append(f"{in_html('; '.join(versions))}.</p>")
     content = "\n".join(body)
@@ -83,4 +100,15 @@ def render(
         f"<title>{in_html(title)}</title>\n"
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{_STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
+    )
+
+
+def _run(record: Record, out: Path) -> str:
+    """A link to a run's folder, and what it is."""
+    folder = os.path.relpath(record.workdir.resolve(), out.resolve())
+    address = in_html(urllib.parse.quote(folder + "/"))
+    return (
+        f'<a href="{address}">{in_html(record.workdir.name)}</a>: {in_html(record.method)}, seed '
+        f"{record.result['seed']}, {record.result['steps']:,} steps, test accuracy "
+        f"{100 * record.accuracy:.2f} %"
     )

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,37 +26,64 @@ from vprompt_jax.report.results import (
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A titled table of texts."""
+    """A titled table of texts.
+
+    Attributes:
+      title, header, rows: of the table.
+      best: cells, by row and column, that hold their column's best value.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    best: frozenset[tuple[int, int]] = frozenset()
+
+    def _marked(self, escape: Callable[[str], str], mark: str) -> list[list[str]]:
+        """The rows' cells, escaped, and the best ones put in a mark's place {}."""
+        return [
+            [
+                mark.format(escape(cell)) if (i, j) in self.best else escape(cell)
+                for j, cell in enumerate(row)
+            ]
+            for i, row in enumerate(self.rows)
+        ]
 
     def markdown(self) -> str:
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        body = "\n".join("| " + " | ".join(map(in_markdown, line)) + " |" for line in lines)
+        head = [list(map(in_markdown, self.header)), ["---"] * len(self.header)]
+        lines = [*head, *self._marked(in_markdown, "**{}**")]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"**{in_markdown(self.title)}**\n\n{body}\n"
 
     def html(self) -> str:
         def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{in_html(c)}</{tag}>" for c in cells) + "</tr>"
+            return "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in cells) + "</tr>"
 
-        body = "\n".join(row(r, "td") for r in self.rows)
+        body = "\n".join(row(r, "td") for r in self._marked(in_html, "<strong>{}</strong>"))
+        head = row([in_html(c) for c in self.header], "th")
         return (
             f"<table><caption>{in_html(self.title)}</caption>\n"
-            f"<thead>{row(self.header, 'th')}</thead>\n<tbody>{body}</tbody></table>\n"
+            f"<thead>{head}</thead>\n<tbody>{body}</tbody></table>\n"
         )
 
     def latex(self) -> str:
         """A `table` for the booktabs package, its special characters escaped."""
         columns = "l" + "r" * (len(self.header) - 1)
-        body = "\n".join(" & ".join(map(_escaped, r)) + r" \\" for r in self.rows)
+        marked = self._marked(_escaped, r"\textbf{{{}}}")
+        body = "\n".join(" & ".join(r) + r" \\" for r in marked)
         return (
             f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(self.title)}}}\n"
             f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
             f"{' & '.join(map(_escaped, self.header))} \\\\\n\\midrule\n{body}\n"
             "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
         )
+
+
+def _best_of(values: Sequence[float | None], column: int) -> frozenset[tuple[int, int]]:
+    """The cells of a column whose values are the highest, if they differ."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) < 2:
+        return frozenset()
+    return frozenset((i, column) for i, value in enumerate(values) if value == max(known))
 
 
 def _escaped(text: str) -> str:
@@ -123,7 +150,8 @@ def summary(groups: Groups) -> Table:
         ])  # fmt: skip
     header = [*map(label, keys), "test accuracy (%)", "val, best (%)",
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
-    return Table("Test accuracy: mean ± sample deviation over seeds", header, rows)
+    best = _best_of([float(accuracies(g).mean()) for g in groups.values()], len(keys))
+    return Table("Test accuracy: mean ± sample deviation over seeds", header, rows, best)
 
 
 def differences(groups: Groups) -> Table | None:
@@ -182,7 +210,7 @@ def _without(setting: Setting, sections: set[str]) -> Setting:
 
 def datasets(groups: Groups) -> Table:
     """A column per dataset and a row per setting otherwise alike, as AdaViPro's table 1."""
-    rows: dict[Setting, dict[str, str]] = {}
+    rows: dict[Setting, dict[str, np.ndarray]] = {}
     names: dict[str, None] = {}
     for setting, by_seed in groups.items():
         name = next(iter(by_seed.values())).dataset
@@ -190,13 +218,17 @@ def datasets(groups: Groups) -> Table:
             name += f" ({split})"
         names[name] = None
         rest = tuple((k, v) for k, v in setting if not k.startswith("data."))
-        rows.setdefault(rest, {})[name] = spread(accuracies(by_seed))
+        rows.setdefault(rest, {})[name] = accuracies(by_seed)
     columns = sorted(names)
     body = [
-        [describe(rest), *(cells.get(name, "-") for name in columns)]
+        [describe(rest), *(spread(cells[name]) if name in cells else "-" for name in columns)]
         for rest, cells in rows.items()
     ]
-    return Table("Test accuracy (%) by dataset", ["method", *columns], body)
+    best: frozenset[tuple[int, int]] = frozenset()
+    for column, name in enumerate(columns, 1):
+        means = [float(c[name].mean()) if name in c else None for c in rows.values()]
+        best |= _best_of(means, column)
+    return Table("Test accuracy (%) by dataset", ["method", *columns], body, best)
 
 
 def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
