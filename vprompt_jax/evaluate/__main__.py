@@ -19,8 +19,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="vprompt evaluate",
         description="Measure a finished run on its own test split, or on other labelled images.",
     )
-    parser.add_argument("--workdir", type=Path, required=True,
-                        help="a finished run, or an export of one")  # fmt: skip
+    parser.add_argument("--workdir", "--model", required=True,
+                        help="a finished run, an export of one, or owner/name on Hugging Face's "
+                        "hub")  # fmt: skip
     parser.add_argument("--dir", help="other images: a folder of classes, or what --source reads")
     parser.add_argument("--source", help="config.data.source; default: folder, with --dir")
     parser.add_argument("--name", default="", help="config.data.name, for --source=tfds")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from vprompt_jax.export import hub
 from vprompt_jax.export.files import write
 from vprompt_jax.inference.adapted import load as load_run
 from vprompt_jax.process import program
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="of the input images, in pixels; default: the tower's")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="the parameters best on val")
     parser.add_argument("--bare", action="store_true", help="the adaptation alone")
+    parser.add_argument("--push", metavar="OWNER/NAME",
+                        help="upload it to this repository of Hugging Face's hub, too")  # fmt: skip
     args = parser.parse_args(arguments)
     with program.user_errors("export it with --bare"):
         program.set_up_process()
@@ -30,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         adapted = load_run(args.workdir, best=args.best, checkpoint=args.checkpoint)
         for path in write(adapted, args.out, side=args.side, bare=args.bare):
             print(f"{path.stat().st_size:>12,}  {path}")
+        if args.push is not None:
+            print(f"pushed to {hub.push(args.out, args.push)}")
 
 
 if __name__ == "__main__":

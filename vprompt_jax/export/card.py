@@ -1,8 +1,10 @@
 """The README.md of an export: what the model is, how good it was, how to use it."""
 
-import json
 from typing import Any
 
+import yaml
+
+from vprompt_jax.clip.checkpoints.locate import REPOSITORY
 from vprompt_jax.process.escapes import in_markdown
 from vprompt_jax.process.printable import some_of
 
@@ -41,6 +43,37 @@ named as `model.checkpoint` in `config.json`):
 vprompt predict --workdir THIS_FOLDER IMAGE...
 ```
 """
+
+
+# The same weights on the hub, whose metadata take no other names.
+_ON_THE_HUB = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
+
+
+def _metadata(method: str, base: str, result: dict[str, Any]) -> dict[str, Any]:
+    """What the hub reads: its library, task, base model and measured accuracy."""
+    base = _ON_THE_HUB.get(base, base)
+    dataset = result["dataset"]
+    metric = {"type": "accuracy", "value": round(result["test_accuracy"], 4)}
+    measured = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": dataset, "type": dataset},
+        "metrics": [metric],
+    }
+    index = {"name": f"{method} on {dataset}", "results": [measured]}
+    on_hub = base in _ON_THE_HUB.values() or REPOSITORY.fullmatch(base)
+    return {
+        "library_name": "vprompt_jax",
+        "pipeline_tag": "image-classification",
+        **({"base_model": base.removeprefix("hf-hub:").partition("@")[0]} if on_hub else {}),
+        "tags": ["clip", "visual-prompting", "jax"],
+        "metrics": ["accuracy"],
+        "model-index": [index],
+    }
 
 
 def _percent(value: float | None) -> str:
@@ -86,9 +119,7 @@ def text(about: dict[str, Any], config: dict[str, Any], *, bare: bool) -> str:
     )
     return f"""\
 ---
-library_name: vprompt_jax
-base_model: {json.dumps(base)}
-tags: [clip, visual-prompting, jax]
+{yaml.safe_dump(_metadata(method, base, result), sort_keys=False).rstrip()}
 ---
 
 # {method} on {in_markdown(result["dataset"])}

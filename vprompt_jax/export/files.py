@@ -22,7 +22,7 @@ from vprompt_jax.clip.checkpoints import formats
 from vprompt_jax.clip.config import CLIPConfig, Resize
 from vprompt_jax.config import files as named_files
 from vprompt_jax.config import resolve
-from vprompt_jax.export import card
+from vprompt_jax.export import card, hub
 from vprompt_jax.inference.adapted import Adapted, adapted_from, checked, of_batch, softmax
 from vprompt_jax.inference.adapted import load as load_run
 from vprompt_jax.inference.images import Images, batch_of
@@ -285,18 +285,20 @@ def _load_adaptation(folder: Path, about: dict[str, Any], checkpoint: Path | str
 
 
 def load_either(
-    folder: Path, *, best: bool = False, checkpoint: Path | str | None = None
+    run: Path | str, *, best: bool = False, checkpoint: Path | str | None = None
 ) -> Exported | Adapted:
     """Loads a finished run, or an export of one.
 
     Args:
-      folder: of the run or the export.
+      run: folder of the run or the export, or a repository on Hugging Face's hub, "owner/name",
+        that holds an export and is downloaded.
       best: a run's parameters best on val, in place of the last step's.
       checkpoint: where the CLIP's weights are now; None for where they were.
 
     Raises:
       UserError: as `load` and `inference.adapted.load`; or if `best` is asked of an export.
     """
+    folder = hub.pull(str(run)) if hub.is_name(run) else Path(run)
     if not is_export(folder):
         return load_run(folder, best=best, checkpoint=checkpoint)
     if best:

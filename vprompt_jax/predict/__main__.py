@@ -23,7 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE",
                         help="files, folders, or - for paths on standard input")  # fmt: skip
-    parser.add_argument("--workdir", required=True, help="a finished run, or an export of one")
+    parser.add_argument("--workdir", "--model", required=True,
+                        help="a finished run, an export of one, or owner/name on Hugging Face's "
+                        "hub")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="where the CLIP's weights are now, if they have moved")  # fmt: skip
     parser.add_argument("--top", type=int, default=3, help="labels per image (default: 3)")
@@ -43,10 +45,9 @@ def _load(args: argparse.Namespace) -> Any:
     """Loads a workdir's model: an `Adapted`, or an `export.Exported`, which only gives logits."""
     from vprompt_jax.export.files import Exported, load_either
 
-    workdir = Path(args.workdir)
-    model = load_either(workdir, best=args.best, checkpoint=args.checkpoint)
+    model = load_either(args.workdir, best=args.best, checkpoint=args.checkpoint)
     if args.overlay and isinstance(model, Exported):
-        raise UserError(f"{workdir} is an export, which gives labels only: omit --overlay")
+        raise UserError(f"{args.workdir} is an export, which gives labels only: omit --overlay")
     return model
 
 

@@ -53,7 +53,7 @@ _CONFIGS = (
     "processor_config.json",
     "preprocessor_config.json",
 )
-_REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?")
+REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?")
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".ckpt")
 
 
@@ -103,7 +103,7 @@ def locate(
             f"{base.rstrip('/')}/{digest}/{file_name}", target, sha256=digest, offline=offline
         )
         return target, {"activation": "quick_gelu"}
-    match = _REPOSITORY.fullmatch(name)
+    match = REPOSITORY.fullmatch(name)
     if match and (name.startswith("hf-hub:") or not name.endswith(_FILE_SUFFIXES)):
         owner, repository, revision = match.groups()
         return _from_hub(owner, repository, revision, cache, offline), {}
@@ -136,7 +136,7 @@ def public_name(path_or_name: str | Path) -> str:
     path = Path(name).expanduser()
     if path.exists() or path.is_absolute() or name.startswith((".", "~")):
         return path.name
-    if name in OPENAI or (_REPOSITORY.fullmatch(name) and not name.endswith(_FILE_SUFFIXES)):
+    if name in OPENAI or (REPOSITORY.fullmatch(name) and not name.endswith(_FILE_SUFFIXES)):
         return name
     return path.name
 
