@@ -38,16 +38,20 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
 
 
 def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):
-    tiny_config.sweep = sweeps.grid({"method.name": ("tp",)}, seeds=(0, 1))
+    tiny_config.sweep = sweeps.grid({"method.name": ("tp",)}, seeds=(0, 1, 2))
     name, one = sweeps.choose(tiny_config, "1")
     assert name == "tp-s1"
     fit(one, tmp_path / name)
     monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [tmp_path / "report"])
     sweep.run(tiny_config, tmp_path)
-    assert f"wrote {tmp_path / 'report'}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'report'}" in out
+    first, _, third = (line for line in out.splitlines() if line.startswith("["))
+    assert first.endswith(" seconds left")  # for the third alone: the second was there
+    assert "left" not in third
     monkeypatch.setattr("vprompt_jax.train.run.train", None)  # nothing is trained again
     sweep.run(tiny_config, tmp_path)
-    assert "[2/2] tp-s1" in capsys.readouterr().out
+    assert "[2/3] tp-s1" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no run 'tp' in this config: 0 tp-s0, 1 tp-s1"):
         sweeps.choose(tiny_config, "tp")
 

@@ -46,6 +46,9 @@ def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(x)["step"] for x in lines if "val/accuracy" in x]
         assert steps == [6, 12]
+        for line in (json.loads(x) for x in lines if "train/loss" in x):
+            rates = [k for k in line if k.startswith("train/learning_rate/")]
+            assert len(rates) == len(result["trainable_parameters_by_part"])
         assert list(tmp_path.glob("events.out.tfevents.*"))
     assert json.loads((tmp_path / "config.json").read_text())["method"]["name"] == method
 
