@@ -108,8 +108,8 @@ def test_an_interrupted_run_resumes_to_the_same_parameters_and_history(
 
 
 def _stopping(make_writer, at):
-    def make(workdir, resume_step):
-        writer = make_writer(workdir, resume_step)
+    def make(workdir, resume_step, config):
+        writer = make_writer(workdir, resume_step, config)
         write = writer.write_scalars
 
         def write_scalars(step, scalars):

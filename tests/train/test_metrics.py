@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+from vprompt_jax.config import default_config, resolve
 from vprompt_jax.train import metrics
 
 
@@ -16,7 +17,7 @@ def events(folder):
 
 
 def test_tensorboard_reads_scalars_and_pictures(tmp_path):
-    writer = metrics.make_writer(tmp_path, 0)
+    writer = metrics.make_writer(tmp_path, 0, resolve(default_config()))
     writer.write_scalars(3, {"train/loss": 0.5, "train/accuracy": np.float32(0.25)})
     grey = np.linspace(0, 1, 2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6, 1)
     writer.write_images(4, {"mask": grey, "prompt": np.full((1, 5, 5, 3), [1.5, 0.5, -1])})
@@ -40,7 +41,7 @@ def test_tensorboard_reads_scalars_and_pictures(tmp_path):
 
 
 def test_a_closed_writer_can_be_closed_again(tmp_path):
-    writer = metrics.make_writer(tmp_path, 0)
+    writer = metrics.make_writer(tmp_path, 0, resolve(default_config()))
     writer.write_scalars(1, {"train/loss": 1.0})
     writer.close()
     writer.close()

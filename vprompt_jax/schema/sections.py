@@ -9,6 +9,7 @@ Protocol = Literal["val", "paper"]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 Augmentation = Literal["none", "flip", "flip_crop"]
 Remat = Literal["none", "dots", "blocks"]
+Tracker = Literal["none", "wandb", "mlflow"]
 OnBadImage = Literal["stop", "skip"]
 MANY = 2**31 - 1
 
@@ -160,6 +161,9 @@ class LogSection(Section):
     """Lines of metrics."""
 
     every_steps: int = key(50, "steps between lines", low=1, high=MANY)
+    tracker: Tracker = key(
+        "none", "gets the metrics, too; needs the extra of its name, vprompt_jax[wandb], say"
+    )
 
 
 # By the name of the section in a config.

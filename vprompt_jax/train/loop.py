@@ -111,7 +111,7 @@ class _Loop:
         self.config = run.config
         self.since = time.monotonic()
         self.start = int(at.state.step)
-        self.writer = metrics.make_writer(workdir, self.start)
+        self.writer = metrics.make_writer(workdir, self.start, run.config)
         self.trace = Trace(workdir / "profile", self.start, self.config.profile)
         self.bar = tqdm.tqdm(
             total=run.steps,

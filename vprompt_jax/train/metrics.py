@@ -14,7 +14,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from vprompt_jax.config import Config
+from vprompt_jax.config.config import flat
 from vprompt_jax.process.files import replace
+from vprompt_jax.train import trackers
 
 
 class Writer(Protocol):
@@ -150,8 +153,18 @@ class Writers:
             writer.close()
 
 
-def make_writer(workdir: Path, resume_step: int) -> Writer:
-    """A writer to `metrics.jsonl` and TensorBoard events in `workdir`; process 0 alone writes."""
+def make_writer(workdir: Path, resume_step: int, config: Config) -> Writer:
+    """A writer to `metrics.jsonl`, TensorBoard events in `workdir` and, if the config names one, a
+    tracker; process 0 alone writes.
+
+    Raises:
+      UserError: if the tracker is not installed.
+    """
     if jax.process_index() != 0:
         return Writers([])
-    return Writers([JsonLinesWriter(workdir / "metrics.jsonl", resume_step), EventWriter(workdir)])
+    writers: list[Writer] = []
+    if config.log.tracker != "none":
+        values = flat(config.as_dict())
+        writers.append(trackers.writer(config.log.tracker, workdir, values, resume_step))
+    own = [JsonLinesWriter(workdir / "metrics.jsonl", resume_step), EventWriter(workdir)]
+    return Writers([*own, *writers])
