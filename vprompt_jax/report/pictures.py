@@ -138,7 +138,8 @@ def of_verdicts(name: str, best: Record, found: Sources) -> list[Picture]:
         )
         return [Picture("mistakes", verdicts.mistakes(model, images, wrong), caption, seen + ".")]
 
-    return made + where_possible("pictures of mistakes", of_mistakes, [])
+    none: list[Picture] = []
+    return made + where_possible("pictures of mistakes", of_mistakes, none)
 
 
 def _most_confused(record: Record) -> str:

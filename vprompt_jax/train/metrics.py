@@ -162,9 +162,11 @@ def make_writer(workdir: Path, resume_step: int, config: Config) -> Writer:
     """
     if jax.process_index() != 0:
         return Writers([])
-    writers: list[Writer] = []
+    writers: list[Writer] = [
+        JsonLinesWriter(workdir / "metrics.jsonl", resume_step),
+        EventWriter(workdir),
+    ]
     if config.log.tracker != "none":
         values = flat(config.as_dict())
         writers.append(trackers.writer(config.log.tracker, workdir, values, resume_step))
-    own = [JsonLinesWriter(workdir / "metrics.jsonl", resume_step), EventWriter(workdir)]
-    return Writers([*own, *writers])
+    return Writers(writers)
