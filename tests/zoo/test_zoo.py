@@ -26,10 +26,17 @@ def test_a_shipped_model_is_the_one_its_json_describes(tower, unseen):
     notes = json.loads((ZOO / f"{name}.json").read_text())
     clip, variables = vp.clip.load(name)
     assert clip.config == vp.clip.CLIPConfig.from_json(notes["clip"]) == TOWERS[tower]
-    assert notes["classes"] == list(glyphs.CLASSES)
+    assert notes["glyphs"] == list(glyphs.CLASSES)
+    assert len(notes["photograph_classes"]) == 200
     vectors = pretrain.zero_shot_vectors(clip.config, variables, glyphs.CLASSES)
     measured = pretrain.accuracy(clip.config, variables, vectors, unseen)
-    assert abs(measured - notes["accuracy_unseen_renderings"]) < 0.06
+    assert abs(measured - notes["accuracy"]["unseen_renderings"]) < 0.06
+
+
+def test_all_weights_are_small():
+    files = list(ZOO.glob("*.safetensors"))
+    assert len(files) == 3  # two image towers and one text tower
+    assert sum(path.stat().st_size for path in files) < 12e6
 
 
 def test_the_towers_share_their_texts():

@@ -23,6 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"  # seven and eight: 56 different looks
 # As many as have to be told apart in one panel of curves (`_CROWDED`), for two methods.
 _DASHES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_LEAST_RANGE = 4.0  # points of an axis of accuracies
 _CROWDED = 12  # settings in one panel; more are drawn by method alone
 
 
@@ -83,6 +84,13 @@ def _legend(figure: Figure, handles: Sequence[Any], texts: Sequence[str], *, col
     columns = max(1, min(columns, int(letters / (max(map(len, texts)) + 10))))
     figure.legend(handles, texts, fontsize=8, ncols=columns, handlelength=4,
                   loc="outside upper center")  # fmt: skip
+
+
+def _not_magnified(axes: Any) -> None:
+    """Widens an axis of accuracies to `_LEAST_RANGE`, so that chance does not look like more."""
+    low, high = axes.get_ylim()
+    missing = max(0.0, _LEAST_RANGE - (high - low))
+    axes.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _number(value: Any) -> float | None:
@@ -150,6 +158,7 @@ def over(groups: Groups, key: str) -> Figure | None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(registry.all_fields()[key].key.axis)
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
+    _not_magnified(axes)
     axes.grid(alpha=0.3)
     _legend(figure, *axes.get_legend_handles_labels(), columns=2)
     return figure
@@ -173,6 +182,7 @@ def parameters(groups: Groups) -> Figure:
     axes.set_xlim(low - 5 * (low == 0), max(1000, 10 ** math.ceil(math.log10(max(counts) + 1))))
     axes.set_xlabel("trained parameters")
     axes.set_ylabel("test accuracy (%), mean ± deviation over seeds")
+    _not_magnified(axes)
     axes.grid(alpha=0.3)
     _legend(figure, *axes.get_legend_handles_labels(), columns=4)
     return figure

@@ -26,7 +26,7 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 a { color: var(--link); } p { max-width: 46rem; }
 figure { margin: 1.5rem 0; }
-figure img { height: auto; background: #fff; border-radius: 4px; display: block; }
+figure img { height: auto; max-width: 100%; background: #fff; border-radius: 4px; display: block; }
 figcaption, caption { color: var(--quiet); text-align: left; font-size: 0.9rem; padding: 0.4rem 0; }
 figcaption, caption { max-width: 46rem; }
 .wide { overflow-x: auto; }
@@ -36,7 +36,10 @@ th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid var(--line); text-al
 td { white-space: nowrap; } th { vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid var(--quiet); }
-@media (max-width: 40rem) { body { margin: 1rem auto; } th, td { padding: 0.25rem 0.5rem; } }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; } th, td { padding: 0.25rem 0.5rem; }
+  figure img { max-width: 44rem; }
+}
 @media print { body { margin: 0; } }
 """
 
