@@ -17,6 +17,7 @@ from vprompt_jax.train.run import default_workdir
 # What a reader compares a method with; each is one more command.
 BESIDE = ("vp", "adavipro", "ap", "linear")
 PICTURE = "prompted.png"
+_SHOWN = 5  # classes in it
 
 
 def table(
@@ -87,7 +88,7 @@ def _with_method(command: Sequence[str], method: str) -> str:
 
 
 def picture(workdir: Path) -> Path | None:
-    """Draws a finished run's prompt, and what it does to an image of every class, into its folder.
+    """Draws a finished run's prompt, and what it does to images of a few classes, into its folder.
 
     Returns:
       The file; None if the run has no pixel prompt, or its images or weights are gone.
@@ -107,7 +108,7 @@ def picture(workdir: Path) -> Path | None:
         dataset = found.dataset(record, model)
     except UserError:
         return None
-    indices = gallery.one_per_class(dataset.test.labels)
+    indices = gallery.one_per_class(dataset.test.labels, _SHOWN)
     names = [dataset.class_names[label] for label in dataset.test.labels[indices]]
     title = title_of(record.result.get("combination", record.result["method"]))
     figure = gallery.prompted([(title, model)], dataset.test.fetch(indices), names)

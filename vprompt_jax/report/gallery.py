@@ -19,11 +19,11 @@ NEARLY_ZERO = 1e-3  # contrast of a prompt, below which nothing of it could be s
 _ON, _OFF, _WITHOUT = "#FFEA46", "#00224E", "#DDDDDD"  # the ends of cividis, and grey
 
 
-def one_per_class(labels: np.ndarray) -> np.ndarray:
-    """Index of the first example of each class, for classes evenly spread if there are many."""
+def one_per_class(labels: np.ndarray, most: int = MOST_CLASSES) -> np.ndarray:
+    """Index of the first example of each class, or of `most` evenly spread classes of many."""
     classes = np.unique(labels)
-    if len(classes) > MOST_CLASSES:
-        classes = classes[np.linspace(0, len(classes) - 1, MOST_CLASSES).astype(int)]
+    if len(classes) > most:
+        classes = classes[np.linspace(0, len(classes) - 1, most).astype(int)]
     return np.array([np.flatnonzero(labels == c)[0] for c in classes], np.int32)
 
 
