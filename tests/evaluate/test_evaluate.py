@@ -94,7 +94,7 @@ def test_a_text_head_takes_other_classes(runs, photos, capsys):
 def test_a_linear_head_refuses_other_classes(runs, photos, capsys):
     message = refused(capsys, "--workdir", runs["linear"], "--dir", photos / "other")
     assert "does not know cat, dog" in message
-    assert "head.kind is text" in message
+    assert "a run whose head compares images with the classes' texts" in message
 
 
 def test_an_export_needs_images_and_takes_them(runs, photos, capsys, tmp_path):

@@ -149,7 +149,7 @@ def test_an_export_names_the_public_base_and_no_folder(runs, tmp_path, monkeypat
     named = Adapted(adaptation, adapted.params, adapted.assigned, result)
     export.write(named, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert 'base_model: "ViT-B/32"' in card
+    assert "base_model: openai/clip-vit-base-patch32" in card
     assert "| base model | ViT-B/32, frozen |" in card
     assert (
         json.loads((tmp_path / "out/config.json").read_text())["model"]["checkpoint"] == "ViT-B/32"

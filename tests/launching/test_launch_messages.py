@@ -133,9 +133,13 @@ def test_a_run_starts_from_the_config_json_of_another(tmp_path):
     seeded = launch(f"--config={path}", "--config.seed=3", f"--workdir={tmp_path / 'seeded'}")
     assert seeded.returncode == 0, seeded.stderr
     assert json.loads((tmp_path / "seeded" / "config.json").read_text())["seed"] == 3
-    for damage in ("{", "[]", '{"optim": {"epocs": 3}}', '{"seed": "many"}'):
+    damages = {"{": "is damaged", "[]": "is damaged"}
+    damages |= dict.fromkeys(
+        ('{"optim": {"epocs": 3}}', '{"seed": "many"}'), "cannot load the config"
+    )
+    for damage, message in damages.items():
         path.write_text(damage)
-        assert_one_message(launch("--config", str(path)), "cannot load the config")
+        assert_one_message(launch("--config", str(path)), message)
 
 
 def test_what_is_no_config_file(tmp_path):

@@ -40,8 +40,8 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
         raise UserError(
             f"the model does not know {some_of(unknown, separator=', ')}; it knows "
             f"{some_of(model.class_names, separator=', ')}. {kind} cannot learn others without "
-            "training: rename the classes, leave these out, or evaluate a run whose "
-            "config.head.kind is text"
+            "training: rename the classes, leave these out, or evaluate a run whose head compares "
+            "images with the classes' texts"
         )
     adaptation = adapted_from(model.config, class_names, model.result["templates"])
     result = model.result | {"class_names": list(class_names)}

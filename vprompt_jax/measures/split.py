@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 
 from vprompt_jax.measures.calibration import calibration_error, loss
 from vprompt_jax.measures.compare import compare, interval
@@ -35,7 +34,8 @@ def measured(
       Shares are in 0..1 and losses in nats; what cannot be measured is None.
     """
     hits = logits.argmax(-1) == labels
-    confused = confusion_matrix(labels, logits.argmax(-1), labels=np.arange(len(names)))
+    confused = np.zeros((len(names), len(names)), int)
+    np.add.at(confused, (labels, logits.argmax(-1)), 1)
     before = None if zero_shot is None else zero_shot.argmax(-1) == labels
     scaled = None
     if temperature is not None:
