@@ -73,7 +73,7 @@ def accuracy(
 def export(
     variables: dict[str, Any], folder: Path, name: str, used: np.ndarray, notes: dict[str, Any]
 ) -> None:
-    """Writes a model in float16 under OpenAI's names: its image tower, the text tower, an index.
+    """Writes a model in float16 under OpenAI's names: image tower and scale, text tower, an index.
 
     Args:
       variables: the model's.
@@ -87,7 +87,7 @@ def export(
     flat["params", "text", "token_embedding", "embedding"] = np.zeros_like(rows)
     flat["params", "text", "token_embedding", "embedding"][used] = rows[used]
     tensors = {k: v.astype(np.float16) for k, v in openai.to_state_dict(flat).items()}
-    places = {k: name if k.startswith("visual.") else TEXT for k in tensors}
+    places = {k: name if k.startswith(("visual.", "logit_scale")) else TEXT for k in tensors}
     for file in (name, TEXT):
         own = {k: v for k, v in tensors.items() if places[k] == file}
         formats.write_safetensors(folder / f"{file}.safetensors", own, {"license": "Apache-2.0"})

@@ -48,7 +48,7 @@ def configure(
       UserError: if a key or value is not supported, or something that has no safe default is said
         nowhere.
     """
-    own = path.with_suffix(".json")
+    own = path.parent / f"{path.name.removesuffix('.index.json').rpartition('.')[0]}.json"
     if own != path and own.is_file():
         return _own_config(own, given), ""
 
