@@ -31,7 +31,7 @@ def print_commands(config: ConfigDict, command: list[str]) -> None:
             print(shlex.join([*shared, f"--run={name}"]))
 
 
-def dry_run(config: ConfigDict, which: str | None) -> None:
+def preview(config: ConfigDict, which: str | None) -> None:
     """Prints what a config's run would take; of a sweep's, `which`, or the first of all."""
     with user_errors(_LESS_MEMORY):
         set_up_process()
