@@ -3,13 +3,12 @@
 import os
 from pathlib import Path
 
-from vprompt_jax.clip.checkpoints.locate import REPOSITORY
+from vprompt_jax.clip.checkpoints.locate import REPOSITORY, hub_headers, hub_url
 from vprompt_jax.process import download
 from vprompt_jax.process.environment import is_set
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.paths import cache_folder
 
-_URL = "https://huggingface.co"
 # The first says what the export is; weights come last. A bare export lacks the optional ones.
 _FILES = ("export.json", "config.json", "README.md", "adaptation.safetensors")
 _OPTIONAL = ("weights.safetensors", "model.stablehlo")
@@ -22,10 +21,6 @@ def is_name(text: str | os.PathLike[str]) -> bool:
     """
     name = os.fspath(text)
     return bool(REPOSITORY.fullmatch(name)) and not os.path.exists(os.path.dirname(name))
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or _URL).rstrip("/")
 
 
 def pull(name: str) -> Path:
@@ -45,18 +40,17 @@ def pull(name: str) -> Path:
         raise UserError(f"{name!r} is no repository: a name is owner/name, or owner/name@revision")
     owner, repository, revision = match.groups()
     folder = cache_folder() / "exports" / owner / repository / (revision or "main")
-    token = os.environ.get("HF_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = hub_headers()
     offline = is_set("VPROMPT_OFFLINE")
     for file in (*_FILES, *_OPTIONAL):
-        url = f"{_endpoint()}/{owner}/{repository}/resolve/{revision or 'main'}/{file}"
+        url = f"{hub_url()}/{owner}/{repository}/resolve/{revision or 'main'}/{file}"
         optional = file in _OPTIONAL
         if optional and offline:
             continue
         there = download.fetch(url, folder / file, headers=headers, offline=offline, optional=True)
         if not there and not optional:
             raise UserError(
-                f"{_endpoint()}/{owner}/{repository} holds no export (no {file}), or does not "
+                f"{hub_url()}/{owner}/{repository} holds no export (no {file}), or does not "
                 "exist: give the name of a repository that vprompt export --push wrote, or a folder"
             )
     return folder
@@ -81,14 +75,14 @@ def push(folder: Path, name: str) -> str:
 
     if not REPOSITORY.fullmatch(name) or "@" in name:
         raise UserError(f"--push {name}: a repository's name is owner/name")
-    api = huggingface_hub.HfApi(endpoint=_endpoint())
+    api = huggingface_hub.HfApi(endpoint=hub_url())
     try:
         url = api.create_repo(name, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="vprompt export")
     except Exception as error:  # of its transport, which differs between versions
         text = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(
-            f"cannot push to {_endpoint()}/{name}: {text}. Log in by `hf auth login` (or set "
+            f"cannot push to {hub_url()}/{name}: {text}. Log in by `hf auth login` (or set "
             "HF_TOKEN) with a token that may write there"
         ) from error
     return str(url)

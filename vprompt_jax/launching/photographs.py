@@ -14,7 +14,7 @@ from vprompt_jax.data import folder
 from vprompt_jax.process import cluster
 from vprompt_jax.process.printable import printable
 
-# Ours, like all numbers here (docs/data.md).
+# Ours, like all numbers here; no comparison has chosen them yet.
 _FEW = 16  # photographs of the rarest class, below which a linear layer alone is trained
 _UNEVEN = 3  # times the rarest class, above which classes are weighted
 _BATCH = 64

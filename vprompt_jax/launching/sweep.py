@@ -37,16 +37,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for one in runs.values():
         resolve(one)  # a mistake in the last run shows before the first one starts
     results = []
-    taken = []  # seconds of the runs that were not there yet
+    left = [name for name in runs if read(workdir / name) is None]
+    taken = []  # seconds of those that have run
     for number, (name, one) in enumerate(runs.items(), 1):
-        new, started = read(workdir / name) is None, time.monotonic()
+        started = time.monotonic()
         result = fit(one, workdir / name)
         results.append(result)
-        taken += [time.monotonic() - started] if new else []
-        left = sum(read(workdir / other) is None for other in list(runs)[number:])
+        if name in left:
+            left.remove(name)
+            taken.append(time.monotonic() - started)
         zero_shot = result["zero_shot_accuracy"]
         beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
-        then = f"; about {duration(left * median(taken))} left" if left and taken else ""
+        then = f"; about {duration(len(left) * median(taken))} left" if left and taken else ""
         accuracy = f"{result['test_accuracy']:.2%}"
         print(f"[{number}/{len(runs)}] {name}: {accuracy}{beside}{then}", flush=True)
     several = len({result["dataset"] for result in results}) > 1

@@ -18,6 +18,7 @@ from vprompt_jax.config import Config
 from vprompt_jax.config.config import flat
 from vprompt_jax.process.files import replace
 from vprompt_jax.train import trackers
+from vprompt_jax.train.pictures import as_bytes
 
 
 class Writer(Protocol):
@@ -124,9 +125,8 @@ class EventWriter:
 
 def _png(picture: np.ndarray) -> bytes:
     """Encodes [h, w, 1 or 3] of values in 0..1."""
-    pixels = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
     encoded = io.BytesIO()
-    Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))).save(encoded, "PNG")
+    Image.fromarray(as_bytes(picture)).save(encoded, "PNG")
     return encoded.getvalue()
 
 

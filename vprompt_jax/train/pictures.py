@@ -59,11 +59,15 @@ def of_pixels(
     return pictures
 
 
+def as_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Values in 0..1 [..., 1 or 3], clipped to that -> uint8 [..., 3]."""
+    pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+
+
 def _enlarged(picture: np.ndarray, side: int) -> Image.Image:
     """[h, h, 1 or 3] of values in 0..1, each pixel a square."""
-    pixels = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-    image = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-    return image.resize((side, side), Image.Resampling.NEAREST)
+    return Image.fromarray(as_bytes(picture)).resize((side, side), Image.Resampling.NEAREST)
 
 
 def _panel(rows: Mapping[str, np.ndarray], names: Sequence[str], side: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema.sections import Tracker
+from vprompt_jax.train.pictures import as_bytes
 
 _PROJECT = "vprompt_jax"
 
@@ -30,7 +31,7 @@ class _WandbWriter:
         self._run.log({name: float(value) for name, value in scalars.items()}, step=step)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        shown = {n: [self._wandb.Image(x) for x in many] for n, many in _bytes(images).items()}
+        shown = {n: [self._wandb.Image(as_bytes(x)) for x in many] for n, many in images.items()}
         self._run.log(shown, step=step)
 
     def flush(self) -> None:
@@ -65,8 +66,8 @@ class _MlflowWriter:
             self._client.log_metric(self._id, name, float(value), step=step)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        for name, many in _bytes(images).items():
-            for i, image in enumerate(many):
+        for name, many in images.items():
+            for i, image in enumerate(as_bytes(many)):
                 self._client.log_image(self._id, image, f"{name}/{i}/step{step}.png")
 
     def flush(self) -> None:
@@ -82,12 +83,6 @@ _WRITERS = {"wandb": _WandbWriter, "mlflow": _MlflowWriter}
 def _identity(workdir: Path) -> str:
     """What tells a run's later processes that an earlier one's record is theirs."""
     return hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16]
-
-
-def _bytes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values in 0..1 [n, h, w, 1 or 3] -> uint8 [n, h, w, 3]."""
-    pixels = {n: np.round(255 * np.clip(x, 0, 1)).astype(np.uint8) for n, x in images.items()}
-    return {n: np.broadcast_to(x, (*x.shape[:3], 3)) for n, x in pixels.items()}
 
 
 def writer(name: Tracker, workdir: Path, config: Mapping[str, Any], resume_step: int) -> Any:

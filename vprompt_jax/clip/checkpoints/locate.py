@@ -151,21 +151,30 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
+def hub_url() -> str:
+    """Hugging Face's hub, or the mirror that HF_ENDPOINT names."""
+    return (os.environ.get("HF_ENDPOINT") or _HUB_URL).rstrip("/")
+
+
+def hub_headers() -> dict[str, str]:
+    """What a request to the hub carries: the token in HF_TOKEN, if there is one."""
+    token = os.environ.get("HF_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline: bool) -> Path:
     """Weights of a repository, downloaded last, so that their presence means that all is there."""
     revision = revision or "main"
     folder = cache / "hub" / owner / name / revision
     if any((folder / file_name).is_file() for file_name in _WEIGHTS):
         return _in_folder(folder)
-    base = (os.environ.get("HF_ENDPOINT") or _HUB_URL).rstrip("/")
+    base = hub_url()
     if offline:
         raise UserError(
             f"{owner}/{name} is not in {folder}, and VPROMPT_OFFLINE (or offline=True) forbids to "
             "download it: load it once while connected, or copy its files there"
         )
-    headers = {}
-    if token := os.environ.get("HF_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
+    headers = hub_headers()
 
     def fetch(file_name: str, *, to: str | None = None, optional: bool = True) -> bool:
         url = f"{base}/{owner}/{name}/resolve/{revision}/{file_name}"
