@@ -19,7 +19,7 @@ from vprompt_jax.data.dataset import Dataset, split_of_arrays
 from vprompt_jax.process import paths
 
 # By split: the share of each class's drawings, and the number of scenes per drawing.
-SPLITS = {"train": (0.6, 12), "val": (0.2, 4), "test": (0.2, 8)}
+SPLITS = {"train": (0.6, 48), "val": (0.2, 4), "test": (0.2, 8)}
 _SEED = 20_240_320  # fixed: the dataset is the same in every run
 
 
