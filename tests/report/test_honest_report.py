@@ -9,7 +9,7 @@ import pytest
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.report import figures, gallery, results, tables, write
+from vprompt_jax.report import differences, figures, gallery, results, tables, write
 
 
 def finished(folder, accuracy=0.5, *, seed=0, dataset="digits", **keys):
@@ -119,7 +119,7 @@ def test_combinations_are_methods_of_their_own(tmp_path):
     table = tables.summary(grouped(folders))
     names = {row[0] for row in table.rows}
     assert names == {"AdaViPro", "AdaViPro + AP + linear head", "VP + AP + linear head"}
-    paired = tables.differences(grouped(folders)).markdown()
+    paired = differences.table(grouped(folders)).markdown()
     assert "AdaViPro + AP + linear head - VP + AP + linear head (points)" in paired
     assert "| 10.0 |" in paired
 

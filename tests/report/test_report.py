@@ -15,7 +15,7 @@ from vprompt_jax import config as config_lib
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import __main__ as program
-from vprompt_jax.report import figures, gallery, results, tables
+from vprompt_jax.report import differences, figures, gallery, results, tables
 
 pytestmark = pytest.mark.fast
 
@@ -83,13 +83,31 @@ def test_summary_has_means_and_sample_deviations(folders):
 
 def test_differences_are_paired_by_seed(folders):
     # Differences 30, 40, 50: mean 40, sample deviation 10; AdaViPro - 50: 0, 20, 10.
-    table = tables.differences(grouped(folders)).markdown()
-    assert "| 16 | 40.0 ± 10.0 | 3 of 3 | 10.0 ± 10.0 |" in table
-    assert tables.differences(grouped(folders[:1])) is None
+    table = differences.table(grouped(folders)).markdown()
+    assert "| 16 | -30.0 ± 10.0 | 10.0 ± 10.0 | 40.0 ± 10.0 | 3 of 3 |" in table
+    # Means over the two sizes by seed: 15, 20, 25. Student's t for three seeds is 4.303.
+    pooled = f"+20.00 (95 %: {20 - 4.303 * 5 / 3**0.5:+.2f} to {20 + 4.303 * 5 / 3**0.5:+.2f})"
+    assert f"| all settings | - | - | {pooled} | 3 of 6 |" in table
+    assert differences.table(grouped(folders[:1])) is None
     first = [results.read(f) for f in folders if f.name in ("vp16s0", "vp16s2", "adavipro16s2")]
     by_seed = {r.result["seed"]: r for r in first[:2]}
     other = {7: first[0], 2: first[-1]}
     np.testing.assert_allclose(results.paired(by_seed, other), [by_seed[2].accuracy - 0.6])
+
+
+def test_exchanged_masks_stand_beside_the_differences(tmp_path):
+    made = [
+        write_run(tmp_path / f"{method}{seed}", 0.6, seed=seed, method__name=method)
+        for method in ("vp", "adavipro")
+        for seed in (0, 1)
+    ]
+    for folder, exchanged in zip(made[2:], (0.5, 0.6), strict=True):
+        result = json.loads((folder / "result.json").read_text())
+        result |= {"controls": {"masks_exchanged": exchanged}, "regions_on": 0.25}
+        (folder / "result.json").write_text(json.dumps(result))
+    table = differences.table(grouped(made)).markdown()
+    assert "| regions on (%) | own masks - others' (points) |" in table
+    assert "| 0 of 2 | 25.0 ± 0.0 | 5.0 ± 7.1 |" in table
 
 
 def test_datasets_stand_beside_each_other_only_when_asked(folders, tmp_path):
@@ -258,4 +276,4 @@ def test_towers_without_texts_have_no_zero_shot(tmp_path):
     groups = grouped(results.find([tmp_path]))
     [axes] = figures.over(groups, "prompt.size").axes
     assert axes.get_legend_handles_labels()[1] == ["VP"]
-    assert tables.differences(groups) is None
+    assert differences.table(groups) is None

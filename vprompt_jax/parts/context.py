@@ -20,7 +20,8 @@ class Context(flax.struct.PyTreeNode):
       root: the run's root key.
       index: int32 [B], the examples' indices in their split, -1 for padding.
       step: int32 scalar in training, None at inference.
-      values: float32 scalars by name, as the parts' schedules give them; {} at inference.
+      values: float32 scalars by name, as the parts' schedules give them; at
+        inference {}, or a part's `controls`.
     """
 
     root: jax.Array

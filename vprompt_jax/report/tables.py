@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.config.files import shareable
-from vprompt_jax.methods import METHODS, registry
-from vprompt_jax.methods.table import baseline_of, title_of
+from vprompt_jax.methods import registry
+from vprompt_jax.methods.table import title_of
 from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
 from vprompt_jax.process.printable import printable
 from vprompt_jax.report import published
@@ -19,7 +19,6 @@ from vprompt_jax.report.results import (
     Record,
     Setting,
     accuracies,
-    paired,
     spread,
 )
 
@@ -116,12 +115,12 @@ def describe(setting: Setting) -> str:
     return ", ".join([name, *rest])
 
 
-def _keys(groups: Groups) -> list[str]:
+def keys_of(groups: Groups) -> list[str]:
     """Keys that the settings differ in, in the settings' own order."""
     return list(dict.fromkeys(key for setting in groups for key, _ in setting))
 
 
-def _cells(setting: Setting, keys: Sequence[str]) -> list[str]:
+def cells(setting: Setting, keys: Sequence[str]) -> list[str]:
     values = dict(setting)
     return [
         title_of(values[k]) if k == "method.name" else shown(shareable(k, values.get(k)))
@@ -131,7 +130,7 @@ def _cells(setting: Setting, keys: Sequence[str]) -> list[str]:
 
 def summary(groups: Groups) -> Table:
     """A row per setting: means and sample deviations over the seeds, parameters, time."""
-    keys = _keys(groups)
+    keys = keys_of(groups)
     rows = []
     for setting, by_seed in groups.items():
         results = [r.result for r in by_seed.values()]
@@ -139,7 +138,7 @@ def summary(groups: Groups) -> Table:
         rates = [r["images_per_second"] for r in results if r["images_per_second"]]
         val = np.array([v for r in results if (v := r["val_accuracy_best"]) is not None])
         rows.append([
-            *_cells(setting, keys),
+            *cells(setting, keys),
             spread(accuracies(by_seed)),
             spread(val) if len(val) else "-",
             spread(on) if len(on) else "-",
@@ -152,60 +151,6 @@ def summary(groups: Groups) -> Table:
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
     best = _best_of([float(accuracies(g).mean()) for g in groups.values()], len(keys))
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows, best)
-
-
-def differences(groups: Groups) -> Table | None:
-    """Methods against their baselines (`Method.baseline`) with otherwise equal settings and the
-    same seed, and against zero-shot."""
-    rows = []
-    own = _own_sections(groups)
-    keys = [k for k in _keys(groups) if k != "method.name"]
-    shared = [k for k in keys if k.partition(".")[0] not in own]
-    others = {
-        (dict(setting)["method.name"], _without(setting, own)): by_seed
-        for setting, by_seed in groups.items()
-    }
-    titles = set()
-    for setting, ours in groups.items():
-        method = dict(setting)["method.name"]
-        baseline = baseline_of(method)
-        theirs = others.get((baseline, _without(setting, own)), {})
-        points = paired(ours, theirs)
-        if not len(points) or any(r.result["zero_shot_accuracy"] is None for r in ours.values()):
-            continue
-        titles.add((title_of(method), title_of(baseline)))
-        zero_shot = np.array([r.accuracy - r.result["zero_shot_accuracy"] for r in ours.values()])
-        rows.append([
-            *_cells(setting, shared + [k for k in keys if k not in shared]),
-            spread(points),
-            f"{(points > 0).sum()} of {len(points)}",
-            spread(zero_shot),
-        ])  # fmt: skip
-    if not rows:
-        return None
-    ((one, other),) = titles if len(titles) == 1 else (("method", "baseline"),)
-    header = [*map(label, shared + [k for k in keys if k not in shared]),
-              f"{one} - {other} (points)", f"seeds above {other}",
-              f"{one} - zero-shot (points)"]  # fmt: skip
-    return Table(f"{one} against {other}, paired by seed", header, rows)
-
-
-def _own_sections(groups: Groups) -> set[str]:
-    """Sections of parts that a method of the groups has and its baseline lacks."""
-    sections = set()
-    for setting in groups:
-        method = METHODS.get(dict(setting)["method.name"].partition(" ")[0])
-        if method is not None and method.baseline:
-            theirs = METHODS[method.baseline].parts
-            sections |= {key.partition(".")[0] for key in method.parts.keys() - theirs.keys()}
-    return sections
-
-
-def _without(setting: Setting, sections: set[str]) -> Setting:
-    """A setting without the method and the keys of some sections."""
-    return tuple(
-        (k, v) for k, v in setting if k != "method.name" and k.partition(".")[0] not in sections
-    )
 
 
 def datasets(groups: Groups) -> Table:

@@ -7,7 +7,16 @@ from typing import Any
 from vprompt_jax.clip.checkpoints.locate import public_name
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_markdown
-from vprompt_jax.report import figures, layers, page, pictures, results, tables, verdicts
+from vprompt_jax.report import (
+    differences,
+    figures,
+    layers,
+    page,
+    pictures,
+    results,
+    tables,
+    verdicts,
+)
 from vprompt_jax.report.pictures import Picture
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.sources import Sources, where_possible
@@ -48,7 +57,7 @@ def write(
     shown = [tables.datasets(groups)] if several else []
     shown.append(tables.summary(groups))
     beside, note = tables.against_published(records)
-    shown += [t for t in (tables.differences(groups), beside) if t is not None]
+    shown += [t for t in (differences.table(groups), beside) if t is not None]
     facts = _facts(records)
     found = Sources(checkpoints, data_dir)
 

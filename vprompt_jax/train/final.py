@@ -27,6 +27,7 @@ class Final:
       metrics: of the last step's on test, by name.
       best_accuracy: on test, of what was best on val; None without val.
       temperature: fitted on val; None without val.
+      controls: accuracy on test in the parts' `controls`, by name.
       class_names: of the dataset.
     """
 
@@ -34,6 +35,7 @@ class Final:
     metrics: dict[str, float]
     best_accuracy: float | None
     temperature: float | None
+    controls: dict[str, float]
     class_names: tuple[str, ...]
 
     def measures(self, split: str) -> dict[str, Any] | None:
@@ -85,5 +87,14 @@ def final(run: Training, outcome: Outcome) -> Final:
             chosen = outcome.best.params, outcome.best.assigned
             best = on("test", run.dataset.test, outcome.eval_step, *chosen).metrics
         best_accuracy = best["accuracy"]
+    # Each image stands beside images of other classes in this order.
+    order = np.random.default_rng(run.config.data.split_seed).permutation(len(run.dataset.test))
+    shuffled = run.dataset.test.take(order)
+    controls = {}
+    for part in run.parts:
+        for control, values in part.controls(run.config.parts[part.name]).items():
+            eval_step = make_eval_step(adaptation.model, adaptation.weights, values)
+            found = on("test", shuffled, eval_step, outcome.params, outcome.assigned)
+            controls[control] = found.metrics["accuracy"]
     names = run.dataset.class_names
-    return Final(predictions, metrics["test"], best_accuracy, temperature, names)
+    return Final(predictions, metrics["test"], best_accuracy, temperature, controls, names)

@@ -88,6 +88,7 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         "temperature": found.temperature,
         "test": found.measures("test"),
         "val": found.measures("val"),
+        "controls": found.controls,
         "regions_on": found.metrics.get("regions_on"),
         "trainable_parameters": sum(counts.values()),
         "trainable_parameters_by_part": counts,

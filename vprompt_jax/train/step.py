@@ -142,18 +142,21 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: AdaptedCLIP, weights: Mapping[str, SelectedWeights]
+    model: AdaptedCLIP,
+    weights: Mapping[str, SelectedWeights],
+    values: Mapping[str, float] | None = None,
 ) -> Callable[..., tuple[Sums, jax.Array, jax.Array]]:
     """Builds the evaluation step: (params, assigned, frozen, root, batch) -> (sums, logits, index).
 
     Sums are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
     every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
-    per example.
+    per example. `values` are the context's, for a part's `controls`.
     """
+    given = {name: jnp.float32(value) for name, value in (values or {}).items()}
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
         variables = variables_of(params, assigned, frozen, weights)
-        logits, out = applied(model, variables, batch, Context(root, batch["index"]))
+        logits, out = applied(model, variables, batch, Context(root, batch["index"], values=given))
         sums = jax.lax.psum(_sums(logits, batch, out), AXIS)
         return sums, *jax.lax.all_gather((logits, batch["index"]), AXIS, tiled=True)
 
