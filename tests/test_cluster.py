@@ -52,7 +52,7 @@ def test_a_contradiction_is_named(monkeypatch, environment, message):
 
 
 def test_one_run_of_a_sweep_by_name_or_number():
-    config = runpy.run_path(str(ROOT / "configs" / "quickstart_compare.py"))["get_config"]()
+    config = runpy.run_path(str(ROOT / "configs" / "sweeps/masks.py"))["get_config"]()
     names = list(sweeps.expand(config))
     for which in (names[1], "1"):
         name, chosen = sweeps.choose(config, which)

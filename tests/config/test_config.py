@@ -136,6 +136,7 @@ def test_unknown_keys_are_refused():
         ("prompt.learning_rate", float("nan"), "must be between 0"),
         ("prompt.learning_rate", float("inf"), "must be between 0"),
         ("mask.temperature", 0.0, "must be between"),
+        ("mask.start", "better", "set config.mask.hold, to 0.5 say"),
         ("data.val_fraction", 1.5, "must be between"),
         ("data.source", "web", "choose one of digits, tfds, folder"),
         ("data.source", "folder", "needs config.data.dir"),

@@ -13,7 +13,9 @@ from vprompt_jax.launching import sweep
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 
-FILES = sorted(p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem != "common")
+FILES = sorted(
+    p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem not in ("common", "masks")
+)
 
 
 def test_grid_names_every_combination():
@@ -35,6 +37,16 @@ def test_every_run_of_every_sweep_is_a_valid_config(name, variant):
     assert sources == ({"tfds"} if variant == "paper" else {"digits"})
     if variant == "paper":
         assert {c.protocol for c in resolved} == {resolved[0].protocol}
+
+
+@pytest.mark.parametrize("cifar, sources", [("", {"digits"}), ("x.npz", {"digits", "arrays"}),
+                                            ("photos", {"digits", "folder"})])  # fmt: skip
+def test_the_sweep_of_masks_takes_cifar_as_it_comes(cifar, sources):
+    runs = sweeps.expand(importlib.import_module("configs.sweeps.masks").get_config(cifar))
+    assert len(runs) == 60 * (3 if cifar else 1)
+    resolved = [config_lib.resolve(one) for one in runs.values()]
+    assert len({c.fingerprint for c in resolved}) == len(runs)
+    assert {c.data.source for c in resolved} == sources
 
 
 def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):

@@ -64,7 +64,7 @@ def test_mapping_head_gives_the_assigned_sources_logits():
 )
 def test_when_a_label_map_is_assigned(kind, due):
     label_map = mapping.LabelMap(kind, classes=3, sources=4)
-    assert [step for step in range(9) if label_map.is_due(step, 3)] == due
+    assert [step for step in range(9) if label_map.is_due(step, 3, 9)] == due
     first = label_map.initial(5)["label_map"]
     assert len(set(first.tolist())) == 3
     np.testing.assert_array_equal(first, mapping.random_map(5, 3, 4))
@@ -74,7 +74,7 @@ def test_a_label_map_counts_examples_and_leaves_padding_out():
     label_map = mapping.LabelMap("iterative", classes=2, sources=3)
     labels, sources, weights = [0, 0, 1, 1, 0], [2, 2, 1, 2, 0], [1.0, 1.0, 1.0, 1.0, 0.0]
     batch = {"label": jnp.array(labels), "weight": jnp.array(weights)}
-    counts = np.asarray(label_map.counts({"source": jnp.array(sources)}, batch))
+    counts = np.asarray(label_map.counts(jnp.zeros(()), {"source": jnp.array(sources)}, batch))
     np.testing.assert_array_equal(counts, [[0, 0, 2], [0, 1, 1]])
     # The largest count, two of class 0 taken for source 2, decides first.
     np.testing.assert_array_equal(label_map.assigned(counts)["label_map"], [2, 1])

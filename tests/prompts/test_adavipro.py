@@ -11,6 +11,7 @@ from vprompt_jax.parts import Canvas, Context, Progress
 from vprompt_jax.prompts import adavipro, fused_policy
 from vprompt_jax.prompts.edges import EDGES, laplacian, sobel
 from vprompt_jax.prompts.generator import MaskGenerator
+from vprompt_jax.prompts.lean import Lean
 from vprompt_jax.prompts.marks import (
     best_marks,
     dilate,
@@ -259,34 +260,101 @@ def test_a_generator_that_starts_on_marks_nineteen_regions_in_twenty():
     assert best_marks(on.apply({"params": params[1]}, x)).mean() > 0.98
 
 
-@pytest.mark.parametrize("held", [0.0, 1.0])
-def test_masks_that_are_held_back_leave_the_prompt_whole(held):
-    """Every region is marked, and the generator gets no gradient, until the share is reached."""
-    side, keys = 8, jax.random.key(0)
-    image = jnp.asarray(RNG.normal(size=(3, side, side, 3)).astype(np.float32))
+SIDE = 8
+IMAGES = jnp.asarray(RNG.normal(size=(40, SIDE, SIDE, 3)).astype(np.float32))
+
+
+def masked(params, values, step):
+    """What a mask leaves of a prompt of ones: pixels [40, 8, 8, 3], and its metrics."""
     canvas = Canvas(
-        image, added=jnp.ones((1, side, side, 3)), support=jnp.ones((1, side, side), bool)
+        IMAGES, added=jnp.ones((1, SIDE, SIDE, 3)), support=jnp.ones((1, SIDE, SIDE), bool)
     )
+    index = jnp.arange(40, dtype=jnp.int32).at[-3:].set(-1)  # three are padding
+    values = {name: jnp.float32(value) for name, value in values.items()}
+    context = Context(jax.random.key(0), index, step, values)
     mask = adavipro.RegionalMask(4, 4)
-    params = mask.init(jax.random.key(2), image)
-    values = {"temperature": jnp.float32(5), "held": jnp.float32(held)}
-    context = Context(keys, jnp.arange(3, dtype=jnp.int32), jnp.int32(7), values)
+    done = mask.apply({"params": params}, canvas, context, method="prompted")
+    return done.added, done.metrics
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return adavipro.RegionalMask(4, 4).init(jax.random.key(2), IMAGES)["params"]
+
+
+@pytest.mark.parametrize("held", [0.0, 1.0])
+def test_masks_that_are_held_back_leave_the_prompt_whole(generator, held):
+    """Every region is marked, and the generator gets no gradient, until the share is reached."""
 
     def added(params):
-        done = mask.apply(params, canvas, context, method="prompted")
-        return done.added.sum(), done.metrics["regions_on"]
+        pixels, metrics = masked(params, {"temperature": 5, "held": held}, jnp.int32(7))
+        return pixels.sum(), metrics["regions_on"]
 
-    (_, on), gradient = jax.value_and_grad(added, has_aux=True)(params)
+    (_, on), gradient = jax.value_and_grad(added, has_aux=True)(generator)
     moves = any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
     assert moves == (not held)
     assert (on.mean() == 1) == bool(held)
 
 
-def test_masks_are_held_back_for_a_share_of_the_run():
-    section = adavipro.MaskSection(kind="adavipro", hold=0.25)
-    held = adavipro.PART.schedules(section)["held"]
-    shares = [0.0, 0.24, 0.25, 0.9]
-    given = [float(held(Progress(jnp.int32(0), jnp.float32(s)))) for s in shares]
-    assert given == [1, 1, 0, 0]
+def test_masks_are_held_back_and_then_drawn_for_shares_of_the_run():
+    section = adavipro.MaskSection(kind="adavipro", hold=0.25, sampled=0.6)
+    schedules = adavipro.PART.schedules(section)
+    shares = [0.0, 0.24, 0.25, 0.59, 0.6, 0.9]
+    at = [Progress(jnp.int32(0), jnp.float32(s)) for s in shares]
+    assert [float(schedules["held"](p)) for p in at] == [1, 1, 0, 0, 0, 0]
+    assert [float(schedules["noise"](p)) for p in at] == [1, 1, 1, 1, 0, 0]
     usual = adavipro.MaskSection(kind="adavipro")
     assert set(adavipro.PART.schedules(usual)) == {"temperature"}
+
+
+def test_without_noise_the_likelier_marks_are_trained(generator):
+    """As at inference, but with the relaxation's gradient."""
+    values = {"temperature": 5, "noise": 0}
+    ours, _ = masked(generator, values, jnp.int32(7))
+    at_inference, _ = masked(generator, {}, None)
+    drawn, _ = masked(generator, values | {"noise": 1}, jnp.int32(7))
+    np.testing.assert_array_equal(ours, at_inference)
+    assert (np.asarray(drawn) != np.asarray(ours)).any()
+    gradient = jax.grad(lambda p: masked(p, values, jnp.int32(7))[0].sum())(generator)
+    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_exchanged_masks_are_those_of_the_next_image(generator):
+    """Of the last one, the first's; padding has no part in it."""
+    ours, _ = masked(generator, {}, None)
+    others, _ = masked(generator, {"exchanged": 1}, None)
+    assert len(np.unique(np.asarray(ours), axis=0)) > 3
+    np.testing.assert_array_equal(others[:36], ours[1:37])
+    np.testing.assert_array_equal(others[36], ours[0])
+
+
+@pytest.mark.parametrize("tried", [0, 1])
+def test_a_lean_is_found_by_trying_the_prompt_everywhere_and_nowhere(generator, tried):
+    added, metrics = masked(generator, {"tried": tried}, None)
+    assert (np.asarray(added) == tried).all()
+    assert (np.asarray(metrics["regions_on"]) == tried).all()
+
+
+def test_a_lean_points_to_what_recognises_more():
+    rule = Lean(0.5)
+    assert [step for step in range(12) if rule.is_due(step, 4, 11)] == [6]  # the first after half
+    batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.array([1.0, 1.0, 0.0])}
+    logits = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
+    assert float(rule.counts(logits, {}, batch)) == 1  # the last one is padding
+    assert rule.initial(0)["lean"] == 0
+    for nowhere, everywhere, lean in ((5, 6, 3), (6, 5, -3), (5, 5, -3)):
+        assert rule.assigned(np.array(nowhere), np.array(everywhere))["lean"] == lean
+
+
+def test_a_lean_raises_the_logit_of_on(generator):
+    canvas = Canvas(IMAGES, jnp.ones((1, SIDE, SIDE, 3)), jnp.ones((1, SIDE, SIDE), bool))
+    mask = adavipro.RegionalMask(4, 4)
+    index = jnp.arange(40, dtype=jnp.int32)
+    logits = np.asarray(mask.apply({"params": generator}, IMAGES))
+    for lean in (-3.0, 0.0, 3.0):
+        leaning = canvas.replace(assigned={"lean": jnp.float32(lean)})
+        done = mask.apply(
+            {"params": generator}, leaning, Context(jax.random.key(0), index), method="prompted"
+        )
+        expected = logits[..., 1] + lean > logits[..., 0]
+        np.testing.assert_array_equal(done.shown["marks"], expected)

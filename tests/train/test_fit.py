@@ -9,8 +9,10 @@ from PIL import Image
 
 from tests.conftest import TINY, leaves_by_path, random_tensors
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.data import digits
 from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.prompts.generator import LEAN
 from vprompt_jax.train import fit, loop
 
 PARAMETERS = {
@@ -33,6 +35,7 @@ def test_every_method_runs_from_the_same_config(tiny_config, tmp_path, method):
     assert result["split_sizes"] == {"train": 3200, "val": 40, "test": 2880}
     assert result["steps"] == (0 if method == "tp" else 2 * 6)
     assert 0 <= result["test_accuracy"] <= 1
+    assert set(result["controls"]) == ({"masks_exchanged"} if method == "adavipro" else set())
     rows = result["test"]["by_class"]
     assert [row["class"] for row in rows] == result["class_names"]
     assert [row["images"] for row in rows] == [sum(row) for row in result["test"]["confusion"]]
@@ -72,6 +75,16 @@ def test_paper_protocol_trains_on_everything_and_selects_nothing(tiny_config, tm
     result = fit(tiny_config, tmp_path)
     assert result["test_accuracy_best_val"] is None
     assert result["split_sizes"]["val"] == 0
+
+
+def test_a_generator_that_starts_at_what_is_better_keeps_its_start(tiny_config, tmp_path):
+    tiny_config.mask.start, tiny_config.mask.hold = "better", 0.5
+    result = fit(tiny_config, tmp_path)
+    model = adapted.load(tmp_path)
+    assert abs(float(model.assigned["lean"])) == LEAN
+    test = digits.load().test
+    predicted = model.logits(test.fetch(np.arange(len(test)))).argmax(-1)
+    assert (predicted == test.labels).mean() == pytest.approx(result["test_accuracy"], abs=1e-3)
 
 
 class Stop(Exception):

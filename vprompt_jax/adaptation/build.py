@@ -59,7 +59,7 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
     modules: list[Built] = []
     weights: dict[str, SelectedWeights] = {}
     entries: list[Where] = []
-    assignment = None
+    assignment, assigns = None, ""
     facts: dict[str, Any] = {}
     for part in parts:
         section = config.parts[part.name]
@@ -72,7 +72,13 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
         else:
             modules.append(Built(part.name, part.side, built))
         entries += _entries(part, built, around)
-        assignment = assignment or part.assignment(section, around)
+        if (rule := part.assignment(section, around)) is not None:
+            if assignment is not None:
+                raise UserError(
+                    f"config.{assigns} and config.{part.name} both assign arrays from the training "
+                    "images, and one at a time can: choose another mask.start or head.kind"
+                )
+            assignment, assigns = rule, part.name
         facts |= part.facts(section, built, around)
     entry = lowest(entries)
     model = AdaptedCLIP(clip, tuple(modules), around.depth if entry is None else entry)

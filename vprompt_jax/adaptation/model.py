@@ -109,7 +109,7 @@ class AdaptedCLIP(nn.Module):
 
     def prompted(self, x: jax.Array, context: Context) -> Canvas:
         """Normalised pixels [B, R, R, 3] with what the parts on the pixel side do to them."""
-        canvas = Canvas(x)
+        canvas = Canvas(x, assigned=self._assigned())
         for part in self._on("pixels"):
             canvas = part.prompted(canvas, context)
         return canvas
@@ -149,14 +149,17 @@ class AdaptedCLIP(nn.Module):
 
     def _logits(self, features: jax.Array) -> tuple[jax.Array, Outputs]:
         (head,) = self._on("head")
-        names = self.variables.get("assigned", {})
         given = HeadInputs(
             texts=self.text_features,
             logit_scale=lambda: self.clip.logit_scale,
             source_logits=self.clip.source_logits,
-            assigned={name: self.get_variable("assigned", name) for name in names},
+            assigned=self._assigned(),
         )
         return head(features, given)
+
+    def _assigned(self) -> dict[str, jax.Array]:
+        names = self.variables.get("assigned", {})
+        return {name: self.get_variable("assigned", name) for name in names}
 
     def _touch_parts(self) -> None:
         """Creates the parts' parameters and nothing of the CLIP's."""

@@ -1,7 +1,7 @@
 """Label mapping (ILM, arXiv 2211.11635): reuses the classifier that a checkpoint came with."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -73,28 +73,34 @@ class LabelMap:
         anew before every epoch).
       classes: number of target classes C.
       sources: number of source classes K.
+      contexts: one, the usual one.
     """
 
     mapping: str
     classes: int
     sources: int
+    contexts: Sequence[Mapping[str, float]] = ({},)
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """A random map."""
         return {"label_map": random_map(seed, self.classes, self.sources)}
 
-    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+    def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        del steps
         if self.mapping == "iterative":
             return step % steps_per_epoch == 0
         return self.mapping == "frequency" and step == 0
 
-    def counts(self, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
+    def counts(
+        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> jax.Array:
         """How many examples of each target class are taken for each source class: [C, K]."""
+        del logits
         zeros = jnp.zeros((self.classes, self.sources))
         return zeros.at[batch["label"], out["source"]].add(batch["weight"])
 
-    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        return {"label_map": frequency_map(counts)}
+    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"label_map": frequency_map(*counts)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,8 @@ def _checked(argv: list[str], usage: str) -> list[str]:
             meant = f"; did you mean {', '.join(near)}?" if near else (
                 "; without arguments, this command lists those there are"
             )  # fmt: skip
-            sys.exit(f"error: no config file {path!r}{meant}")
+            wanted = "config file or folder" if argv[0].startswith("vprompt") else "config file"
+            sys.exit(f"error: no {wanted} {path!r}{meant}")
         value = f"{known}{colon}{variant}"
     if path.endswith(".json"):
         value = f"{Path(__file__).parent / 'stored.py'}:{value}"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from vprompt_jax import data
 from vprompt_jax.adaptation import load_clip
+from vprompt_jax.adaptation.build import parts_of
 from vprompt_jax.benchmark import compiled, measure
 from vprompt_jax.clip.checkpoints import locate
 from vprompt_jax.config import Config, resolve
@@ -53,6 +54,10 @@ def describe(config: Any) -> str:
     lines.append(f"parameters  {made.parameters:,} trained")
     if not steps:
         return "\n".join([*lines, "steps       none: nothing is trained"])
+    for part in parts_of(resolved.parts):
+        if part.solver(resolved.parts[part.name]) is not None:
+            about = f"the {part.name} is solved at once, from features computed once"
+            return "\n".join([*lines, f"steps       none: {about}"])
     (seconds,) = measure.seconds([made.run_step], _REPEATS)
     lines.append(
         f"steps       {steps:,} of {resolved.optim.batch_size} images ({resolved.optim.epochs:,} "

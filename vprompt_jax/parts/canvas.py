@@ -15,6 +15,7 @@ class Canvas(flax.struct.PyTreeNode):
       added: pixels to add to them, float32 [1 or B, R, R, 3]; None if no part adds any (yet).
       support: where `added` has parameters, bool [1 or B, R, R]; None if `added` is None.
       metrics: numbers per example, float32 [B], by name; their means are logged.
+      assigned: arrays by name that parts assign rather than train (`Part.assignment`).
       shown: arrays by name, for pictures and inspection; the compiler drops those nobody reads.
     """
 
@@ -22,6 +23,7 @@ class Canvas(flax.struct.PyTreeNode):
     added: jax.Array | None = None
     support: jax.Array | None = None
     metrics: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
+    assigned: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
     shown: Mapping[str, Any] = flax.struct.field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ model, the optimiser and the report's names all come from these declarations.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -81,20 +81,33 @@ class Surroundings:
 class Assignment(Protocol):
     """Arrays that a part computes from counts over the training images instead of training them."""
 
+    @property
+    def contexts(self) -> Sequence[Mapping[str, float]]:
+        """Values of the context at inference, for each pass over the images that is counted."""
+        ...
+
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """The arrays before training, by name."""
         ...
 
-    def is_due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether to assign them anew before a step (counted from 0)."""
+    def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        """Whether to assign them anew before a step (counted from 0) of a run of `steps` steps."""
         ...
 
-    def counts(self, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
-        """A batch's share of the sums over the training images, from the model's outputs."""
+    def counts(
+        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> jax.Array:
+        """A batch's share of the sums over the training images.
+
+        Args:
+          logits: float32 [B, C].
+          out: what the model says beside them.
+          batch: with "label" and "weight".
+        """
         ...
 
-    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays that follow from the sums."""
+    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that follow from the sums in each of `contexts`."""
         ...
 
 
@@ -174,6 +187,16 @@ class Part(Generic[S]):
 
     def schedules(self, section: S) -> Mapping[str, Schedule]:
         """Values that change during a run, by the names they are logged under."""
+        del section
+        return {}
+
+    def controls(self, section: S) -> Mapping[str, Mapping[str, float]]:
+        """Evaluations on test that show what the part is worth.
+
+        Returns:
+          Values of the context at inference, by the name that the accuracy with them has in
+          `result.json`.
+        """
         del section
         return {}
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from vprompt_jax.parts import Canvas, Context, Part, Progress, Schedule, Surroundings
 from vprompt_jax.prompts.edges import EDGES
 from vprompt_jax.prompts.generator import MaskGenerator
+from vprompt_jax.prompts.lean import Lean
 from vprompt_jax.prompts.marks import (
     best_marks,
     dilate,
@@ -60,14 +61,22 @@ class RegionalMask(MaskGenerator):
         assert canvas.added is not None
         assert canvas.support is not None
         logits = self(canvas.image)
+        if "lean" in canvas.assigned:
+            logits = logits.at[..., 1].add(canvas.assigned["lean"])
         if context.is_training:
             draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
             noise = jax.vmap(draw)(context.example_keys("noise"))
+            if "noise" in context.values:
+                noise = noise * context.values["noise"]
             marks = sampled_marks(logits, noise, context.values["temperature"])
             if "held" in context.values:
                 marks = jnp.where(context.values["held"] > 0, jnp.ones_like(marks), marks)
         else:
             marks = best_marks(logits)
+            if "exchanged" in context.values:
+                marks = marks[_next_example(context.index)]
+            if "tried" in context.values:
+                marks = jnp.broadcast_to(context.values["tried"], marks.shape)
         active = regions_with(canvas.support, self.region)
         counted = jnp.broadcast_to(active, marks.shape).astype(jnp.float32)
         on = jnp.sum(marks * counted, (1, 2)) / jnp.maximum(jnp.sum(counted, (1, 2)), 1.0)
@@ -77,6 +86,16 @@ class RegionalMask(MaskGenerator):
             metrics={**canvas.metrics, "regions_on": jax.lax.stop_gradient(on)},
             shown={**canvas.shown, "marks": marks, "active": active, "edges": edges},
         )
+
+
+def _next_example(index: jax.Array) -> jax.Array:
+    """Positions in a batch of the example after each, and of the first after the last.
+
+    Args:
+      index: int32 [B], -1 for padding, which comes last.
+    """
+    count = jnp.maximum(jnp.sum(index >= 0), 1)
+    return (jnp.arange(len(index)) + 1) % count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,10 +154,21 @@ class MaskSection(TrainedSection):
         source="ours",
         label="least temperature",
     )
-    start: Literal["random", "on"] = key(
+    sampled: float = key(
+        1.0,
+        "share of the run, at first, in which marks are drawn with Gumbel noise; after it the "
+        "likelier mark is taken, as at inference",
+        low=0,
+        high=1,
+        source="ours",
+        label="share of the run with noise",
+        axis="share of the run with noise",
+    )
+    start: Literal["random", "on", "better"] = key(
         "random",
-        "of the generator: torch's initialisation, as published, or one that marks nearly every "
-        "region, so that the run starts as VP",
+        "of the generator: torch's initialisation, as published; on: one that marks nearly every "
+        "region, so that the run starts as VP; better: one that, after mask.hold, marks nearly "
+        "every region if the prompt helps on the training images by then, and nearly none if not",
         source="ours",
         label="masks at the start",
     )
@@ -171,6 +201,11 @@ class MaskPart(Part[MaskSection]):
                 f"config.mask.kind={section.kind} needs a prompt to place: set "
                 "config.prompt.template=padding"
             )
+        if section.start == "better" and not section.hold:
+            raise ValueError(
+                "config.mask.start=better compares a prompt that has trained alone with none: set "
+                "config.mask.hold, to 0.5 say, or another config.mask.start"
+            )
 
     def build(self, section: MaskSection, around: Surroundings) -> RegionalMask:
         side = around.resolution
@@ -192,7 +227,27 @@ class MaskPart(Part[MaskSection]):
         def held(progress: Progress) -> jax.Array:
             return (progress.share < section.hold).astype(jnp.float32)
 
-        return {"temperature": temperature, **({"held": held} if section.hold else {})}
+        def noise(progress: Progress) -> jax.Array:
+            return (progress.share < section.sampled).astype(jnp.float32)
+
+        schedules = {"temperature": temperature}
+        if section.hold:
+            schedules["held"] = held
+        if section.sampled < 1:
+            schedules["noise"] = noise
+        return schedules
+
+    def assignment(self, section: MaskSection, around: Surroundings) -> Lean | None:
+        del around
+        return Lean(section.hold) if section.start == "better" else None
+
+    def controls(self, section: MaskSection) -> Mapping[str, Mapping[str, float]]:
+        """The accuracy when every image gets another's mask.
+
+        If it is as high as with the image's own, what masks depend on does not matter.
+        """
+        del section
+        return {"masks_exchanged": {"exchanged": 1.0}}
 
     def facts(
         self, section: MaskSection, built: RegionalMask, around: Surroundings

@@ -17,7 +17,7 @@ from vprompt_jax.prompts.edges import EDGES
 
 # By how much the logit of "on" exceeds that of "off" in a generator that starts at "on": it marks
 # 95 % of the regions then.
-_LEAN = 3.0
+LEAN = 3.0
 
 
 class MaskGenerator(nn.Module):
@@ -48,7 +48,7 @@ class MaskGenerator(nn.Module):
         batch, side, _, channels = images.shape
         r, width, grid = self.region, self.width, side // self.region
         kernel, bias = self._convolution("convergence", (3, 3, channels, width))
-        lean = _LEAN * jnp.array([-0.5, 0.5]) if self.starts_on else None
+        lean = LEAN * jnp.array([-0.5, 0.5]) if self.starts_on else None
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2), lean)
         edges = jax.lax.stop_gradient(EDGES[self.edge](images.astype(jnp.float32)))
         regions = _regions(edges, r)

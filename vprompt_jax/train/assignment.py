@@ -1,9 +1,10 @@
 """Assigns what a part assigns from the training images, before training or at every epoch."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
@@ -15,29 +16,43 @@ from vprompt_jax.train.step import applied
 
 
 def make_count_step(
-    model: AdaptedCLIP, weights: Mapping[str, SelectedWeights], assignment: Assignment
+    model: AdaptedCLIP,
+    weights: Mapping[str, SelectedWeights],
+    assignment: Assignment,
+    values: Mapping[str, float],
 ) -> Callable[..., jax.Array]:
-    """(params, assigned, frozen, root, batch) -> the assignment's counts over the batch."""
+    """(params, assigned, frozen, root, batch) -> the assignment's counts over the batch.
+
+    `values` are one of `assignment.contexts`.
+    """
+    given = {name: jnp.float32(value) for name, value in values.items()}
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> jax.Array:
         variables = variables_of(params, assigned, frozen, weights)
-        _, out = applied(model, variables, batch, Context(root, batch["index"]))
-        return jax.lax.psum(assignment.counts(out, batch), AXIS)
+        context = Context(root, batch["index"], values=given)
+        logits, out = applied(model, variables, batch, context)
+        return jax.lax.psum(assignment.counts(logits, out, batch), AXIS)
 
     return on_all_devices(step, arguments=5)
 
 
 def assigned(
-    assignment: Assignment, count: Callable[[Batch], jax.Array], batches: Iterable[Batch]
+    assignment: Assignment,
+    counters: Sequence[Callable[[Batch], jax.Array]],
+    batches: Callable[[], Iterable[Batch]],
 ) -> dict[str, Any]:
     """The arrays that the training images now ask for, on every device.
 
     Args:
       assignment: the part's.
-      count: a batch -> counts; `make_count_step` with all but the batch given.
-      batches: of one pass over train.
+      counters: a batch -> counts, for each of `assignment.contexts`; `make_count_step` with all but
+        the batch given.
+      batches: starts a pass over train.
     """
-    total: Any = 0.0
-    for batch in batches:
-        total = total + np.asarray(count(batch), np.float64)
-    return jax.device_put(assignment.assigned(total), parallel.replicated())
+    totals = []
+    for count in counters:
+        total: Any = 0.0
+        for batch in batches():
+            total = total + np.asarray(count(batch), np.float64)
+        totals.append(total)
+    return jax.device_put(assignment.assigned(*totals), parallel.replicated())

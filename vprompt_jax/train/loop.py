@@ -88,12 +88,15 @@ def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
     """The state with what is assigned before a step (counted from 0), where that is due."""
     adaptation = run.adaptation
     rule = adaptation.assignment
-    if rule is None or not rule.is_due(step, run.steps_per_epoch):
+    if rule is None or not rule.is_due(step, run.steps_per_epoch, run.steps):
         return state
-    count = assignment.make_count_step(adaptation.model, adaptation.weights, rule)
-    count = functools.partial(count, state.params, state.assigned, adaptation.frozen, run.root)
-    batches = batches_of(run, run.dataset.train)
-    return state.replace(assigned=assignment.assigned(rule, count, batches))
+    counters = []
+    for values in rule.contexts:
+        count = assignment.make_count_step(adaptation.model, adaptation.weights, rule, values)
+        given = state.params, state.assigned, adaptation.frozen, run.root
+        counters.append(functools.partial(count, *given))
+    found = assignment.assigned(rule, counters, lambda: batches_of(run, run.dataset.train))
+    return state.replace(assigned=found)
 
 
 class _Loop:

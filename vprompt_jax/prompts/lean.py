@@ -1,0 +1,46 @@
+"""Whether masks begin at on or at off, once a prompt has trained alone (ours)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vprompt_jax.prompts.generator import LEAN
+
+
+@dataclasses.dataclass(frozen=True)
+class Lean:
+    """By how much the logit of "on" is raised, once the prompt has trained alone.
+
+    Attributes:
+      hold: share of the run in which it does.
+      contexts: no region marked, and every region marked.
+    """
+
+    hold: float
+    contexts: Sequence[Mapping[str, float]] = ({"tried": 0.0}, {"tried": 1.0})
+
+    def initial(self, seed: int) -> dict[str, np.ndarray]:
+        """None: every region is marked by `mask.hold`."""
+        del seed
+        return {"lean": np.zeros((), np.float32)}
+
+    def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        del steps_per_epoch
+        return step == math.ceil(self.hold * steps)
+
+    def counts(
+        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> jax.Array:
+        """How many examples of a batch are recognised."""
+        del out
+        hits = (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
+        return jnp.sum(hits * batch["weight"])
+
+    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Towards what recognises more training images."""
+        without, everywhere = counts
+        return {"lean": np.asarray(LEAN if everywhere > without else -LEAN, np.float32)}
