@@ -16,6 +16,7 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": common.DATASETS, "mask.temperature_decay": decays})
     else:
         c.prompt.size = 16  # the whole image: where to add it is a question everywhere
-        decays = (0.3, 0.7, 0.98)  # faster, for so few epochs
+        c.optim.epochs, c.data.few_shot = 6, 800  # the decay is per epoch
+        decays = (0.3, 0.7, 0.98)  # faster, for so few
         c.sweep = grid({"mask.temperature_decay": decays}, common.SEEDS)
     return c

@@ -59,7 +59,7 @@ def base(name: str, variant: str):
     Args:
       name: of the sweep.
       variant: "paper": CLIP ViT-B/32 and AdaViPro's settings on CIFAR-10 (a sweep names other
-        datasets itself). "mini": the embedded ViT and digits, a few epochs.
+        datasets itself). "mini": the embedded ViT and digits, an epoch.
 
     Raises:
       FileNotFoundError: if it is neither; `launch.py` shows the message of that kind alone.
@@ -68,9 +68,7 @@ def base(name: str, variant: str):
         c = adaviprompt_cifar10.get_config()
     elif variant == "mini":
         c = quickstart.get_config()
-        c.model.checkpoint = "mini-clip-vit"  # a run takes half as long as on the ResNet
-        c.optim.epochs = 3
-        c.eval.every_epochs = 1
+        c.optim.epochs = 1
         c.log.every_steps = 10
     else:
         raise FileNotFoundError(f"{name}.py:{variant}: the variants are paper and mini")

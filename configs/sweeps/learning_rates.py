@@ -31,7 +31,6 @@ def get_config(variant="paper"):
         c.optim.epochs = 10
         towers = {"ViT-B/32": common.VIT_METHODS}
     else:
-        c.optim.epochs = 2
         towers = {"mini-clip-rn": common.RESNET_METHODS, "mini-clip-vit": common.VIT_METHODS}
     for tower, methods in towers.items():
         for method, (part, rates) in _RATES.items():

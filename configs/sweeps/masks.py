@@ -12,12 +12,13 @@ from configs.sweeps import common
 from vprompt_jax.config import grid
 
 _SEEDS = (0, 1, 2, 3, 4)
-# Name, images per class, epochs (about 480 steps), and the prompt's rate by its start: VP's best of
-# 0.5 and 1 from zero, of 1 and 10 from N(0, 1) (one seed, size 16 or 8).
+# Name, images per class, epochs (about 480 steps), and the rates of prompt and mask by the prompt's
+# start. The prompt's is VP's best of 0.5 and 1 from zero, of 1 and 10 from N(0, 1); the mask's was
+# chosen of 0.1, 0.3 and 1 (one seed, size 4, 8 or 16).
 _SETS = (
-    ("digits", 1000, 3, {"zeros": 0.5, "normal": 1.0}),
-    ("cifar10", 102, 30, {"zeros": 1.0, "normal": 10.0}),
-    ("cifar10", 1000, 3, {"zeros": 1.0, "normal": 10.0}),
+    ("digits", 1000, 3, {"zeros": (0.5, 1.0), "normal": (1.0, 0.1)}),
+    ("cifar10", 102, 30, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
+    ("cifar10", 1000, 3, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
 )
 # Ours. A prompt that starts as noise does harm at first: it trains alone for half of the run, and
 # then the images say whether the generator starts at "on" or at "off".
@@ -38,12 +39,12 @@ def get_config(cifar=""):
         if name == "cifar10":
             data |= {"data.source": "arrays" if cifar.endswith(".npz") else "folder"}
             data |= {"data.dir": cifar}
-        for start, rate in rates.items():
+        for start, (rate, mask_rate) in rates.items():
             prompt = {"prompt.init": start, "prompt.learning_rate": rate}
             for run, values in grid(_COMPARED, _SEEDS):
                 keys = data | prompt | dict(values)
                 if keys["method.name"] == "adavipro":
-                    keys |= _MASKS[start]
+                    keys |= _MASKS[start] | {"mask.learning_rate": mask_rate}
                 runs.append((f"{name}_{images}-{start}-{run}", tuple(keys.items())))
     c.sweep = tuple(runs)
     return c

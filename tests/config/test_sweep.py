@@ -9,12 +9,13 @@ from tests.conftest import ROOT
 from tests.test_launch import assert_one_message, launch
 from vprompt_jax import config as config_lib
 from vprompt_jax.config import sweep as sweeps
-from vprompt_jax.launching import sweep
+from vprompt_jax.launching import photographs, sweep
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 
+OURS = ("masks", "folder_size")  # which have no paper's setting
 FILES = sorted(
-    p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem not in ("common", "masks")
+    p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem not in ("common", *OURS)
 )
 
 
@@ -47,6 +48,15 @@ def test_the_sweep_of_masks_takes_cifar_as_it_comes(cifar, sources):
     resolved = [config_lib.resolve(one) for one in runs.values()]
     assert len({c.fingerprint for c in resolved}) == len(runs)
     assert {c.data.source for c in resolved} == sources
+
+
+def test_the_sweep_of_folder_sizes_has_the_schedule_of_vprompt_train():
+    runs = sweeps.expand(importlib.import_module("configs.sweeps.folder_size").get_config("x.npz"))
+    resolved = {name: config_lib.resolve(one) for name, one in runs.items()}
+    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 36
+    assert resolved["ap-few_shot_16-s0"].optim.epochs == photographs.epochs(160)
+    assert resolved["lora-few_shot_256-s0"].optim.epochs == photographs.epochs(2560)
+    assert resolved["linear-few_shot_4-s0"].optim.epochs == 1
 
 
 def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, capsys):

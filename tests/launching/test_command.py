@@ -44,6 +44,7 @@ def test_every_verb_helps(verb):
 
 @pytest.mark.parametrize("args, message", [
     (["trian"], "no verb 'trian'; did you mean train?"),
+    (["train", "nowhere/photos"], "no config file or folder 'nowhere/photos'"),
     (["train", "quickstrat"], "did you mean configs/quickstart.py"),
     (["train", "quickstart", "--config.lr=1"], "did you mean config.prompt.learning_rate"),
     (["train", "configs/quickstart.py", "--config.prompt.sise=3"], "config.prompt.size"),

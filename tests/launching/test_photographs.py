@@ -65,6 +65,8 @@ def test_a_dry_run_says_what_a_run_would_take(tiny_config, tmp_path):
     assert "MiB" in lines["memory"]
     c.method.name = "tp"
     assert "nothing is trained" in dry_run.describe(c)
+    c.method.name, c.head.solver = "linear", "lbfgs"
+    assert "the head is solved at once" in dry_run.describe(c)
 
 
 def test_a_dry_run_names_downloads_and_makes_none(tiny_config, tmp_path, monkeypatch):

@@ -63,9 +63,14 @@ def sizes(root: Path) -> dict[str, int]:
         counts = {c: len(listing.pictures_below(place / c)[0]) for c in layout.classes}
     except OSError as error:
         raise listing.unreadable(error) from error
-    if empty := [c for c, count in counts.items() if not count]:
-        raise UserError(f"{printable(place)}: no images of {', '.join(map(printable, empty))}")
+    _refuse_empty(place, [c for c, count in counts.items() if not count])
     return counts
+
+
+def _refuse_empty(place: Path, classes: Sequence[str]) -> None:
+    """Refuses a split whose folder has no image of some classes, if there are any."""
+    if classes:
+        raise UserError(f"{printable(place)}: no images of {', '.join(map(printable, classes))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +109,8 @@ def _load(root: Path, resolution: int, workers: int, on_bad: str, resize: Resize
                 files += pictures
                 labels += [label] * len(pictures)
         empty = [c for i, c in enumerate(layout.classes) if i not in set(labels)]
-        if empty and (split == "train" or not files):  # test may lack some: `load.prepare` says so
-            raise UserError(f"{printable(place)}: no images of {', '.join(empty)}")
+        if split == "train" or not files:  # test may lack some: `load.prepare` says so
+            _refuse_empty(place, empty)
         keys = [file.relative_to(layout.root).as_posix() for file in files]
         listed[split] = (files, labels, keys)
     records = of_files(listed, workers)

@@ -17,9 +17,14 @@ from vprompt_jax.process.printable import printable
 # Ours, like all numbers here; no comparison has chosen them yet.
 _FEW = 16  # photographs of the rarest class, below which a linear layer alone is trained
 _UNEVEN = 3  # times the rarest class, above which classes are weighted
-_BATCH = 64
+BATCH = 64
 _STEPS = 800  # at least; and at least as many epochs as
 _EPOCHS = 5
+
+
+def epochs(total: int) -> int:
+    """Passes over a number of training photographs, for a method that is trained by steps."""
+    return max(_EPOCHS, math.ceil(_STEPS * BATCH / total))
 
 
 def get_config(path: str) -> ConfigDict:
@@ -52,8 +57,8 @@ def get_config(path: str) -> ConfigDict:
         )
         return c
     c.method.name = "ap"
-    c.optim.batch_size = _BATCH
-    c.optim.epochs = max(_EPOCHS, math.ceil(_STEPS * _BATCH / total))
+    c.optim.batch_size = BATCH
+    c.optim.epochs = epochs(total)
     c.optim.warmup_fraction = 0.1
     c.eval.every_epochs = max(1, c.optim.epochs // 10)
     cluster.say(

@@ -28,7 +28,8 @@ a { color: var(--link); } p { max-width: 46rem; }
 figure { margin: 1.5rem 0; }
 figure img { height: auto; max-width: 100%; background: #fff; border-radius: 4px; display: block; }
 figcaption, caption { color: var(--quiet); text-align: left; font-size: 0.9rem; padding: 0.4rem 0; }
-figcaption, caption { max-width: 46rem; }
+figcaption, caption span { max-width: min(46rem, calc(100vw - 2rem)); }
+caption span { position: sticky; left: 0; display: inline-block; }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; margin: 0 0 1.5rem; font-variant-numeric: tabular-nums; }

@@ -60,7 +60,7 @@ class Table:
         body = "\n".join(row(r, "td") for r in self._marked(in_html, "<strong>{}</strong>"))
         head = row([in_html(c) for c in self.header], "th")
         return (
-            f"<table><caption>{in_html(self.title)}</caption>\n"
+            f"<table><caption><span>{in_html(self.title)}</span></caption>\n"
             f"<thead>{head}</thead>\n<tbody>{body}</tbody></table>\n"
         )
 
