@@ -65,7 +65,10 @@ def test_a_sweep_runs_reports_and_continues(tiny_config, tmp_path, monkeypatch, 
     assert name == "tp-s1"
     fit(one, tmp_path / name)
     monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [tmp_path / "report"])
+    cleared = []
+    monkeypatch.setattr("jax.clear_caches", lambda: cleared.append(1))
     sweep.run(tiny_config, tmp_path)
+    assert len(cleared) == 3
     out = capsys.readouterr().out
     assert f"wrote {tmp_path / 'report'}" in out
     first, _, third = (line for line in out.splitlines() if line.startswith("["))
