@@ -122,13 +122,18 @@ def _facts(records: Sequence[Record]) -> str:
     parts = []
     for dataset in sorted({r.dataset for r in records}):
         members = [r for r in records if r.dataset == dataset]
-        sizes = members[0].result["split_sizes"]
+        sizes = {
+            split: " / ".join(
+                f"{n:,}" for n in sorted({r.result["split_sizes"][split] for r in members})
+            )
+            for split in ("train", "val", "test")
+        }
         accuracies = sorted({r.result["zero_shot_accuracy"] for r in members} - {None})
         shown = list(dict.fromkeys(f"{100 * a:.1f} %" for a in accuracies))
         zero_shot = " / ".join(shown) or "none (no text tower)"
         protocols = ", ".join(sorted({r.result["protocol"] for r in members}))
         parts.append(
-            f"{dataset}: {sizes['train']:,} train, {sizes['val']:,} val and {sizes['test']:,} test "
+            f"{dataset}: {sizes['train']} train, {sizes['val']} val and {sizes['test']} test "
             f"images; protocol {protocols}; zero-shot accuracy on test {zero_shot}"
         )
     towers = ", ".join(sorted({public_name(r.config["model.checkpoint"]) for r in records}))
