@@ -11,7 +11,7 @@ from configs.sweeps import common
 from vprompt_jax.config import default_config, grid
 from vprompt_jax.launching import photographs
 
-_SIZES = (4, 16, 64, 256)  # photographs per class
+_SIZES = (4, 16, 64, 256, 1024, 4096)  # photographs per class
 _CLASSES = 10
 _METHODS = {
     "linear": {"method.name": "linear", "head.solver": "lbfgs", "optim.epochs": 1},

@@ -53,7 +53,7 @@ def test_the_sweep_of_masks_takes_cifar_as_it_comes(cifar, sources):
 def test_the_sweep_of_folder_sizes_has_the_schedule_of_vprompt_train():
     runs = sweeps.expand(importlib.import_module("configs.sweeps.folder_size").get_config("x.npz"))
     resolved = {name: config_lib.resolve(one) for name, one in runs.items()}
-    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 36
+    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 54
     assert resolved["ap-few_shot_16-s0"].optim.epochs == photographs.epochs(160)
     assert resolved["lora-few_shot_256-s0"].optim.epochs == photographs.epochs(2560)
     assert resolved["linear-few_shot_4-s0"].optim.epochs == 1
