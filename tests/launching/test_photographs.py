@@ -23,8 +23,9 @@ def photos(root, **counts):
 
 @pytest.mark.parametrize("counts, method, weights", [
     (dict(cat=100, dog=4), "linear", "none"),
-    (dict(cat=40, dog=30), "ap", "none"),
-    (dict(cat=100, dog=30), "ap", "balanced"),
+    (dict(cat=520, dog=511), "linear", "none"),
+    (dict(cat=520, dog=512), "ap", "none"),
+    (dict(cat=1600, dog=512), "ap", "balanced"),
 ])  # fmt: skip
 def test_the_method_suits_the_folder(tmp_path, capsys, counts, method, weights):
     root = photos(tmp_path / "my pets", **counts)
