@@ -24,7 +24,7 @@ class Lean:
     contexts: Sequence[Mapping[str, float]] = ({"tried": 0.0}, {"tried": 1.0})
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
-        """None: every region is marked by `mask.hold`."""
+        """Zero; `mask.hold` marks every region until it is assigned."""
         del seed
         return {"lean": np.zeros((), np.float32)}
 
