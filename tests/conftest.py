@@ -124,7 +124,7 @@ def small_config(checkpoint: Path):
 
     c = default_config()
     c.name = "tiny"
-    c.data.few_shot = 320  # a quarter of the training scenes, and 4 of val, per class
+    c.data.few_shot = 320  # training scenes, and 4 of val, per class
     c.model.checkpoint = str(checkpoint)
     c.prompt.size = 4
     c.prompt.learning_rate = 1.0

@@ -34,7 +34,7 @@ def test_digits_are_split_by_digit_before_they_are_placed(monkeypatch):
     monkeypatch.setattr(digits, "_place", recording)
     arrays = digits._painted()
     sizes = [len(arrays[f"{name}_labels"]) for name in ("train", "val", "test")]
-    assert sizes == [12_936, 1436, 2880]
+    assert sizes == [51_744, 1436, 2880]
     ends = np.cumsum(sizes)
     parts = [placed[: ends[0]], placed[ends[0] : ends[1]], placed[ends[1] :]]
     sources = [{index for _, index, _ in part} for part in parts]

@@ -34,7 +34,7 @@ def test_the_method_suits_the_folder(tmp_path, capsys, counts, method, weights):
     assert c.name == "my-pets"
     resolve(c)
     said = capsys.readouterr().err
-    assert f"{sum(counts.values())} photographs of 2 classes" in said
+    assert f"{sum(counts.values()):,} photographs of 2 classes" in said
     assert "method: " in said
     assert ("class weights" in said) == (weights == "balanced")
 
