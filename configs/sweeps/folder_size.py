@@ -20,7 +20,9 @@ _METHODS = {
 }
 
 
-def get_config(cifar):
+def get_config(cifar=""):
+    if not cifar:
+        raise FileNotFoundError("say where CIFAR-10 is: folder_size.py:FOLDER, or :FILE.npz")
     c = default_config()
     c.name = "folder_size"
     c.model.checkpoint = "mini-clip-vit"  # LoRA needs a transformer
