@@ -74,3 +74,8 @@ def base(name: str, variant: str):
         raise FileNotFoundError(f"{name}.py:{variant}: the variants are paper and mini")
     c.name = f"{name}_{variant}"
     return c
+
+
+def images_at(path: str) -> dict:
+    """Keys of images that the user has: a folder of photographs, or an .npz of arrays."""
+    return {"data.source": "arrays" if path.endswith(".npz") else "folder", "data.dir": path}

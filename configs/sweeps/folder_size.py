@@ -27,8 +27,7 @@ def get_config(cifar=""):
     c.name = "folder_size"
     c.model.checkpoint = "mini-clip-vit"  # LoRA needs a transformer
     c.protocol = "paper"  # nothing is chosen by these runs
-    c.data.source = "arrays" if cifar.endswith(".npz") else "folder"
-    c.data.dir = cifar
+    c.update_from_flattened_dict(common.images_at(cifar))
     c.optim.batch_size, c.optim.warmup_fraction = photographs.BATCH, 0.1
     runs = []
     for size in _SIZES:

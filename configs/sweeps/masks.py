@@ -37,8 +37,7 @@ def get_config(cifar=""):
     for name, images, epochs, rates in _SETS if cifar else _SETS[:1]:
         data = {"data.few_shot": images, "optim.epochs": epochs}
         if name == "cifar10":
-            data |= {"data.source": "arrays" if cifar.endswith(".npz") else "folder"}
-            data |= {"data.dir": cifar}
+            data |= common.images_at(cifar)
         for start, (rate, mask_rate) in rates.items():
             prompt = {"prompt.init": start, "prompt.learning_rate": rate}
             for run, values in grid(_COMPARED, _SEEDS):

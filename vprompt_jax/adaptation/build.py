@@ -76,7 +76,7 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
             if assignment is not None:
                 raise UserError(
                     f"config.{assigns} and config.{part.name} both assign arrays from the training "
-                    "images, and one at a time can: choose another mask.start or head.kind"
+                    "images, and one at a time can: change one of the two"
                 )
             assignment, assigns = rule, part.name
         facts |= part.facts(section, built, around)

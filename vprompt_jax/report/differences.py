@@ -30,10 +30,10 @@ def table(groups: Groups) -> Table | None:
     Returns:
       None if no method stands beside its baseline.
     """
-    pairs = _pairs(groups)
+    own = _own_sections(groups)
+    pairs = _pairs(groups, own)
     if not pairs:
         return None
-    own = _own_sections(groups)
     keys = [k for k in keys_of(groups) if k != "method.name"]
     keys = [k for k in keys if k.partition(".")[0] not in own] + [
         k for k in keys if k.partition(".")[0] in own
@@ -71,9 +71,13 @@ def table(groups: Groups) -> Table | None:
     return Table(f"{one} against {other}, paired by seed", header, rows)
 
 
-def _pairs(groups: Groups) -> list[tuple[Setting, dict[int, Record], dict[int, Record]]]:
-    """Settings of methods beside whose runs there are some of their baseline: both by seed."""
-    own = _own_sections(groups)
+def _pairs(
+    groups: Groups, own: set[str]
+) -> list[tuple[Setting, dict[int, Record], dict[int, Record]]]:
+    """Settings of methods beside whose runs there are some of their baseline: both by seed.
+
+    `own` sections are not compared.
+    """
     others = {
         (dict(setting)["method.name"], _without(setting, own)): by_seed
         for setting, by_seed in groups.items()

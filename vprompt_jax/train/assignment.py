@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
-from vprompt_jax.parts import Assignment, Context, SelectedWeights
+from vprompt_jax.adaptation.model import AdaptedCLIP
+from vprompt_jax.parts import Assignment, SelectedWeights
 from vprompt_jax.process import parallel
 from vprompt_jax.process.parallel import AXIS, on_all_devices
 from vprompt_jax.train.evaluate import Batch
-from vprompt_jax.train.step import applied
+from vprompt_jax.train.step import make_inference
 
 
 def make_count_step(
@@ -25,12 +24,10 @@ def make_count_step(
 
     `values` are one of `assignment.contexts`.
     """
-    given = {name: jnp.float32(value) for name, value in values.items()}
+    infer = make_inference(model, weights, values)
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> jax.Array:
-        variables = variables_of(params, assigned, frozen, weights)
-        context = Context(root, batch["index"], values=given)
-        logits, out = applied(model, variables, batch, context)
+        logits, out = infer(params, assigned, frozen, root, batch)
         return jax.lax.psum(assignment.counts(logits, out, batch), AXIS)
 
     return on_all_devices(step, arguments=5)

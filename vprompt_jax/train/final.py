@@ -87,14 +87,17 @@ def final(run: Training, outcome: Outcome) -> Final:
             chosen = outcome.best.params, outcome.best.assigned
             best = on("test", run.dataset.test, outcome.eval_step, *chosen).metrics
         best_accuracy = best["accuracy"]
-    # Each image stands beside images of other classes in this order.
-    order = np.random.default_rng(run.config.data.split_seed).permutation(len(run.dataset.test))
-    shuffled = run.dataset.test.take(order)
     controls = {}
     for part in run.parts:
         for control, values in part.controls(run.config.parts[part.name]).items():
             eval_step = make_eval_step(adaptation.model, adaptation.weights, values)
-            found = on("test", shuffled, eval_step, outcome.params, outcome.assigned)
+            found = on("test", _shuffled(run), eval_step, outcome.params, outcome.assigned)
             controls[control] = found.metrics["accuracy"]
     names = run.dataset.class_names
     return Final(predictions, metrics["test"], best_accuracy, temperature, controls, names)
+
+
+def _shuffled(run: Training) -> Split:
+    """The test split in an order in which each image stands beside images of other classes."""
+    test = run.dataset.test
+    return test.take(np.random.default_rng(run.config.data.split_seed).permutation(len(test)))

@@ -141,6 +141,24 @@ def make_train_step(
     return on_all_devices(step, arguments=4, donate=(0,))
 
 
+def make_inference(
+    model: AdaptedCLIP,
+    weights: Mapping[str, SelectedWeights],
+    values: Mapping[str, float] | None = None,
+) -> Callable[..., tuple[jax.Array, Mapping[str, Any]]]:
+    """(params, assigned, frozen, root, batch) -> logits and outputs of a batch, without noise.
+
+    `values` are the context's, for a part's `controls` or assignment.
+    """
+    given = {name: jnp.float32(value) for name, value in (values or {}).items()}
+
+    def infer(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
+        variables = variables_of(params, assigned, frozen, weights)
+        return applied(model, variables, batch, Context(root, batch["index"], values=given))
+
+    return infer
+
+
 def make_eval_step(
     model: AdaptedCLIP,
     weights: Mapping[str, SelectedWeights],
@@ -150,13 +168,12 @@ def make_eval_step(
 
     Sums are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
     every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
-    per example. `values` are the context's, for a part's `controls`.
+    per example. `values` are those of `make_inference`.
     """
-    given = {name: jnp.float32(value) for name, value in (values or {}).items()}
+    infer = make_inference(model, weights, values)
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
-        variables = variables_of(params, assigned, frozen, weights)
-        logits, out = applied(model, variables, batch, Context(root, batch["index"], values=given))
+        logits, out = infer(params, assigned, frozen, root, batch)
         sums = jax.lax.psum(_sums(logits, batch, out), AXIS)
         return sums, *jax.lax.all_gather((logits, batch["index"]), AXIS, tiled=True)
 
