@@ -1,5 +1,7 @@
 """What the sweeps share: the paper's base and its laptop-sized stand-in."""
 
+from pathlib import Path
+
 from configs import adaviprompt_cifar10, quickstart
 
 # AdaViPro's nine datasets, by TFDS name.
@@ -59,20 +61,26 @@ def base(name: str, variant: str):
     Args:
       name: of the sweep.
       variant: "paper": CLIP ViT-B/32 and AdaViPro's settings on CIFAR-10 (a sweep names other
-        datasets itself). "mini": the embedded ViT and digits, an epoch.
+        datasets itself). "mini": the embedded ViT and digits, an epoch. A folder of photographs,
+        or an .npz of `vprompt_jax.data.save`: as "mini", with these images.
 
     Raises:
-      FileNotFoundError: if it is neither; `launch.py` shows the message of that kind alone.
+      FileNotFoundError: if it is none; `launch.py` shows the message of that kind alone.
     """
     if variant == "paper":
         c = adaviprompt_cifar10.get_config()
-    elif variant == "mini":
+    elif variant == "mini" or Path(variant).exists():
         c = quickstart.get_config()
         c.optim.epochs = 1
+        c.mask.hold, c.mask.sampled = 0.25, 0.6  # the masks stay mixed (docs/mini.md)
         c.log.every_steps = 10
+        if variant != "mini":
+            c.update_from_flattened_dict(images_at(variant))
     else:
-        raise FileNotFoundError(f"{name}.py:{variant}: the variants are paper and mini")
-    c.name = f"{name}_{variant}"
+        raise FileNotFoundError(
+            f"{name}.py:{variant}: the variants are paper, mini and a folder of photographs"
+        )
+    c.name = f"{name}_{Path(variant).stem}"
     return c
 
 

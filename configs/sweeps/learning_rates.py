@@ -10,17 +10,34 @@ from configs.sweeps import common
 from vprompt_jax.config import grid
 
 _ADAMW = (3e-4, 1e-3, 3e-3, 1e-2)
-# By method: the part whose rate it is, and the rates.
+_SMALL_ADAMW = (3e-3, 1e-2, 3e-2, 1e-1)  # small towers bear more
+# By method: the part whose rate it is, and the rates for ViT-B/32.
 _RATES = {
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0)),
-    "full": ("tune", (1e-4, *_ADAMW[:3])),
+    "linear": ("head", (1.0, 3.0, 10.0, 30.0)),
+    "full": ("tune", (1e-5, 3e-5, 1e-4, 3e-4)),
     "norm": ("tune", _ADAMW),
     "bitfit": ("tune", _ADAMW),
     "adapter": ("adapter", _ADAMW),
     "ssf": ("ssf", _ADAMW),
     "lora": ("lora", _ADAMW),
-    "vpt_shallow": ("vpt", (3e-3, 1e-2, 3e-2)),
-    "vpt_deep": ("vpt", (3e-3, 1e-2, 3e-2)),
+    "vpt_shallow": ("vpt", (3e-3, 1e-2, 3e-2, 1e-1)),
+    "vpt_deep": ("vpt", (3e-3, 1e-2, 3e-2, 1e-1)),
+}
+# The same for the embedded towers, and the prompts' there: their papers' rates are for 224 pixels.
+_MINI_RATES = {
+    "vp": ("prompt", (0.25, 0.5, 1.0, 2.0)),
+    "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
+    "ap": ("ap", (0.3, 1.0, 3.0, 10.0)),
+    "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
+    "full": ("tune", _ADAMW),
+    "norm": ("tune", _SMALL_ADAMW),
+    "bitfit": ("tune", _SMALL_ADAMW),
+    "adapter": ("adapter", (1e-3, 3e-3, 1e-2, 3e-2)),
+    "ssf": ("ssf", _SMALL_ADAMW),
+    "lora": ("lora", _SMALL_ADAMW),
+    "vpt_shallow": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
+    "vpt_deep": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
 }
 
 
@@ -29,11 +46,12 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.protocol = "val"
         c.optim.epochs = 10
-        towers = {"ViT-B/32": common.VIT_METHODS}
+        towers, all_rates = {"ViT-B/32": common.VIT_METHODS}, _RATES
     else:
-        towers = {"mini-clip-rn": common.RESNET_METHODS, "mini-clip-vit": common.VIT_METHODS}
+        towers = {"mini-clip-vit": common.VIT_METHODS, "mini-clip-rn": common.RESNET_METHODS}
+        all_rates = _MINI_RATES
     for tower, methods in towers.items():
-        for method, (part, rates) in _RATES.items():
+        for method, (part, rates) in all_rates.items():
             if method in methods:
                 axes = {"model.checkpoint": (tower,), "method.name": (method,)}
                 c.sweep += grid(axes | {f"{part}.learning_rate": rates})

@@ -145,6 +145,7 @@ def test_unknown_keys_are_refused():
         ("data.augment", "crop", "choose one of none, flip, flip_crop"),
         ("data.on_bad_image", "ignore", "choose one of stop, skip"),
         ("data.few_shot", 0, "must be between 1"),
+        ("data.val_shots", 4, "no effect without config.data.few_shot"),
         ("prompt.template", "none", "needs a prompt to place"),
     ],
 )

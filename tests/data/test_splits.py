@@ -60,6 +60,7 @@ def test_few_shots_are_nested_and_validate_on_few():
         assert np.bincount(made.val.labels).tolist() == [min(shots, 4)] * 3
         assert parts(made)[2] == parts(whole)[2]
     assert parts(kept[1])[0] < parts(kept[2])[0] < parts(kept[6])[0]
+    assert np.bincount(splits.few_shot(whole, 2, 6).val.labels).tolist() == [6] * 3
     with pytest.raises(UserError, match=r"few_shot=8, but class 'a' has 7 training images"):
         splits.few_shot(whole, 8)
 

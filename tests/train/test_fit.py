@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY, leaves_by_path, random_tensors
+from vprompt_jax.adaptation.build import build
 from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.config import resolve
 from vprompt_jax.data import digits
 from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
@@ -85,6 +87,21 @@ def test_a_generator_that_starts_at_what_is_better_keeps_its_start(tiny_config, 
     test = digits.load().test
     predicted = model.logits(test.fetch(np.arange(len(test)))).argmax(-1)
     assert (predicted == test.labels).mean() == pytest.approx(result["test_accuracy"], abs=1e-3)
+
+
+def test_only_one_part_assigns_and_only_from_images_that_are_there(tiny_config, tiny):
+    tiny_config.mask.start, tiny_config.mask.hold = "better", 0.5
+    clip, variables = tiny
+    classifier = {"kernel": np.zeros((16, 20)), "bias": np.zeros(20)}
+    variables = {**variables, "params": {**variables["params"], "classifier": classifier}}
+    tiny_config.head.kind = "mapping"
+    with pytest.raises(UserError, match=r"config\.mask and config\.head both assign"):
+        build(resolve(tiny_config), clip, variables, classes=10)
+    tiny_config.head.kind, tiny_config.protocol = "text", "paper"
+    with pytest.raises(
+        UserError, match=r"config\.protocol=paper has none: set config\.protocol=val"
+    ):
+        build(resolve(tiny_config), clip, variables, classes=10)
 
 
 class Stop(Exception):

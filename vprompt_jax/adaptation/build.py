@@ -75,8 +75,13 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
         if (rule := part.assignment(section, around)) is not None:
             if assignment is not None:
                 raise UserError(
-                    f"config.{assigns} and config.{part.name} both assign arrays from the training "
-                    "images, and one at a time can: change one of the two"
+                    f"config.{assigns} and config.{part.name} both assign arrays from the images, "
+                    "and one at a time can: change one of the two"
+                )
+            if rule.split == "val" and config.protocol == "paper":
+                raise UserError(
+                    f"config.{part.name} assigns arrays from the validation images, and "
+                    "config.protocol=paper has none: set config.protocol=val"
                 )
             assignment, assigns = rule, part.name
         facts |= part.facts(section, built, around)

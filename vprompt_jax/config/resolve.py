@@ -69,6 +69,8 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
         key = "name" if source in ("tfds", "given") else "dir"
         if not values[f"data.{key}"]:
             raise UserError(f"config.data.source={source} needs config.data.{key}")
+    if values["data.val_shots"] and not values["data.few_shot"]:
+        raise UserError("config.data.val_shots has no effect without config.data.few_shot")
     sections = {part.name: _section(part, values) for part in parts}
     for part in parts:
         try:

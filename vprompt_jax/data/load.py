@@ -143,7 +143,7 @@ def prepare(
     if protocol == "val" or c.few_shot is not None:
         dataset = splits.with_validation(dataset, c.val_fraction, c.split_seed)
     if c.few_shot is not None:
-        dataset = splits.few_shot(dataset, c.few_shot, c.split_seed)
+        dataset = splits.few_shot(dataset, c.few_shot, c.val_shots, c.split_seed)
     if protocol == "paper":
         if c.split == "vtab" and dataset.val is not None:
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))

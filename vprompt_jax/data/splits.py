@@ -18,8 +18,6 @@ from vprompt_jax.data.dataset import Dataset, Split, encoded
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable, some_of
 
-_VAL_SHOTS = 4  # largest validation split per class in few-shot runs (CoOp, arXiv 2109.01134)
-
 
 def first_by_hash(
     split: Split, count: Callable[[int], int], seed: int, *, copies_together: bool = False
@@ -90,8 +88,10 @@ def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset
     return dataclasses.replace(dataset, train=train, val=val)
 
 
-def few_shot(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
-    """Keeps `shots` training examples per class, and up to min(shots, 4) for validation.
+def few_shot(dataset: Dataset, shots: int, val_shots: int | None = None, seed: int = 0) -> Dataset:
+    """Keeps `shots` training examples per class, and at most `val_shots` for validation.
+
+    `val_shots` is min(shots, 4) unless it is given, as in CoOp (arXiv 2109.01134).
 
     For the same seed, fewer shots are a subset of more.
 
@@ -108,7 +108,7 @@ def few_shot(dataset: Dataset, shots: int, seed: int = 0) -> Dataset:
     def kept(split: Split, most: int) -> Split:
         return split.take(np.flatnonzero(first_by_hash(split, lambda n: min(most, n), seed)))
 
-    val = dataset.val and kept(dataset.val, min(shots, _VAL_SHOTS))
+    val = dataset.val and kept(dataset.val, min(shots, 4) if val_shots is None else val_shots)
     return dataclasses.replace(dataset, train=kept(dataset.train, shots), val=val)
 
 

@@ -73,12 +73,14 @@ class LabelMap:
         anew before every epoch).
       classes: number of target classes C.
       sources: number of source classes K.
+      split: whose images are counted, those of train.
       contexts: one, the usual one.
     """
 
     mapping: str
     classes: int
     sources: int
+    split: Literal["train", "val"] = "train"
     contexts: Sequence[Mapping[str, float]] = ({},)
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:

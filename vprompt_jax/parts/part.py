@@ -79,7 +79,12 @@ class Surroundings:
 
 
 class Assignment(Protocol):
-    """Arrays that a part computes from counts over the training images instead of training them."""
+    """Arrays that a part computes from counts over a split's images instead of training them."""
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Whose images are counted."""
+        ...
 
     @property
     def contexts(self) -> Sequence[Mapping[str, float]]:
@@ -97,7 +102,7 @@ class Assignment(Protocol):
     def counts(
         self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
     ) -> jax.Array:
-        """A batch's share of the sums over the training images.
+        """A batch's share of the sums over the split.
 
         Args:
           logits: float32 [B, C].

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,12 @@ class Lean:
 
     Attributes:
       hold: share of the run in which it does.
+      split: whose images are counted. On those of train, a prompt that overfits looks better.
       contexts: no region marked, and every region marked.
     """
 
     hold: float
+    split: Literal["train", "val"] = "val"
     contexts: Sequence[Mapping[str, float]] = ({"tried": 0.0}, {"tried": 1.0})
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
@@ -41,6 +44,6 @@ class Lean:
         return jnp.sum(hits * batch["weight"])
 
     def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Towards what recognises more training images."""
+        """Towards what recognises more images; towards "off" where it is the same."""
         without, everywhere = counts
         return {"lean": np.asarray(LEAN if everywhere > without else -LEAN, np.float32)}

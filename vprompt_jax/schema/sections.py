@@ -78,6 +78,13 @@ class DataSection(Section):
     split: Literal["official", "vtab"] = key("official", "vtab: VTAB-1k's 800 + 200 and test")
     split_file: str = key("", "CoOp's JSON", names_file=True)
     few_shot: int | None = key(None, "training images per class", low=1, high=MANY)
+    val_shots: int | None = key(
+        None,
+        "validation images per class at most, with few_shot; none: as few_shot, but at most 4, as "
+        "CoOp",
+        low=1,
+        high=MANY,
+    )
     val_fraction: float = key(
         0.1,
         "of train, per class, where protocol=val and there is no val split",

@@ -1,4 +1,4 @@
-"""Assigns what a part assigns from the training images, before training or at every epoch."""
+"""Assigns what a part assigns from a split's images, before a step that it names."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -38,13 +38,13 @@ def assigned(
     counters: Sequence[Callable[[Batch], jax.Array]],
     batches: Callable[[], Iterable[Batch]],
 ) -> dict[str, Any]:
-    """The arrays that the training images now ask for, on every device.
+    """The arrays that the images now ask for, on every device.
 
     Args:
       assignment: the part's.
       counters: a batch -> counts, for each of `assignment.contexts`; `make_count_step` with all but
         the batch given.
-      batches: starts a pass over train.
+      batches: starts a pass over the assignment's split.
     """
     totals = []
     for count in counters:

@@ -95,7 +95,8 @@ def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
         count = assignment.make_count_step(adaptation.model, adaptation.weights, rule, values)
         given = state.params, state.assigned, adaptation.frozen, run.root
         counters.append(functools.partial(count, *given))
-    found = assignment.assigned(rule, counters, lambda: batches_of(run, run.dataset.train))
+    split = dict(run.dataset.splits())[rule.split]
+    found = assignment.assigned(rule, counters, lambda: batches_of(run, split))
     return state.replace(assigned=found)
 
 
