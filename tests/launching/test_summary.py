@@ -1,13 +1,15 @@
 """What stands on the terminal when a run has finished."""
 
+import functools
 import json
 import shlex
 
 import pytest
+from PIL import Image
 
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.launching import summary
-from vprompt_jax.train.run import default_workdir
+from vprompt_jax.train.run import default_workdir, fit
 
 ARGV = ["python", "launch.py", "--config", "configs/quickstart.py"]
 
@@ -85,3 +87,16 @@ def test_a_combination_has_its_name():
     assert "AdaViPro + AP" in summary.table(combined, config(), (), None)
     del combined["combination"]  # a result of an earlier version
     assert "AdaViPro  " in summary.table(combined, config(), (), None)
+
+
+def test_a_run_that_just_finished_leaves_its_picture_and_one_found_finished_does_not(
+    tiny_config, tmp_path
+):
+    tiny_config.optim.epochs = 1
+    draw = functools.partial(summary.draw, tmp_path)
+    first = fit(tiny_config, tmp_path, then=draw)
+    with Image.open(tmp_path / summary.PICTURE) as picture:
+        assert min(picture.size) > 200
+    (tmp_path / summary.PICTURE).unlink()
+    assert fit(tiny_config, tmp_path, then=draw) == first
+    assert not (tmp_path / summary.PICTURE).exists()

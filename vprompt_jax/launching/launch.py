@@ -1,5 +1,6 @@
 """Launches what a config describes: one run, or the runs of a sweep."""
 
+import functools
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def launch(
     with user_errors(_LESS_MEMORY):
         set_up_process()
         cluster.join()
+        from vprompt_jax.launching import summary
         from vprompt_jax.train import result as result_lib
         from vprompt_jax.train import run as run_lib
 
@@ -83,7 +85,7 @@ def launch(
         resolved = resolve(config, overridden)
         where = where or run_lib.default_workdir(resolved)
         finished = result_lib.read(where) is not None
-        result = run_lib.fit(resolved, where)
+        result = run_lib.fit(resolved, where, then=functools.partial(summary.draw, where))
         if not cluster.is_first():
             return
         if finished:
@@ -117,9 +119,8 @@ def _conclude(
     best = result["test_accuracy_best_val"]
     if best is not None and best != result["test_accuracy"]:
         print(f"at the step that was best on val: {best:.2%}")
-    picture = summary.picture(workdir)
-    if picture is not None:
-        print(f"prompts and masks: {picture}")
+    if (workdir / summary.PICTURE).is_file():
+        print(f"prompts and masks: {workdir / summary.PICTURE}")
     page = workdir / "report" / "report.html"
     if page.is_file():
         print(f"report: {page}")

@@ -12,7 +12,9 @@ from vprompt_jax.config import resolve
 from vprompt_jax.methods.table import title_of
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import result as result_lib
+from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.run import default_workdir
+from vprompt_jax.train.training import Training
 
 # What a reader compares a method with; each is one more command.
 BESIDE = ("vp", "adavipro", "ap", "linear")
@@ -87,32 +89,27 @@ def _with_method(command: Sequence[str], method: str) -> str:
     return shlex.join([*rest, f"--config.method.name={method}"])
 
 
-def picture(workdir: Path) -> Path | None:
-    """Draws a finished run's prompt, and what it does to images of a few classes, into its folder.
+def draw(workdir: Path, run: Training, outcome: Outcome, result: dict[str, Any]) -> None:
+    """Draws what a pixel prompt does to images of a few classes into the run's folder.
 
-    Returns:
-      The file; None if the run has no pixel prompt, or its images or weights are gone.
+    Args:
+      workdir: of the run.
+      run: that has just finished.
+      outcome: of it.
+      result: the contents of `result.json`.
     """
-    from vprompt_jax.report import gallery, results
+    from vprompt_jax.inference.adapted import Adapted
+    from vprompt_jax.report import gallery
     from vprompt_jax.report.figures import save
-    from vprompt_jax.report.sources import Sources
 
-    if (workdir / PICTURE).is_file():  # a finished run does not change
-        return workdir / PICTURE
-    found = Sources()
-    (record,) = results.gather([workdir])
-    if "prompt_size" not in record.result:
-        return None
-    try:
-        model = found.model(record)
-        dataset = found.dataset(record, model)
-    except UserError:
-        return None
-    indices = gallery.one_per_class(dataset.test.labels, _SHOWN)
-    names = [dataset.class_names[label] for label in dataset.test.labels[indices]]
-    title = title_of(record.result.get("combination", record.result["method"]))
-    figure = gallery.prompted([(title, model)], dataset.test.fetch(indices), names)
-    return save(figure, workdir / PICTURE)[0]
+    if "prompt_size" not in result:
+        return
+    model = Adapted(run.adaptation, outcome.params, outcome.assigned, result)
+    test = run.dataset.test
+    indices = gallery.one_per_class(test.labels, _SHOWN)
+    names = [run.dataset.class_names[label] for label in test.labels[indices]]
+    title = title_of(result.get("combination", result["method"]))
+    save(gallery.prompted([(title, model)], test.fetch(indices), names), workdir / PICTURE)
 
 
 def next_commands(workdir: Path, command: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from vprompt_jax.process.files import replace
 from vprompt_jax.train import cache, recheck, result
 from vprompt_jax.train import workdir as folder
 from vprompt_jax.train.final import final
-from vprompt_jax.train.loop import train
+from vprompt_jax.train.loop import Outcome, train
 from vprompt_jax.train.training import Training, assemble
+
+# What is to be done with a run that has just finished, while its weights and images are in memory.
+Then = Callable[[Training, Outcome, dict[str, Any]], None]
 
 
 def default_workdir(config: Config) -> Path:
@@ -28,7 +31,10 @@ def default_workdir(config: Config) -> Path:
 
 
 def fit(
-    config: Config | Mapping[str, Any], workdir: Path | str, dataset: Dataset | None = None
+    config: Config | Mapping[str, Any],
+    workdir: Path | str,
+    dataset: Dataset | None = None,
+    then: Then | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates what a config describes.
 
@@ -40,6 +46,8 @@ def fit(
       config: a `ConfigDict` made from `config.default_config`, or what `resolve` made of it.
       workdir: folder of this run; made if need be.
       dataset: images in memory, say, in place of what `config.data` names.
+      then: called at the end, in the first process, with the contents of `result.json`; not for a
+        run that was finished before.
 
     Returns:
       The contents of `result.json`.
@@ -61,12 +69,14 @@ def fit(
         with folder.in_use(workdir):
             done = finished()  # by another command, in the meantime
             if done is None:
-                return _run(config, workdir, dataset)
+                return _run(config, workdir, dataset, then)
     recheck.check(config, done, workdir, dataset)
     return done
 
 
-def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, Any]:
+def _run(
+    config: Config, workdir: Path, dataset: Dataset | None, then: Then | None
+) -> dict[str, Any]:
     """Does what is left to do of a run."""
     started = time.time()
     with jax.default_matmul_precision(config.model.matmul_precision):
@@ -89,7 +99,10 @@ def _run(config: Config, workdir: Path, dataset: Dataset | None) -> dict[str, An
             workdir / predictions.NAME, found.predictions, found.temperature, found.class_names
         )
         replace(workdir / "result.json", written)
-    return json.loads(written)
+    contents: dict[str, Any] = json.loads(written)
+    if then is not None and jax.process_index() == 0:
+        then(run, outcome, contents)
+    return contents
 
 
 def _assembled(config: Config, workdir: Path, dataset: Dataset | None) -> Training:
