@@ -32,6 +32,10 @@ def main() -> None:
     """Does what the first argument says."""
     from vprompt_jax.process.program import user_errors
 
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        from vprompt_jax.launching import completion
+
+        completion.answer(VERBS)
     with user_errors():
         _run()
 

@@ -10,7 +10,7 @@ from configs.sweeps import common
 from vprompt_jax.config import grid
 
 _ADAMW = (3e-4, 1e-3, 3e-3, 1e-2)
-_SMALL_ADAMW = (3e-3, 1e-2, 3e-2, 1e-1)  # small towers bear more
+_SMALL_ADAMW = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # small towers bear more
 # By method: the part whose rate it is, and the rates for ViT-B/32.
 _RATES = {
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0)),
@@ -26,17 +26,17 @@ _RATES = {
 }
 # The same for the embedded towers, and the prompts' there: their papers' rates are for 224 pixels.
 _MINI_RATES = {
-    "vp": ("prompt", (0.25, 0.5, 1.0, 2.0)),
+    "vp": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
-    "ap": ("ap", (0.3, 1.0, 3.0, 10.0)),
+    "ap": ("ap", (0.1, 0.3, 1.0, 3.0, 10.0)),
     "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
-    "full": ("tune", _ADAMW),
+    "full": ("tune", (1e-4, *_ADAMW)),
     "norm": ("tune", _SMALL_ADAMW),
     "bitfit": ("tune", _SMALL_ADAMW),
     "adapter": ("adapter", (1e-3, 3e-3, 1e-2, 3e-2)),
-    "ssf": ("ssf", _SMALL_ADAMW),
-    "lora": ("lora", _SMALL_ADAMW),
-    "vpt_shallow": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
+    "ssf": ("ssf", _SMALL_ADAMW[:4]),
+    "lora": ("lora", _SMALL_ADAMW[:4]),
+    "vpt_shallow": ("vpt", (3e-2, 1e-1, 3e-1, 1.0, 3.0)),
     "vpt_deep": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
 }
 

@@ -92,3 +92,29 @@ def test_a_wheel_trains_away_from_the_checkout(tmp_path):
         env={**os.environ, "PYTHONPATH": str(site)},
     ).stdout  # fmt: skip
     assert where.startswith(str(site))
+
+
+def completed(line, tmp_path, cwd=ROOT):
+    """What a shell is told may follow a line."""
+    out = tmp_path / "out"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
+             "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "vprompt_jax"], cwd=cwd, timeout=300, env={**os.environ, **asked}
+    )
+    return set(map(str.strip, out.read_text().split("\n")))
+
+
+@pytest.mark.parametrize("line, some", [
+    ("vprompt ", {"train", "predict", "configs"}),
+    ("vprompt pre", {"predict"}),
+    ("vprompt train qui", {"quickstart", "quickstart_photos"}),
+    ("vprompt train quickstart --config.mask.ho", {"--config.mask.hold"}),
+    ("vprompt train quickstart --config.mask.edge=so", {"--config.mask.edge=sobel"}),
+    ("vprompt report run --by_", {"--by_dataset"}),
+    ("vprompt clip in", {"inspect"}),
+    ("vprompt nothing ", {"--help"}),
+])  # fmt: skip
+def test_a_shell_is_told_what_may_follow(line, some, tmp_path):
+    assert some <= completed(line, tmp_path, cwd=tmp_path)
+    assert "predict" not in completed("vprompt tr", tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 from vprompt_jax.process import program
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     from vprompt_jax.methods import METHODS
 
     parser = argparse.ArgumentParser(prog="vprompt benchmark", description=__doc__)
@@ -42,11 +42,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--start", action="store_true", help="seconds to the first step of the "
                         "quickstart, with a cold and a warm compilation cache")  # fmt: skip
     parser.add_argument("--json", type=Path, help="file to write all figures to")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = _arguments(argv)
+    args = parser().parse_args(argv)
     with program.user_errors():
         program.set_up_process()
         import jax

@@ -17,7 +17,7 @@ from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vprompt clip",
         description=__doc__,
@@ -166,7 +166,7 @@ def measure(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = parser().parse_args()
     with program.user_errors():
         program.set_up_process()
         verbs = {"inspect": inspect, "convert": convert, "classify": classify, "measure": measure}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vprompt_jax.config import Config
 
 
-def _arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vprompt data", description=__doc__)
     parser.add_argument("name", nargs="?", help="a row of the table, or TFDS's name; none: list")
     parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
@@ -28,7 +28,7 @@ def _arguments() -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="any other config.data key: few_shot=4, split=vtab",
     )
-    return parser.parse_args()
+    return parser
 
 
 def _config(args: argparse.Namespace, source: str) -> "Config":
@@ -52,7 +52,7 @@ def _config(args: argparse.Namespace, source: str) -> "Config":
 
 def main() -> None:
     """Prints the card; loads the data only if it is on this disk, or with `--download`."""
-    args = _arguments()
+    args = parser().parse_args()
     with program.user_errors():
         program.set_up_process()
         from vprompt_jax import data

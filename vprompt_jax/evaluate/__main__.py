@@ -14,7 +14,7 @@ from vprompt_jax.process.errors import UserError
 _SHOWN = 10  # classes, and pairs of classes, in the terminal
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vprompt evaluate",
         description="Measure a finished run on its own test split, or on other labelled images.",
@@ -130,7 +130,7 @@ def _lines(name: str, found: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     with program.user_errors("lower --batch_size"):
         program.set_up_process()
         run(args)

@@ -11,7 +11,7 @@ from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vprompt export", description="Write a finished run as files to hand on."
     )
@@ -25,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bare", action="store_true", help="the adaptation alone")
     parser.add_argument("--push", metavar="OWNER/NAME",
                         help="upload it to this repository of Hugging Face's hub, too")  # fmt: skip
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(arguments)
     with program.user_errors("export it with --bare"):
         program.set_up_process()
         if args.side is not None and args.side < 1:

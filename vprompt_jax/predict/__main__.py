@@ -17,7 +17,7 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import printable
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vprompt predict", description="Label images with a finished run."
     )
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     with program.user_errors("lower --batch_size"):
         program.set_up_process()
         run(args)

@@ -7,7 +7,7 @@ from pathlib import Path
 from vprompt_jax.process import program
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vprompt report",
         description="Tables (Markdown, LaTeX, CSV), figures (PNG, SVG) and an HTML page of runs.",
@@ -22,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", metavar="DIR",
                         help="for pictures: where the images are now, if moved")  # fmt: skip
     parser.add_argument("--title", default="Report", help="of the page")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(arguments)
     with program.user_errors():
         program.set_up_process()
         from vprompt_jax import report
