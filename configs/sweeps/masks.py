@@ -12,38 +12,36 @@ from configs.sweeps import common
 from vprompt_jax.config import grid
 
 _SEEDS = (0, 1, 2, 3, 4)
-# Name, images per class, epochs (about 480 steps), and the rates of prompt and mask by the prompt's
-# start. The prompt's is VP's best of 0.5 and 1 from zero, of 1 and 10 from N(0, 1); the mask's was
-# chosen of 0.1, 0.3 and 1 (one seed, size 4, 8 or 16).
+# Name, images per class (none: all, 51,744), epochs (480 to 810 steps), and the rates of prompt and
+# mask by the prompt's start. The prompt's is VP's best of 0.5 and 1 from zero, of 1 and 10 from
+# N(0, 1); the mask's was chosen of 0.1, 0.3 and 1 (one seed, size 4, 8 or 16).
 _SETS = (
-    ("digits", 1000, 3, {"zeros": (0.5, 1.0), "normal": (1.0, 0.1)}),
+    ("digits", None, 1, {"zeros": (0.5, 1.0), "normal": (1.0, 0.1)}),
     ("cifar10", 102, 30, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
     ("cifar10", 1000, 3, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
 )
-# Ours. A prompt that starts as noise does harm at first: it trains alone for half of the run, and
-# then the images say whether the generator starts at "on" or at "off".
+# Ours. A prompt that starts as noise does harm at first: it trains alone for most of the run, and
+# then the validation images say whether the generator starts at "on" or at "off".
 _MASKS = {
     "zeros": {"mask.hold": 0.25, "mask.sampled": 0.6},
-    "normal": {"mask.start": "better", "mask.hold": 0.5, "mask.sampled": 0.75},
+    "normal": {"mask.start": "better", "mask.hold": 0.75, "mask.sampled": 0.9},
 }
 _COMPARED = {"prompt.size": (4, 8, 16), "method.name": ("vp", "adavipro")}
 
 
 def get_config(cifar=""):
     c = common.base("masks", "mini")
-    c.data.val_shots = 100  # ask them where masks begin
-    c.optim.batch_size, c.optim.warmup_steps, c.optim.warmup_fraction = 64, None, 0.1
     runs = []
     for name, images, epochs, rates in _SETS if cifar else _SETS[:1]:
-        data = {"data.few_shot": images, "optim.epochs": epochs}
+        data = {"optim.epochs": epochs}
         if name == "cifar10":
-            data |= common.images_at(cifar)
+            data |= common.images_at(cifar) | {"data.few_shot": images, "data.val_shots": 100}
         for start, (rate, mask_rate) in rates.items():
             prompt = {"prompt.init": start, "prompt.learning_rate": rate}
             for run, values in grid(_COMPARED, _SEEDS):
                 keys = data | prompt | dict(values)
                 if keys["method.name"] == "adavipro":
                     keys |= _MASKS[start] | {"mask.learning_rate": mask_rate}
-                runs.append((f"{name}_{images}-{start}-{run}", tuple(keys.items())))
+                runs.append((f"{name}_{images or 'all'}-{start}-{run}", tuple(keys.items())))
     c.sweep = tuple(runs)
     return c

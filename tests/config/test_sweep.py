@@ -13,7 +13,7 @@ from vprompt_jax.launching import photographs, sweep
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 
-OURS = ("masks", "folder_size")  # which have no paper's setting
+OURS = ("masks", "folder_size", "paper_length")  # which have no paper's setting
 FILES = sorted(
     p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py") if p.stem not in ("common", *OURS)
 )
@@ -48,6 +48,17 @@ def test_the_sweep_of_masks_takes_cifar_as_it_comes(cifar, sources):
     resolved = [config_lib.resolve(one) for one in runs.values()]
     assert len({c.fingerprint for c in resolved}) == len(runs)
     assert {c.data.source for c in resolved} == sources
+
+
+def test_the_sweep_at_the_papers_length_has_its_setting():
+    runs = sweeps.expand(importlib.import_module("configs.sweeps.paper_length").get_config("x.npz"))
+    resolved = {name: config_lib.resolve(one) for name, one in runs.items()}
+    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 20
+    one = resolved["size_4-adavipro-s0"]
+    mask, prompt = one.parts["mask"], one.parts["prompt"]
+    assert (mask.temperature, mask.temperature_decay, mask.edge) == (5.0, 0.98, "laplacian")
+    assert (mask.start, mask.hold, mask.sampled, prompt.init) == ("random", 0.0, 1.0, "normal")
+    assert one.optim.epochs == 1000
 
 
 def test_the_sweep_of_folder_sizes_has_the_schedule_of_vprompt_train():

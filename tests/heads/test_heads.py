@@ -74,7 +74,7 @@ def test_a_label_map_counts_examples_and_leaves_padding_out():
     label_map = mapping.LabelMap("iterative", classes=2, sources=3)
     labels, sources, weights = [0, 0, 1, 1, 0], [2, 2, 1, 2, 0], [1.0, 1.0, 1.0, 1.0, 0.0]
     batch = {"label": jnp.array(labels), "weight": jnp.array(weights)}
-    counts = np.asarray(label_map.counts(jnp.zeros(()), {"source": jnp.array(sources)}, batch))
+    counts = np.asarray(label_map.counts([(jnp.zeros(()), {"source": jnp.array(sources)})], batch))
     np.testing.assert_array_equal(counts, [[0, 0, 2], [0, 1, 1]])
     # The largest count, two of class 0 taken for source 2, decides first.
     np.testing.assert_array_equal(label_map.assigned(counts)["label_map"], [2, 1])

@@ -97,11 +97,15 @@ def test_a_wheel_trains_away_from_the_checkout(tmp_path):
 def completed(line, tmp_path, cwd=ROOT):
     """What a shell is told may follow a line."""
     out = tmp_path / "out"
-    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
-             "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "vprompt_jax"], cwd=cwd, timeout=300, env={**os.environ, **asked}
-    )
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(out),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    env = {**os.environ, **asked}
+    subprocess.run([sys.executable, "-m", "vprompt_jax"], cwd=cwd, timeout=300, env=env)
     return set(map(str.strip, out.read_text().split("\n")))
 
 

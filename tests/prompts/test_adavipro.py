@@ -335,15 +335,21 @@ def test_a_lean_is_found_by_trying_the_prompt_everywhere_and_nowhere(generator, 
     assert (np.asarray(metrics["regions_on"]) == tried).all()
 
 
-def test_a_lean_points_to_what_recognises_more():
+def test_a_lean_takes_a_prompt_that_helps_by_more_than_a_standard_error():
     rule = Lean(0.5)
     assert [step for step in range(12) if rule.is_due(step, 4, 11)] == [6]  # the first after half
-    batch = {"label": jnp.array([0, 1, 1]), "weight": jnp.array([1.0, 1.0, 0.0])}
-    logits = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
-    assert float(rule.counts(logits, {}, batch)) == 1  # the last one is padding
+    # Without the prompt, images 0 and 1 are recognised, with it 1, 2, 3 and 4; 4 is padding.
+    batch = {"label": jnp.zeros(5, int), "weight": jnp.array([1.0, 1.0, 1.0, 1.0, 0.0])}
+    without, everywhere = (
+        jnp.stack([jnp.array(right, float), 0.5 * jnp.ones(5)], -1)
+        for right in ([1, 1, 0, 0, 0], [0, 1, 1, 1, 1])
+    )
+    counts = rule.counts([(without, {}), (everywhere, {})], batch)
+    assert counts.tolist() == [2, 1]
     assert rule.initial(0)["lean"] == 0
-    for nowhere, everywhere, lean in ((5, 6, 3), (6, 5, -3), (5, 5, -3)):
-        assert rule.assigned(np.array(nowhere), np.array(everywhere))["lean"] == lean
+    # A gain of 5 in 25 images that differ is one standard error.
+    for helped, harmed, lean in ((16, 9, 3), (15, 10, -3), (9, 16, -3), (0, 0, -3)):
+        assert rule.assigned(np.array([helped, harmed]))["lean"] == lean
 
 
 def test_a_lean_raises_the_logit_of_on(generator):

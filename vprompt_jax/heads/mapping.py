@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
+from vprompt_jax.parts import Head, HeadInputs, Part, Seen, Surroundings
 from vprompt_jax.schema import Section, key
 
 
@@ -93,16 +93,14 @@ class LabelMap:
             return step % steps_per_epoch == 0
         return self.mapping == "frequency" and step == 0
 
-    def counts(
-        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> jax.Array:
+    def counts(self, seen: Sequence[Seen], batch: Mapping[str, jax.Array]) -> jax.Array:
         """How many examples of each target class are taken for each source class: [C, K]."""
-        del logits
+        ((_, out),) = seen
         zeros = jnp.zeros((self.classes, self.sources))
         return zeros.at[batch["label"], out["source"]].add(batch["weight"])
 
-    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
-        return {"label_map": frequency_map(*counts)}
+    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"label_map": frequency_map(counts)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from vprompt_jax.parts.adapter import Adapter
 from vprompt_jax.parts.canvas import Canvas
 from vprompt_jax.parts.context import Context
 from vprompt_jax.parts.head import Head, HeadInputs
-from vprompt_jax.parts.part import Assignment, Part, Progress, Schedule, Side, Surroundings
+from vprompt_jax.parts.part import Assignment, Part, Progress, Schedule, Seen, Side, Surroundings
 from vprompt_jax.parts.text import TextPart
 from vprompt_jax.parts.weights import SelectedWeights
 
@@ -18,6 +18,7 @@ __all__ = [
     "Part",
     "Progress",
     "Schedule",
+    "Seen",
     "SelectedWeights",
     "Side",
     "Surroundings",

@@ -78,6 +78,9 @@ class Surroundings:
         return self.clip.config.depth
 
 
+Seen = tuple[jax.Array, Mapping[str, jax.Array]]
+
+
 class Assignment(Protocol):
     """Arrays that a part computes from counts over a split's images instead of training them."""
 
@@ -88,7 +91,7 @@ class Assignment(Protocol):
 
     @property
     def contexts(self) -> Sequence[Mapping[str, float]]:
-        """Values of the context at inference, for each pass over the images that is counted."""
+        """Values of the context at inference, for each time that an image is seen."""
         ...
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
@@ -99,20 +102,17 @@ class Assignment(Protocol):
         """Whether to assign them anew before a step (counted from 0) of a run of `steps` steps."""
         ...
 
-    def counts(
-        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> jax.Array:
+    def counts(self, seen: Sequence[Seen], batch: Mapping[str, jax.Array]) -> jax.Array:
         """A batch's share of the sums over the split.
 
         Args:
-          logits: float32 [B, C].
-          out: what the model says beside them.
+          seen: in each of `contexts`, logits float32 [B, C] and what the model says beside them.
           batch: with "label" and "weight".
         """
         ...
 
-    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays that follow from the sums in each of `contexts`."""
+    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that follow from the sums."""
         ...
 
 

@@ -168,7 +168,8 @@ class MaskSection(TrainedSection):
         "random",
         "of the generator: torch's initialisation, as published; on: one that marks nearly every "
         "region, so that the run starts as VP; better: one that, after mask.hold, marks nearly "
-        "every region if the prompt helps on the validation images by then, and nearly none if not",
+        "every region if the prompt helps on the validation images by then, by more than one "
+        "standard error, and nearly none if not",
         source="ours",
         label="masks at the start",
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vprompt_jax.parts import Seen
 from vprompt_jax.prompts.generator import LEAN
 
 
@@ -35,15 +36,18 @@ class Lean:
         del steps_per_epoch
         return step == math.ceil(self.hold * steps)
 
-    def counts(
-        self, logits: jax.Array, out: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> jax.Array:
-        """How many examples of a batch are recognised."""
-        del out
-        hits = (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
-        return jnp.sum(hits * batch["weight"])
+    def counts(self, seen: Sequence[Seen], batch: Mapping[str, jax.Array]) -> jax.Array:
+        """How many images are recognised only with the prompt, and how many only without: [2]."""
+        without, everywhere = (jnp.argmax(logits, -1) == batch["label"] for logits, _ in seen)
+        only = jnp.stack([everywhere & ~without, without & ~everywhere])
+        return only.astype(jnp.float32) @ batch["weight"]
 
-    def assigned(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Towards what recognises more images; towards "off" where it is the same."""
-        without, everywhere = counts
-        return {"lean": np.asarray(LEAN if everywhere > without else -LEAN, np.float32)}
+    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Towards "on" if the prompt helps by more than one standard error, else towards "off".
+
+        The gain in images is the difference of two counts, whose variance is about their sum
+        (McNemar).
+        """
+        helped, harmed = counts
+        on = helped - harmed > math.sqrt(helped + harmed)
+        return {"lean": np.asarray(LEAN if on else -LEAN, np.float32)}

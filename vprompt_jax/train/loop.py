@@ -90,13 +90,10 @@ def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
     rule = adaptation.assignment
     if rule is None or not rule.is_due(step, run.steps_per_epoch, run.steps):
         return state
-    counters = []
-    for values in rule.contexts:
-        count = assignment.make_count_step(adaptation.model, adaptation.weights, rule, values)
-        given = state.params, state.assigned, adaptation.frozen, run.root
-        counters.append(functools.partial(count, *given))
-    split = dict(run.dataset.splits())[rule.split]
-    found = assignment.assigned(rule, counters, lambda: batches_of(run, split))
+    count = assignment.make_count_step(adaptation.model, adaptation.weights, rule)
+    given = state.params, state.assigned, adaptation.frozen, run.root
+    images = batches_of(run, dict(run.dataset.splits())[rule.split])
+    found = assignment.assigned(rule, functools.partial(count, *given), images)
     return state.replace(assigned=found)
 
 
