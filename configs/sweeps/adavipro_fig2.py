@@ -15,6 +15,6 @@ def get_config(variant="paper"):
         sizes = {"data.name": common.DATASETS, "prompt.size": (5, 30, 60, 90, 112)}
         c.sweep = grid(sizes | methods)
     else:
-        sizes = {"prompt.size": (1, 4, 9, 13, 16)}
-        c.sweep = grid(sizes | methods, common.SEEDS)
+        sizes = {"prompt.size": (1, 4, 8, 12, 16)}
+        c.sweep = grid(sizes | methods, common.PAIRED_SEEDS)
     return c

@@ -14,6 +14,5 @@ def get_config(variant="paper"):
         c.sweep = grid({"method.name": ("vp", "adavipro")})
     else:
         c.prompt.size = 16
-        c.prompt.learning_rate = c.mask.learning_rate = 3.0  # that leave some regions off
         c.sweep = grid({"method.name": ("vp", "adavipro")})
     return c

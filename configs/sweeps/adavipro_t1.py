@@ -2,6 +2,7 @@
 
 python launch.py --config configs/sweeps/adavipro_t1.py            (the paper's setting)
 python launch.py --config configs/sweeps/adavipro_t1.py:mini       (a laptop's)
+python launch.py --config configs/sweeps/adavipro_t1.py:FOLDER     (the same on photographs)
 """
 
 from configs.sweeps import common
@@ -15,5 +16,5 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": common.DATASETS, "method.name": methods})
     else:
         methods = ("tp", "vp", "adavipro", "linear")
-        c.sweep = grid({"method.name": methods}, common.SEEDS)
+        c.sweep = grid({"method.name": methods}, common.PAIRED_SEEDS)
     return c

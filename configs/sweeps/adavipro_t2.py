@@ -15,8 +15,9 @@ def get_config(variant="paper"):
         axes = {"data.name": common.DATASETS, "prompt.size": (5, 60, 90, 112)}
         c.sweep = grid(axes | methods)
     else:
-        c.prompt.init = "normal"  # as published, with rates that suit it here (docs/mini.md)
-        c.prompt.learning_rate, c.mask.learning_rate = 2.0, 0.05
+        c.prompt.init = "normal"  # as published, with what suits it here (docs/mini.md)
+        c.prompt.learning_rate, c.mask.learning_rate = 1.0, 0.1
+        c.mask.start, c.mask.hold, c.mask.sampled = "better", 0.75, 0.9
         axes = {"prompt.size": (1, 16)}  # the same shares of 32 pixels, of the outermost
-        c.sweep = grid(axes | methods, common.SEEDS)
+        c.sweep = grid(axes | methods, common.PAIRED_SEEDS)
     return c

@@ -7,7 +7,7 @@ The paper's abstract counts 29 data sets; which full ones complete VTAB-1k's 19 
 not say.
 """
 
-from configs.sweeps import common
+from configs.sweeps import common, learning_rates
 from vprompt_jax.config import grid
 
 
@@ -21,5 +21,7 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": datasets} | methods)
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
-        c.sweep = grid({"method.name": common.VIT_METHODS}, common.SEEDS)
+        for method in common.VIT_METHODS:
+            rates = {key: (rate,) for key, rate in learning_rates.chosen(method).items()}
+            c.sweep += grid({"method.name": (method,)} | rates, common.PAIRED_SEEDS)
     return c

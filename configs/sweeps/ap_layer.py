@@ -24,6 +24,7 @@ def get_config(variant="paper"):
         towers, seeds = {"ViT-B/32": 12, "RN50": 16}, (0,)
     else:
         towers, seeds = {"mini-clip-vit": 6, "mini-clip-rn": 3}, common.SEEDS
+        c.ap.learning_rate = 0.3  # docs/methods.md
     for tower, depth in towers.items():
         kinds = {"model.checkpoint": (tower,), "ap.shape": ("full", "channel")}
         c.sweep += grid(kinds | _positions(depth), seeds)

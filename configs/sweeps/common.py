@@ -53,6 +53,7 @@ RESNET_METHODS = (
 )
 VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
 SEEDS = (0, 1, 2)
+PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 
 
 def base(name: str, variant: str):

@@ -36,9 +36,33 @@ _MINI_RATES = {
     "adapter": ("adapter", (1e-3, 3e-3, 1e-2, 3e-2)),
     "ssf": ("ssf", _SMALL_ADAMW[:4]),
     "lora": ("lora", _SMALL_ADAMW[:4]),
-    "vpt_shallow": ("vpt", (3e-2, 1e-1, 3e-1, 1.0, 3.0)),
+    "vpt_shallow": ("vpt", (1e-1, 3e-1, 1.0, 3.0, 10.0)),
     "vpt_deep": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
 }
+
+# Those that were best on val, on the embedded ViT (docs/methods.md).
+_CHOSEN = {
+    "vp": 0.5,
+    "adavipro": 1.0,
+    "ap": 0.3,
+    "linear": 10.0,
+    "full": 3e-4,
+    "norm": 0.1,
+    "bitfit": 0.1,
+    "adapter": 3e-3,
+    "ssf": 1e-2,
+    "lora": 1e-2,
+    "vpt_shallow": 3.0,
+    "vpt_deep": 3e-2,
+}
+
+
+def chosen(method: str) -> dict[str, float]:
+    """The learning rate of a method on the embedded ViT, by its key; empty for zero-shot."""
+    if method not in _CHOSEN:
+        return {}
+    part, _ = _MINI_RATES[method]
+    return {f"{part}.learning_rate": _CHOSEN[method]}
 
 
 def get_config(variant="paper"):

@@ -11,7 +11,6 @@ what AdaViPro gains on VP and on zero-shot, and what is lost when images get eac
 from configs.sweeps import common
 from vprompt_jax.config import grid
 
-_SEEDS = (0, 1, 2, 3, 4)
 # Name, images per class (none: all, 51,744), epochs (480 to 810 steps), and the rates of prompt and
 # mask by the prompt's start. The prompt's is VP's best of 0.5 and 1 from zero, of 1 and 10 from
 # N(0, 1); the mask's was chosen of 0.1, 0.3 and 1 (one seed, size 4, 8 or 16).
@@ -38,7 +37,7 @@ def get_config(cifar=""):
             data |= common.images_at(cifar) | {"data.few_shot": images, "data.val_shots": 100}
         for start, (rate, mask_rate) in rates.items():
             prompt = {"prompt.init": start, "prompt.learning_rate": rate}
-            for run, values in grid(_COMPARED, _SEEDS):
+            for run, values in grid(_COMPARED, common.PAIRED_SEEDS):
                 keys = data | prompt | dict(values)
                 if keys["method.name"] == "adavipro":
                     keys |= _MASKS[start] | {"mask.learning_rate": mask_rate}

@@ -13,8 +13,6 @@ from configs import quickstart
 from configs.sweeps import common
 from vprompt_jax.config import default_config, grid
 
-_SEEDS = (0, 1, 2, 3, 4)
-
 
 def get_config(cifar=""):
     if not cifar:
@@ -30,5 +28,6 @@ def get_config(cifar=""):
     c.prompt.learning_rate, c.mask.learning_rate = 4.0, 0.1
     c.optim.batch_size, c.optim.epochs = 128, 1000
     c.eval.every_epochs, c.log.every_steps = 1000, 100
-    c.sweep = grid({"prompt.size": (4, 16), "method.name": ("vp", "adavipro")}, _SEEDS)
+    axes = {"prompt.size": (4, 16), "method.name": ("vp", "adavipro")}
+    c.sweep = grid(axes, common.PAIRED_SEEDS)
     return c

@@ -142,6 +142,7 @@ def test_print_commands_gives_a_command_per_run_that_launch_takes():
     assert commands[0][2:] == [*arguments, "--run=region_4-s0"]
     assert_one_message(launch(*arguments, "--run=region_3-s0"), "no run 'region_3-s0'")
     assert_one_message(
-        launch("--config", "configs/sweeps/adavipro_t6.py:tiny"), "the variants are paper and mini"
+        launch("--config", "configs/sweeps/adavipro_t6.py:tiny"),
+        "the variants are paper, mini and a folder",
     )
     assert_one_message(launch("--config", "configs/quickstart.py", "--run=a"), "it is no sweep")
