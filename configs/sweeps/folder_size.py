@@ -28,7 +28,7 @@ def get_config(cifar=""):
     c.model.checkpoint = "mini-clip-vit"  # LoRA needs a transformer
     c.protocol = "paper"  # nothing is chosen by these runs
     c.update_from_flattened_dict(common.images_at(cifar))
-    c.optim.batch_size, c.optim.warmup_fraction = photographs.BATCH, 0.1
+    c.optim.batch_size, c.optim.warmup_fraction = photographs.BATCH, photographs.WARMUP
     runs = []
     for size in _SIZES:
         epochs = photographs.epochs(_CLASSES * size)

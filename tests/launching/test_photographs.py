@@ -78,6 +78,13 @@ def test_a_dry_run_names_downloads_and_makes_none(tiny_config, tmp_path, monkeyp
     text = dry_run.describe(c)
     assert "download    cifar10, 170 MB" in text
     assert "45,000 train, 5,000 val, 10,000 test" in text
+    c.data.few_shot = 16
+    assert "160 train, 40 val, 10,000 test" in dry_run.describe(c)
+    c.data.val_shots, c.protocol = 100, "paper"
+    assert "160 train, 10,000 test" in dry_run.describe(c)
+    c.data.few_shot = c.data.val_shots = None
+    c.data.name, c.data.split = "cifar100", "vtab"
+    assert "images      1,000 train, of 100 classes" in dry_run.describe(c)
     assert not list(tmp_path.rglob("*.gz"))
     c.model.checkpoint = "nobody/nothing"
     with pytest.raises(UserError, match="VPROMPT_OFFLINE"):

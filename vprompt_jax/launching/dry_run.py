@@ -99,13 +99,30 @@ def _images(config: Config, clip: Any) -> tuple[dict[str, int], int, str]:
                     f"{c.name} is not on this disk, and how many images it has is only known then: "
                     f"get it by vprompt data {c.name} --download"
                 )
-            sizes = dict(zip(("train", "val", "test"), row.sizes, strict=True))
-            if config.protocol == "val" and not sizes["val"]:
-                sizes["val"] = round(c.val_fraction * sizes["train"])
-                sizes["train"] -= sizes["val"]
+            sizes = _cut(config, row.sizes, row.classes)
             known = [int(about.size) for about in (builder.url_infos or {}).values()]
             size = f"{sum(known) / 1e6:,.0f} MB" if known else "of unknown size"
             return sizes, row.classes, f"download    {c.name}, {size}"
     side = clip.config.image_resolution
     dataset = data.load(c, config.protocol, side, resize=clip.config.resize, decoded=False)
     return {n: len(s) for n, s in dataset.splits()}, len(dataset.class_names), ""
+
+
+def _cut(config: Config, sizes: tuple[int, int, int], classes: int) -> dict[str, int]:
+    """Sizes of the splits that `data.prepare` would make of splits of these sizes.
+
+    VTAB-1k has test splits of its own, whose sizes the table of datasets does not have.
+    """
+    c = config.data
+    train, val, test = sizes
+    if vtab := c.split == "vtab":
+        train, val, test = 800, 200, 0
+    elif not val and (config.protocol == "val" or c.few_shot is not None):
+        val = round(c.val_fraction * train)
+        train -= val
+    if c.few_shot is not None:
+        train = c.few_shot * classes
+        val = min(val, (c.val_shots or min(c.few_shot, 4)) * classes)
+    if config.protocol == "paper":
+        train, val = train + val if vtab else train, 0
+    return {n: size for n, size in (("train", train), ("val", val), ("test", test)) if size}

@@ -19,6 +19,7 @@ from vprompt_jax.process.printable import printable
 _FEW = 512  # photographs of the rarest class, below which a linear layer alone is trained
 _UNEVEN = 3  # times the rarest class, above which classes are weighted
 BATCH = 64
+WARMUP = 0.1  # share of the run
 _STEPS = 800  # at least; and at least as many epochs as
 _EPOCHS = 5
 
@@ -60,7 +61,7 @@ def get_config(path: str) -> ConfigDict:
     c.method.name = "ap"
     c.optim.batch_size = BATCH
     c.optim.epochs = epochs(total)
-    c.optim.warmup_fraction = 0.1
+    c.optim.warmup_fraction = WARMUP
     c.eval.every_epochs = max(1, c.optim.epochs // 10)
     cluster.say(
         "method: an activation prompt and a linear layer, which have enough photographs to learn "
