@@ -78,7 +78,7 @@ def test_a_dry_run_names_downloads_and_makes_none(tiny_config, tmp_path, monkeyp
     text = dry_run.describe(c)
     assert "download    cifar10, 170 MB" in text
     assert "45,000 train, 5,000 val, 10,000 test" in text
-    c.data.few_shot = 16
+    c.data.few_shot, c.optim.warmup_steps = 16, 0
     assert "160 train, 40 val, 10,000 test" in dry_run.describe(c)
     c.data.val_shots, c.protocol = 100, "paper"
     assert "160 train, 10,000 test" in dry_run.describe(c)
