@@ -71,6 +71,20 @@ def test_settings_are_what_differs_within_a_method(folders, tmp_path):
     assert keys == ["method.name", "prompt.size", "mask.edge", "protocol"]
 
 
+def test_settings_whose_baseline_is_below_zero_shot_are_pooled_too(folders, tmp_path):
+    for seed in range(3):
+        for method, accuracy in (("vp", 0.8), ("adavipro", 0.7)):
+            folder = tmp_path / f"more-{method}-{seed}"
+            keys = {"seed": seed, "method__name": method, "prompt__size": 4}
+            folders.append(write_run(folder, accuracy, **keys))
+    rows = differences.table(grouped(folders)).rows
+    # By seed: (-10, 0, 30), (-10, 0, 40), (-10, 0, 50) over the sizes 4, 8, 16.
+    assert rows[-2][0] == "all settings"
+    assert rows[-2][3].startswith("+10.00 (95 %")
+    assert rows[-1][0] == "those with VP below zero-shot"
+    assert rows[-1][3].startswith("+20.00 (95 %")
+
+
 def test_summary_has_means_and_sample_deviations(folders):
     table = tables.summary(grouped(folders)).markdown()
     assert "| method | prompt size (px) | test accuracy (%) |" in table
@@ -88,6 +102,7 @@ def test_differences_are_paired_by_seed(folders):
     # Means over the two sizes by seed: 15, 20, 25. Student's t for three seeds is 4.303.
     pooled = f"+20.00 (95 %: {20 - 4.303 * 5 / 3**0.5:+.2f} to {20 + 4.303 * 5 / 3**0.5:+.2f})"
     assert f"| all settings | - | - | {pooled} | 3 of 6 |" in table
+    assert "below zero-shot" not in table  # VP is so in both
     assert differences.table(grouped(folders[:1])) is None
     first = [results.read(f) for f in folders if f.name in ("vp16s0", "vp16s2", "adavipro16s2")]
     by_seed = {r.result["seed"]: r for r in first[:2]}

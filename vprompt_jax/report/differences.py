@@ -24,8 +24,9 @@ def table(groups: Groups) -> Table | None:
     same seed, and both against zero-shot.
 
     Where masks decide, it also shows how many regions are on and what accuracy is lost if images
-    get each other's masks. The last row pools the settings: the mean over them is taken for each
-    seed, and its 95 % interval is Student's over the seeds.
+    get each other's masks. The last rows pool the settings, and those in which the baseline ends
+    below zero-shot: the mean over them is taken for each seed, and its 95 % interval is Student's
+    over the seeds.
 
     Returns:
       None if no method stands beside its baseline.
@@ -67,7 +68,12 @@ def table(groups: Groups) -> Table | None:
     if masked:
         header += ["regions on (%)", "own masks - others' (points)"]
     if len(titles) == 1 and len(pairs) > 1:
-        rows.append(_pooled([paired(ours, theirs) for _, ours, theirs in pairs], header))
+        differences = [paired(ours, theirs) for _, ours, theirs in pairs]
+        below = [_gains(theirs).mean() < 0 for _, _, theirs in pairs]
+        rows.append(_pooled("all settings", differences, header))
+        if any(below) and not all(below):
+            chosen = [d for d, is_below in zip(differences, below, strict=True) if is_below]
+            rows.append(_pooled(f"those with {other} below zero-shot", chosen, header))
     return Table(f"{one} against {other}, paired by seed", header, rows)
 
 
@@ -103,10 +109,10 @@ def _exchanged(by_seed: dict[int, Record]) -> np.ndarray | None:
     return None if None in found else accuracies(by_seed) - found
 
 
-def _pooled(differences: Sequence[np.ndarray], header: Sequence[str]) -> list[str]:
-    """A row on all settings together: the mean difference and its interval over the seeds."""
+def _pooled(name: str, differences: Sequence[np.ndarray], header: Sequence[str]) -> list[str]:
+    """A row on several settings: the mean difference and its interval over the seeds."""
     row = ["-"] * len(header)
-    row[0] = "all settings"
+    row[0] = name
     at = next(i for i, text in enumerate(header) if text.startswith("seeds above")) - 1
     if len({len(points) for points in differences}) == 1:
         by_seed = np.mean(differences, axis=0)
