@@ -55,6 +55,13 @@ METHODS: dict[str, Method] = {
         prompt__template="padding",
         mask__kind="adavipro",
     ),
+    "lor_vp": row(
+        "visual prompt of low rank over the whole image, with a linear layer",
+        title="LoR-VP",
+        prompt__template="low_rank",
+        prompt__learning_rate=0.02,
+        head__kind="linear",
+    ),
     "ap": row(
         "activation prompt: one perturbation inside the tower", title="AP", ap__positions=(0,)
     ),
