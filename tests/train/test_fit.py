@@ -112,9 +112,13 @@ NAMES = ("whole", "parts")
 TIMES = ("seconds", "images_per_second", "seconds_to_first_step", "input_wait")
 
 
+@pytest.mark.parametrize(
+    "keys", [{}, {"optim.average": 0.9, "optim.parts": 3, "optim.label_smoothing": 0.1}]
+)
 def test_an_interrupted_run_resumes_to_the_same_parameters_and_history(
-    tiny_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch, keys
 ):
+    tiny_config.update_from_flattened_dict(keys)
     fit(tiny_config, tmp_path / "whole")
     monkeypatch.setattr(loop.metrics, "make_writer", _stopping(loop.metrics.make_writer, at=9))
     with pytest.raises(Stop):

@@ -134,7 +134,13 @@ def compile_step(
     dataset = with_prefix(run.adaptation, run.dataset, workdir)
     batch = next(
         pipeline.train_batches(
-            dataset.train, batch_size=config.optim.batch_size, epochs=1, seed=0, start=0, workers=1
+            dataset.train,
+            batch_size=config.optim.batch_size,
+            epochs=1,
+            seed=0,
+            start=0,
+            workers=1,
+            parts=config.optim.parts,
         )
     )
     placed = parallel.to_devices(batch)
@@ -144,6 +150,8 @@ def compile_step(
         values=run.values,
         weights=run.adaptation.weights,
         remat=config.model.remat,
+        label_smoothing=config.optim.label_smoothing,
+        parts=config.optim.parts,
     )
     model = run.adaptation.model
     train_step: Any = step_of(model)  # a jitted function, which its type does not tell

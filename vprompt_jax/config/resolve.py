@@ -71,6 +71,13 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             raise UserError(f"config.data.source={source} needs config.data.{key}")
     if values["data.val_shots"] and not values["data.few_shot"]:
         raise UserError("config.data.val_shots has no effect without config.data.few_shot")
+    if values["optim.patience"] and values["protocol"] == "paper":
+        raise UserError(
+            "config.optim.patience waits for val to become better, and config.protocol=paper has "
+            "none: set config.protocol=val"
+        )
+    if values["optim.parts"] > values["optim.batch_size"]:
+        raise UserError("config.optim.parts cannot be more than config.optim.batch_size")
     sections = {part.name: _section(part, values) for part in parts}
     for part in parts:
         try:

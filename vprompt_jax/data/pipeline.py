@@ -23,8 +23,10 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
-def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
+def _local_batch(split: Split, indices: np.ndarray, batch_size: int, parts: int = 1) -> Batch:
     """Reads this process's share of the examples at `indices`, padded to equal shards.
+
+    A shard's size is a multiple of `parts`.
 
     Returns:
       For d local devices: the split's content ("image" uint8 [d, b, h, w, 3] or "activation"
@@ -32,7 +34,7 @@ def _local_batch(split: Split, indices: np.ndarray, batch_size: int) -> Batch:
       float32 [d, b] (0 for padding).
     """
     devices = jax.device_count()
-    per_device = -(-batch_size // devices)
+    per_device = -(-batch_size // (devices * parts)) * parts
     padded = np.full(per_device * devices, -1, np.int32)
     padded[: len(indices)] = indices
     local = padded.reshape(jax.process_count(), -1)[jax.process_index()]
@@ -70,8 +72,8 @@ def _drawn(seed: int, epoch: int, examples: int) -> np.ndarray:
 class _TrainBatches:
     """Random access to the batches of a run, by step number."""
 
-    def __init__(self, split: Split, batch_size: int, epochs: int, seed: int):
-        self._split, self._batch_size, self._seed = split, batch_size, seed
+    def __init__(self, split: Split, batch_size: int, epochs: int, seed: int, parts: int):
+        self._split, self._batch_size, self._seed, self._parts = split, batch_size, seed, parts
         self._per_epoch = steps_per_epoch(len(split), batch_size)
         self._steps = epochs * self._per_epoch
 
@@ -82,7 +84,8 @@ class _TrainBatches:
         epoch, position = divmod(int(step), self._per_epoch)
         order = _epoch_order(self._seed, epoch, len(self._split))
         start = position * self._batch_size
-        return _local_batch(self._split, order[start : start + self._batch_size], self._batch_size)
+        indices = order[start : start + self._batch_size]
+        return _local_batch(self._split, indices, self._batch_size, self._parts)
 
 
 def _prefetched(
@@ -93,10 +96,20 @@ def _prefetched(
 
 
 def train_batches(
-    split: Split, *, batch_size: int, epochs: int, seed: int, start: int, workers: int
+    split: Split,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    start: int,
+    workers: int,
+    parts: int = 1,
 ) -> Iterator[Batch]:
-    """This process's batches from step `start` to the last, read ahead by `workers` threads."""
-    return _prefetched(_TrainBatches(split, batch_size, epochs, seed), start, workers)
+    """This process's batches from step `start` to the last, read ahead by `workers` threads.
+
+    Each device's share of a batch is a multiple of `parts`.
+    """
+    return _prefetched(_TrainBatches(split, batch_size, epochs, seed, parts), start, workers)
 
 
 class _EvalBatches:

@@ -140,6 +140,26 @@ class OptimSection(Section):
         "none",
         "of the loss: balanced gives every class the same weight, however few images it has",
     )
+    label_smoothing: float = key(
+        0.0, "share of a label that the training loss spreads over all classes", low=0, high=0.99
+    )
+    parts: int = key(
+        1, "of a batch, taken one after another: as many times less memory", low=1, high=2**20
+    )
+    average: float = key(
+        0.0,
+        "decay of a moving average of the trained parameters, which is what is evaluated and kept; "
+        "0: none",
+        low=0,
+        high=0.999999,
+    )
+    patience: int | None = key(
+        None,
+        "evaluations on val that bring no higher accuracy, after which the run ends; none: it does "
+        "not end early",
+        low=1,
+        high=MANY,
+    )
     max_bad_steps: int = key(
         10,
         "steps in a row whose loss or gradient is not finite, after which the run ends",

@@ -83,7 +83,7 @@ def final(run: Training, outcome: Outcome) -> Final:
     if (val := predictions.get("val")) is not None:
         temperature = fitted_temperature(val.logits, val.labels)
         best = metrics["test"]
-        if run.steps and outcome.best.step != run.steps:
+        if run.steps and outcome.best.step != outcome.step:
             chosen = outcome.best.params, outcome.best.assigned
             best = on("test", run.dataset.test, outcome.eval_step, *chosen).metrics
         best_accuracy = best["accuracy"]

@@ -33,6 +33,7 @@ class Outcome:
 
     Attributes:
       params, assigned: of the last step.
+      step: number of the last step: fewer than the run has if `optim.patience` ended it.
       best: on val.
       clock: of the steps.
       earlier_seconds: that earlier processes worked on the run, up to the save it goes on from.
@@ -41,6 +42,7 @@ class Outcome:
 
     params: Any
     assigned: Any
+    step: int
     best: Best
     clock: Clock
     earlier_seconds: float
@@ -62,7 +64,7 @@ def train(run: Training, workdir: Path) -> Outcome:
     eval_step = make_eval_step(run.adaptation.model, run.adaptation.weights)
     if run.steps == 0:
         state = _assigned(run, run.initial_state(), step=0)
-        return Outcome(state.params, state.assigned, best_of(state), Clock(), 0.0, eval_step)
+        return Outcome(state.params, state.assigned, 0, best_of(state), Clock(), 0.0, eval_step)
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
     at = restore(run.initial_state(), checkpoints)
     checkpoints.forget_after(int(at.state.step))
@@ -76,7 +78,10 @@ def train(run: Training, workdir: Path) -> Outcome:
             f"stopped by SIGTERM after step {int(at.state.step)} of {run.steps}, which is saved in "
             f"{workdir}; the same command goes on from there"
         )
-    return Outcome(at.state.params, at.state.assigned, at.best, at.clock, at.seconds, eval_step)
+    state = at.state
+    return Outcome(
+        state.learned, state.assigned, int(state.step), at.best, at.clock, at.seconds, eval_step
+    )
 
 
 def batches_of(run: Training, split: Split) -> Any:
@@ -126,6 +131,8 @@ class _Loop:
     def steps(self, interrupts: Interrupts) -> bool:
         """Does the steps that are left; returns whether it was asked to stop before the end."""
         run, at, clock, config = self.run, self.at, self.at.clock, self.config
+        if self._waited(self.start):
+            return False
         step_fn = make_train_step(
             run.adaptation.model,
             run.optimizer(),
@@ -134,6 +141,8 @@ class _Loop:
             augmentation=config.data.augment,
             remat=config.model.remat,
             class_weights=run.class_weights,
+            label_smoothing=config.optim.label_smoothing,
+            parts=config.optim.parts,
         )
         batches = pipeline.train_batches(
             run.dataset.train,
@@ -142,6 +151,7 @@ class _Loop:
             seed=config.seed,
             start=self.start,
             workers=config.data.workers,
+            parts=config.optim.parts,
         )
         for step in range(self.start + 1, run.steps + 1):
             at.state = _assigned(run, at.state, step - 1)
@@ -177,6 +187,15 @@ class _Loop:
             if stops:
                 clock.stop()
                 return True
+            if self._waited(step):
+                if at.pending is not None:
+                    self._log(step)
+                self.bar.write(
+                    f"step {step} of {run.steps}: val was not better for {config.optim.patience} "
+                    "evaluations, the run ends",
+                    file=sys.stderr,
+                )
+                break
         clock.stop()
         return False
 
@@ -189,6 +208,14 @@ class _Loop:
         self.writer.flush()
         save(self.checkpoints, self.run.steps, self.at, self.since)
         return False
+
+    def _waited(self, step: int) -> bool:
+        """Whether val has not become better for as many evaluations as the config waits."""
+        patience = self.config.optim.patience
+        if patience is None or self.run.dataset.val is None:
+            return False
+        between = self.config.eval.every_epochs * self.run.steps_per_epoch
+        return step - self.at.best.step >= patience * between and step < self.run.steps
 
     def _is_compiled(self, sums: Sums) -> None:
         """Shows the first step's metrics, and has the bar's rate and time left begin here."""
@@ -242,9 +269,9 @@ class _Loop:
             return
         adaptation = run.adaptation
         on_batch = functools.partial(
-            self.eval_step, state.params, state.assigned, adaptation.frozen, run.root
+            self.eval_step, state.learned, state.assigned, adaptation.frozen, run.root
         )
-        with finite.explained("the val split", [adaptation.frozen, state.params], run.remedies):
+        with finite.explained("the val split", [adaptation.frozen, state.learned], run.remedies):
             values = evaluate(on_batch, batches_of(run, val)).metrics
         self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
         if not self.bar.disable:
@@ -260,7 +287,7 @@ class _Loop:
                 self.bar.write(f"step {step}: {warning}", file=sys.stderr)
         state, adaptation = self.at.state, self.run.adaptation
         if val.content == "image":
-            variables = adaptation.variables(state.params, state.assigned)
+            variables = adaptation.variables(state.learned, state.assigned)
             if shown := pictures.of_pixels(adaptation, variables, val, self.run.root):
                 self.writer.write_images(step, shown)
 
@@ -282,6 +309,12 @@ def solved(run: Training, state: TrainState) -> TrainState:
             f"{switch}=lbfgs weighs every image alike: set config.optim.class_weights=none, not "
             f"{weights}, or config.{name}.solver=sgd"
         )
+    for unused in ("label_smoothing", "average", "patience"):
+        if getattr(run.config.optim, unused):
+            raise UserError(
+                f"{switch}=lbfgs takes no steps, for which config.optim.{unused} is: leave it out, "
+                f"or set config.{name}.solver=sgd"
+            )
     train = run.dataset.train
     at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
     if (augment := run.config.data.augment) != "none":

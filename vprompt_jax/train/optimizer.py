@@ -1,7 +1,10 @@
-"""SGD or AdamW with a learning rate per trained part."""
+"""SGD or AdamW with a learning rate per trained part, and an average of the parameters."""
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from vprompt_jax.schema import Optimizer
@@ -37,6 +40,42 @@ def rule(
         return optax.adamw(rates, weight_decay=weight_decay)
     sgd = optax.sgd(rates, momentum)
     return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
+
+
+class _Average(NamedTuple):
+    """State of `averaging`: the optimiser's own, the number of updates, and the average."""
+
+    inner: Any
+    updates: jax.Array
+    average: Any
+
+
+def averaging(optimizer: optax.GradientTransformation, decay: float) -> Any:
+    """The optimiser, which also keeps a moving average of the parameters.
+
+    The average is a <- d a + (1 - d) p after each update, from a = p at the start, with
+    d = min(decay, (1 + n) / (10 + n)) at update n, so that it soon forgets the start.
+    """
+
+    def init(params: Any) -> _Average:
+        return _Average(optimizer.init(params), jnp.zeros((), jnp.int32), params)
+
+    def update(gradient: Any, state: _Average, params: Any = None) -> tuple[Any, _Average]:
+        updates, inner = optimizer.update(gradient, state.inner, params)
+        done = state.updates + 1
+        n = done.astype(jnp.float32)
+        kept = jnp.minimum(decay, (1 + n) / (10 + n))
+        average = jax.tree.map(
+            lambda a, p, u: kept * a + (1 - kept) * (p + u), state.average, params, updates
+        )
+        return updates, _Average(inner, done, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def learned(params: Any, opt_state: Any) -> Any:
+    """The parameters to evaluate and keep: their average, where one is kept."""
+    return opt_state.average if isinstance(opt_state, _Average) else params
 
 
 def by_part(rules: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:

@@ -34,7 +34,7 @@ class Best:
 
 def best_of(state: TrainState, accuracy: float = -1.0, step: int = 0) -> Best:
     """A copy of what a state has learned."""
-    params, assigned = jax.tree.map(jnp.copy, (state.params, state.assigned))
+    params, assigned = jax.tree.map(jnp.copy, (state.learned, state.assigned))
     return Best(params, assigned, accuracy, step)
 
 
@@ -147,4 +147,4 @@ def latest_params(
       UserError: if no save can be read.
     """
     at = restore(initial, checkpoints)
-    return (at.best.params, at.best.assigned) if best else (at.state.params, at.state.assigned)
+    return (at.best.params, at.best.assigned) if best else (at.state.learned, at.state.assigned)

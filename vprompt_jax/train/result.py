@@ -94,6 +94,7 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
         "steps": run.steps,
+        "last_step": outcome.step,
         "warmup_steps": run.warmup,
         "seconds": round(seconds, 2),
         "seconds_to_first_step": outcome.clock.first_step,

@@ -1,5 +1,6 @@
 """The train step and the evaluation step, which run on all devices of all processes."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from vprompt_jax.parts import Context, SelectedWeights
 from vprompt_jax.process.parallel import AXIS, on_all_devices
 from vprompt_jax.schema.sections import Augmentation, Remat
 from vprompt_jax.train import guard
+from vprompt_jax.train.optimizer import learned
 
 # What the backward pass keeps: everything; matrix products alone; the blocks' inputs alone.
 REMAT: dict[Remat, Any] = {
@@ -47,9 +49,23 @@ class TrainState(flax.struct.PyTreeNode):
     bad_steps: jax.Array
     gradient_norms: Mapping[str, jax.Array]
 
+    @property
+    def learned(self) -> Mapping[str, Any]:
+        """Parameters to evaluate and keep: `params`, or their moving average where one is kept."""
+        average: Mapping[str, Any] = learned(self.params, self.opt_state)
+        return average
+
 
 def _losses(logits: jax.Array, batch: Batch) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+
+
+def _smoothed_losses(logits: jax.Array, batch: Batch, smoothing: float) -> jax.Array:
+    """Cross-entropy with labels of which a share is spread over all classes."""
+    if not smoothing:
+        return _losses(logits, batch)
+    labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, labels)
 
 
 def _sums(logits: jax.Array, batch: Batch, out: Mapping[str, Any]) -> Sums:
@@ -82,6 +98,8 @@ def make_train_step(
     augmentation: Augmentation = "none",
     remat: Remat = "none",
     class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+    parts: int = 1,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Builds the one train step.
 
@@ -93,6 +111,8 @@ def make_train_step(
       augmentation: of the images, see `data.augment`.
       remat: a name of `REMAT`: what the backward pass computes again instead of keeping.
       class_weights: float32 [C], of the examples' losses by class; None for 1 each.
+      label_smoothing: share of a label that the loss spreads over all classes.
+      parts: of a device's batch, taken one after another; they divide it.
 
     Returns:
       A function (state, frozen, root, batch) -> (state, sums) on all devices. State, frozen weights
@@ -109,10 +129,8 @@ def make_train_step(
     if REMAT[remat] is not None:
         apply = jax.checkpoint(apply, policy=REMAT[remat])
 
-    # The root key is an argument: a constant would compile every seed anew.
-    def step(
-        state: TrainState, frozen: Any, root: jax.Array, batch: Batch
-    ) -> tuple[TrainState, Sums]:
+    def summed(state: TrainState, frozen: Any, root: jax.Array, batch: Batch) -> tuple[Any, Sums]:
+        """Sums of the gradient and of the metrics over the examples of a batch."""
         context = Context(root, batch["index"], state.step, values(state.step))
         if "image" in batch:
             images = augment(batch["image"], context.example_keys("augment"), augmentation)
@@ -120,13 +138,20 @@ def make_train_step(
 
         def loss_sum(params: Any) -> tuple[jax.Array, Sums]:
             logits, out = apply(params, state.assigned, frozen, batch, context)
-            sums = _sums(logits, batch, out)
-            if class_weights is None:
-                return sums["loss"], sums
-            weighted = batch["weight"] * jnp.asarray(class_weights)[batch["label"]]
-            return jnp.sum(_losses(logits, batch) * weighted), sums
+            weight = batch["weight"]
+            if class_weights is not None:
+                weight = weight * jnp.asarray(class_weights)[batch["label"]]
+            loss = jnp.sum(_smoothed_losses(logits, batch, label_smoothing) * weight)
+            return loss, _sums(logits, batch, out)
 
-        gradient, sums = jax.grad(loss_sum, has_aux=True)(state.params)
+        return jax.grad(loss_sum, has_aux=True)(state.params)
+
+    # The root key is an argument: a constant would compile every seed anew.
+    def step(
+        state: TrainState, frozen: Any, root: jax.Array, batch: Batch
+    ) -> tuple[TrainState, Sums]:
+        of_part = functools.partial(summed, state, frozen, root)
+        gradient, sums = of_part(batch) if parts == 1 else _added(of_part, batch, parts)
         gradient, sums = jax.lax.psum((gradient, sums), AXIS)
         gradient = jax.tree.map(lambda g: g / sums["count"], gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -139,6 +164,18 @@ def make_train_step(
         return guard.keep_finite(state, after, sums)
 
     return on_all_devices(step, arguments=4, donate=(0,))
+
+
+def _added(summed: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
+    """The sum of `summed` over equal parts of a batch, which are in memory one at a time."""
+    stacked = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+
+    def add(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, summed(part)), None
+
+    shapes = jax.eval_shape(summed, jax.tree.map(lambda x: x[0], stacked))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, nothing, stacked)[0]
 
 
 def make_inference(

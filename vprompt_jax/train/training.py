@@ -171,7 +171,8 @@ def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
             rates = _rates(config, section, steps)
             rule = optimizer.rule(section.optimizer, rates, c.momentum, c.weight_decay)
             rules[part.name] = part.transform(section, rule)
-    return optimizer.by_part(rules)
+    together = optimizer.by_part(rules)
+    return optimizer.averaging(together, c.average) if c.average else together
 
 
 def initial_state(adaptation: Adaptation, steps: int) -> TrainState:
