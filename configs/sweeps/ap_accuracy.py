@@ -21,7 +21,7 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": datasets} | methods)
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
-        for method in common.VIT_METHODS:
+        for method in common.MINI_METHODS:
             rates = {key: (rate,) for key, rate in learning_rates.chosen(method).items()}
             c.sweep += grid({"method.name": (method,)} | rates, common.PAIRED_SEEDS)
     return c

@@ -52,6 +52,7 @@ RESNET_METHODS = (
     "ssf",
 )
 VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
+MINI_METHODS = (*VIT_METHODS, "lor_vp")  # what the embedded ViT shows beside them
 SEEDS = (0, 1, 2)
 PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 

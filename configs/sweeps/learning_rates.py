@@ -28,6 +28,7 @@ _RATES = {
 _MINI_RATES = {
     "vp": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
+    "lor_vp": ("prompt", (0.02, 0.1, 0.3, 1.0, 3.0)),
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0, 10.0)),
     "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
     "full": ("tune", (1e-4, *_ADAMW)),
@@ -72,7 +73,7 @@ def get_config(variant="paper"):
         c.optim.epochs = 10
         towers, all_rates = {"ViT-B/32": common.VIT_METHODS}, _RATES
     else:
-        towers = {"mini-clip-vit": common.VIT_METHODS, "mini-clip-rn": common.RESNET_METHODS}
+        towers = {"mini-clip-vit": common.MINI_METHODS, "mini-clip-rn": common.RESNET_METHODS}
         all_rates = _MINI_RATES
     for tower, methods in towers.items():
         for method, (part, rates) in all_rates.items():

@@ -157,13 +157,14 @@ def test_wrong_values_are_named(key, value, message):
 
 
 @pytest.mark.parametrize("key, value", [("prompt.size", 4), ("prompt.init", "zeros")])
-def test_a_low_rank_prompt_has_its_own_size_and_start(key, value):
+def test_a_low_rank_prompt_has_no_size_or_start(key, value):
     config = config_lib.default_config()
     config.method.name = "lor_vp"
-    assert config_lib.resolve(config).parts["prompt"].rank == 4
-    config.update_from_flattened_dict({key: value})
-    with pytest.raises(UserError, match=f"config.{key}"):
-        config_lib.resolve(config)
+    config.update_from_flattened_dict({key: value})  # a file's, for the methods that have it
+    prompt = config_lib.resolve(config).parts["prompt"]
+    assert (prompt.rank, prompt.learning_rate, prompt.optimizer) == (4, 0.02, "sgd")
+    with pytest.raises(UserError, match=f"config.{key} has no effect.*prompt.template=padding"):
+        config_lib.resolve(config, [key])
 
 
 def test_keys_of_parts_that_a_method_lacks_do_not_count():

@@ -26,32 +26,11 @@ def init(prompt):
         ("padding", 112, 3 * 224 * 224),
         ("fixed_patch", 50, 7_500),
         ("random_patch", 50, 7_500),
-        ("low_rank", 224, 3 * 2 * 224 * 4),
     ],
 )
 def test_parameter_counts(template, size, count):
     params, _ = init(VisualPrompt(template, size, 224))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-
-
-def test_a_low_rank_prompt_is_a_product_that_normalisation_divides():
-    """LoR-VP: normalise(x + B A) is normalise(x) plus what the prompt gives."""
-    std = (0.2, 0.3, 0.5)
-    prompt = VisualPrompt("low_rank", 9, 9, rank=2, std=std)
-    params, keys = init(prompt)
-    start, where = prompt.apply(params, keys)
-    assert where.all()
-    assert not np.asarray(start).any()
-    assert np.asarray(params["params"]["a"]).any()
-    rng = np.random.default_rng(0)
-    b, a = rng.normal(size=(3, 9, 2)), rng.normal(size=(3, 2, 9))
-    given = {"params": {"a": jnp.asarray(a, jnp.float32), "b": jnp.asarray(b, jnp.float32)}}
-    found, _ = prompt.apply(given, keys)
-    image, mean = rng.uniform(size=(9, 9, 3)), np.array([0.4, 0.5, 0.6])
-    for c in range(3):
-        before = (image[..., c] - mean[c]) / std[c]
-        after = (image[..., c] + b[c] @ a[c] - mean[c]) / std[c]
-        np.testing.assert_allclose(found[0, ..., c], after - before, atol=1e-5)
 
 
 def test_padding_frames_the_image():

@@ -62,7 +62,8 @@ def markdown() -> str:
         options = registry.alternatives(name)
         lines += ["", f"## {name} (part)", ""]
         for part in options:
-            on = f" (`{part.switch}={part.kind}`)" if part.kind is not None else ""
+            kinds = ", ".join(f"`{part.switch}={kind}`" for kind in part.kinds)
+            on = f" ({kinds})" if kinds else ""
             lines += [f"{_sentence(part.__doc__)}{on} Acts on the {part.side} side.", ""]
         keys = registry.fields(name)
         # What all parts have comes last.

@@ -195,7 +195,8 @@ def _unused(key: str, parts: Iterable[Part[Any]], values: Mapping[str, Any]) -> 
     if part is not None and field in schema.fields(part.section):
         return None
     having = [p for p in options if field in schema.fields(p.section)]
-    wanted = having[0].kind if having else None
+    kinds = having[0].kinds if having else ()
+    wanted = kinds[0] if kinds else None
     if wanted is None:  # any value but one switches the part on: one that a method has
         off = dict(registry.switches())[switch]
         wanted = next(

@@ -8,12 +8,13 @@ from vprompt_jax.adapters import activation, bottleneck, lora, scale_shift, toke
 from vprompt_jax.heads import linear, mapping, text
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.prompts import adavipro, vp
+from vprompt_jax.prompts import adavipro, low_rank, vp
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
 
 PARTS: list[Part[Any]] = [
     vp.PART,
+    low_rank.PART,
     adavipro.PART,
     tokens.PART,
     activation.PART,
@@ -44,7 +45,8 @@ def register(part: Part[Any]) -> Part[Any]:
 
 
 def _check_alternatives(one: Part[Any], other: Part[Any]) -> None:
-    if None in (one.kind, other.kind) or one.kind == other.kind or one.switch != other.switch:
+    apart = one.kinds and other.kinds and not set(one.kinds) & set(other.kinds)
+    if not apart or one.switch != other.switch:
         raise ValueError(
             f"two parts are named {one.name!r}: alternatives have one switch and a kind each"
         )
@@ -70,8 +72,15 @@ def names() -> list[str]:
 
 
 def fields(name: str) -> dict[str, schema.Field]:
-    """The keys of a part's section, those of all its alternatives together."""
-    return {k: v for part in alternatives(name) for k, v in schema.fields(part.section).items()}
+    """The keys of a part's section, those of all its alternatives together.
+
+    Where alternatives have a key of one name, it is the first one's.
+    """
+    together: dict[str, schema.Field] = {}
+    for part in alternatives(name):
+        for key, field in schema.fields(part.section).items():
+            together.setdefault(key, field)
+    return together
 
 
 def all_fields() -> dict[str, schema.Field]:
@@ -113,7 +122,7 @@ def part_of(name: str, value: Any) -> Part[Any] | None:
     off = schema.fields(part.section)[part.switch].default
     if value == off:
         return None
-    kinds = [str(o.kind) for o in options]
+    kinds = [str(kind) for option in options for kind in option.kinds]
     listed = kinds if str(off) in kinds else [str(off), *kinds]
     near = difflib.get_close_matches(str(value), listed, 1)
     hint = f"; did you mean {near[0]}?" if near else ""

@@ -59,7 +59,6 @@ METHODS: dict[str, Method] = {
         "visual prompt of low rank over the whole image, with a linear layer",
         title="LoR-VP",
         prompt__template="low_rank",
-        prompt__learning_rate=0.02,
         head__kind="linear",
     ),
     "ap": row(

@@ -143,8 +143,8 @@ class Part(Generic[S]):
       section: dataclass of its config keys. If it is a `TrainedSection`, gradients train the part's
         parameters.
       switch: the key that says whether, or in what form, the part is on.
-      kind: the value of `switch` that turns the part on; None if every value except the key's
-        default does. Parts of one name are alternatives, told apart by `kind`.
+      kind: the value, or values, of `switch` that turn the part on; None if every value except the
+        key's default does. Parts of one name are alternatives, told apart by `kind`.
       side: where it acts.
       order: rank among the parts of its side; the lowest acts first.
       adds_tokens: whether it changes the number of tokens inside the tower.
@@ -164,10 +164,17 @@ class Part(Generic[S]):
     def trains(self) -> bool:
         return issubclass(self.section, TrainedSection)
 
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The values of `switch` that turn the part on; () if all but the default do."""
+        if self.kind is None:
+            return ()
+        return self.kind if isinstance(self.kind, tuple) else (self.kind,)
+
     def is_on(self, value: Any) -> bool:
         """Whether a value of `switch` turns the part on."""
-        if self.kind is not None:
-            return bool(value == self.kind)
+        if self.kinds:
+            return value in self.kinds
         fields = {field.name: field.default for field in dataclasses.fields(self.section)}
         return bool(value != fields[self.switch])
 

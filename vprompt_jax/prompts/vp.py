@@ -1,11 +1,6 @@
-"""Visual prompts: a learned template added to every image.
-
-VP (Bahng et al., arXiv 2203.17274) learns every pixel of the template; LoR-VP (Jin et al., arXiv
-2502.00896) learns a product of low rank over the whole image.
-"""
+"""Visual prompts (VP, Bahng et al., arXiv 2203.17274): a learned template added to every image."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,14 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.parts import Canvas, Context, Part, Surroundings
-from vprompt_jax.schema import (
-    Optimizer,
-    Section,
-    TrainedSection,
-    key,
-    learning_rate,
-    optimizer,
-)
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
 def largest_size(template: str, resolution: int) -> int:
@@ -34,7 +22,7 @@ def support(template: str, size: int, resolution: int) -> np.ndarray:
 
     Args:
       template: "padding" (of width `size` on four sides), "fixed_patch" or "random_patch" (of
-        `size` x `size` pixels), "low_rank" (of the image's size).
+        `size` x `size` pixels).
       size: size in pixels, 1..`largest_size`.
       resolution: side R of the image.
 
@@ -60,28 +48,20 @@ def support(template: str, size: int, resolution: int) -> np.ndarray:
 
 
 class VisualPrompt(nn.Module):
-    """A template of pixel values, added after CLIP's normalisation and not clamped.
-
-    The values are free, or for "low_rank" (B A) / std of each channel, with B [R, rank] zero at the
-    start and A [rank, R] from N(0, 0.01^2). LoR-VP adds B A before normalisation, which divides it
-    by the standard deviation.
+    """A template of free pixel values, added after CLIP's normalisation and not clamped.
 
     Attributes:
-      template: as of `support`.
+      template: "padding", "fixed_patch" or "random_patch".
       size: width of the padding or side of the patch, in pixels.
       resolution: side R of the image.
       init_from: "normal" for N(0, 1), as published, or "zeros", which starts at the model without
-        a prompt; not of "low_rank".
-      rank: of "low_rank".
-      std: of CLIP's normalisation, by channel; for "low_rank".
+        a prompt.
     """
 
     template: str
     size: int
     resolution: int
     init_from: str = "normal"
-    rank: int = 4
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @nn.compact
     def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -97,8 +77,6 @@ class VisualPrompt(nn.Module):
         """
         side = self.resolution
         mask = support(self.template, self.size, side)
-        if self.template == "low_rank":
-            return self._product()[None], jnp.asarray(mask)[None]
         init = nn.initializers.normal(1.0) if self.init_from == "normal" else nn.initializers.zeros
         values = self.param("values", init, (int(mask.sum()), 3), jnp.float32)
         pixels = jnp.zeros((side * side, 3), jnp.float32)
@@ -113,14 +91,6 @@ class VisualPrompt(nn.Module):
             return moved, jnp.roll(jnp.asarray(mask), shift, axis=(0, 1))
 
         return jax.vmap(place)(place_keys)
-
-    def _product(self) -> jax.Array:
-        """The low-rank prompt, float32 [R, R, 3]."""
-        side = self.resolution
-        b = self.param("b", nn.initializers.zeros, (3, side, self.rank), jnp.float32)
-        a = self.param("a", nn.initializers.normal(0.01), (3, self.rank, side), jnp.float32)
-        std = jnp.asarray(self.std, jnp.float32)[:, None, None]
-        return jnp.moveaxis(b @ a / std, 0, -1)
 
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
         """Makes the prompt what the canvas adds to its images."""
@@ -144,14 +114,7 @@ def _place_keys(context: Context) -> jax.Array:
 class PromptSection(TrainedSection):
     """Pixels that are added after normalisation."""
 
-    template: Literal["none", "padding", "fixed_patch", "random_patch", "low_rank"] = key(
-        "none",
-        "shape of the prompt; low_rank: over the whole image, a product of two thin matrices",
-        label="template",
-    )
-    rank: int = key(
-        4, "of a low_rank prompt", low=1, high=2**16, source="LoR-VP's code", label="prompt rank"
-    )
+    template: str = key("none", "shape of the prompt", label="template")
     size: int | None = key(
         None,
         "width of the padding or side of a patch (pixels); none: 30/224 of the image's side",
@@ -175,31 +138,16 @@ class PromptPart(Part[PromptSection]):
     name = "prompt"
     section = PromptSection
     switch = "template"
+    kind = ("padding", "fixed_patch", "random_patch")
     side = "pixels"
     order = 20
-
-    def check(self, section: PromptSection, sections: Mapping[str, Section]) -> None:
-        if section.template != "low_rank":
-            return
-        if section.size is not None:
-            raise ValueError(
-                "config.prompt.size: a low_rank prompt covers the image; omit the size, or set "
-                "another config.prompt.template"
-            )
-        if section.init == "zeros":
-            raise ValueError(
-                "config.prompt.init=zeros: of a low_rank prompt's two factors one is zero at the "
-                "start as it is, and from two it cannot learn; omit it"
-            )
 
     def build(self, section: PromptSection, around: Surroundings) -> VisualPrompt:
         side, size = around.resolution, section.size
         if size is None:
-            # The papers' 30 at 224 pixels, or the whole image.
-            size = side if section.template == "low_rank" else round(30 / 224 * side)
+            size = round(30 / 224 * side)  # the papers' 30 at 224 pixels
         support(section.template, size, side)
-        std = around.clip.config.std
-        return VisualPrompt(section.template, size, side, section.init, section.rank, std)
+        return VisualPrompt(section.template, size, side, section.init)
 
     def facts(
         self, section: PromptSection, built: VisualPrompt, around: Surroundings
