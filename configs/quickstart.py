@@ -16,10 +16,11 @@ def get_config():
     c.prompt.learning_rate = 0.5  # ours, as is all of the mask's: chosen on val (docs/mini.md)
     c.mask.region = 4
     c.mask.width = 16
-    c.mask.hold = 0.5
+    c.mask.hold, c.mask.sampled = 0.6, 0.8
     c.mask.learning_rate = 1.0
     c.optim.batch_size = 64
     c.optim.epochs = 3
+    c.optim.average = 0.99  # steadies what the noise of masks moves
     c.optim.warmup_steps = 50
     c.eval.every_epochs = 1
     return c

@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+import psutil
 import pytest
 from flax import traverse_util
 
@@ -58,6 +59,18 @@ def _optimizer(*args):
 
 
 optax.multi_transform = _optimizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_do_not_pile_up():
+    """Forgets compiled programs once they fill the process.
+
+    Each is mapped into memory several times, and a process that has more than 65,530 mappings, as
+    many as Linux allows, crashes.
+    """
+    yield
+    if psutil.Process().memory_info().rss > 3 * 2**30:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def base(name: str, variant: str):
     elif variant == "mini" or Path(variant).exists():
         c = quickstart.get_config()
         c.optim.epochs = 1
+        c.optim.average = 0.0
         c.mask.hold, c.mask.sampled = 0.25, 0.6  # the masks stay mixed (docs/mini.md)
         c.log.every_steps = 10
         if variant != "mini":
