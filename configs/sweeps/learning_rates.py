@@ -28,7 +28,7 @@ _RATES = {
 _MINI_RATES = {
     "vp": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
-    "lor_vp": ("prompt", (0.02, 0.1, 0.3, 1.0, 3.0)),
+    "lor_vp": ("prompt", (0.005, 0.02, 0.1, 0.3, 1.0)),
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0, 10.0)),
     "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
     "full": ("tune", (1e-4, *_ADAMW)),
@@ -45,6 +45,7 @@ _MINI_RATES = {
 _CHOSEN = {
     "vp": 0.5,
     "adavipro": 1.0,
+    "lor_vp": 0.1,
     "ap": 0.3,
     "linear": 10.0,
     "full": 3e-4,
