@@ -89,9 +89,19 @@ def test_keys_that_cannot_act_are_refused(tiny_config, keys, message):
         resolve(tiny_config)
 
 
-@pytest.mark.parametrize("key, value", [("average", 0.9), ("label_smoothing", 0.1)])
-def test_a_solved_head_takes_no_steps(tiny_config, tmp_path, key, value):
+def test_a_solved_head_is_what_it_would_be_without_an_average(tiny_config, tmp_path):
     tiny_config.method.name, tiny_config.head.solver = "linear", "lbfgs"
-    tiny_config.optim[key] = value
-    with pytest.raises(UserError, match=f"config.optim.{key}"):
+    plain = fit(tiny_config, tmp_path / "plain")
+    tiny_config.optim.average = 0.9  # of steps, of which there are none
+    averaged = fit(tiny_config, tmp_path / "averaged")
+    assert averaged["test_accuracy"] == plain["test_accuracy"]
+    one, other = (leaves_by_path(adapted.load(tmp_path / n).params) for n in ("plain", "averaged"))
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(other[name], leaf)
+
+
+def test_a_solved_head_takes_labels_as_they_are(tiny_config, tmp_path):
+    tiny_config.method.name, tiny_config.head.solver = "linear", "lbfgs"
+    tiny_config.optim.label_smoothing = 0.1
+    with pytest.raises(UserError, match=r"set config\.optim\.label_smoothing=0"):
         fit(tiny_config, tmp_path)

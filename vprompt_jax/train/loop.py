@@ -10,19 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tqdm
 
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Split
 from vprompt_jax.process import finite, parallel
-from vprompt_jax.process.errors import Interrupted, UserError
+from vprompt_jax.process.errors import Interrupted
 from vprompt_jax.train import assignment, guard, metrics, pictures
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.clock import Clock, Trace
 from vprompt_jax.train.evaluate import evaluate, mean, placed_batches
 from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.progress import Best, Progress, best_of, restore, save
+from vprompt_jax.train.solve import solved
 from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
 from vprompt_jax.train.training import Training
 
@@ -290,45 +290,3 @@ class _Loop:
             variables = adaptation.variables(state.learned, state.assigned)
             if shown := pictures.of_pixels(adaptation, variables, val, self.run.root):
                 self.writer.write_images(step, shown)
-
-
-def solved(run: Training, state: TrainState) -> TrainState:
-    """The state at the last step with the one trained part solved from cached features.
-
-    Raises:
-      UserError: if another part is trained, or the features are not cached.
-    """
-    solver = run.solver()
-    assert solver is not None
-    name, solve = solver
-    switch = f"config.{name}.solver"
-    if set(state.params) != {name}:
-        raise UserError(f"{switch}=lbfgs trains the {name} alone: switch the other parts off")
-    if (weights := run.config.optim.class_weights) != "none":
-        raise UserError(
-            f"{switch}=lbfgs weighs every image alike: set config.optim.class_weights=none, not "
-            f"{weights}, or config.{name}.solver=sgd"
-        )
-    for unused in ("label_smoothing", "average", "patience"):
-        if getattr(run.config.optim, unused):
-            raise UserError(
-                f"{switch}=lbfgs takes no steps, for which config.optim.{unused} is: leave it out, "
-                f"or set config.{name}.solver=sgd"
-            )
-    train = run.dataset.train
-    at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
-    if (augment := run.config.data.augment) != "none":
-        raise UserError(
-            f"{switch}=lbfgs needs features that stay as they are, which "
-            f"config.data.augment={augment} changes: set config.data.augment=none"
-        )
-    if train.content != "activation" or not at_features:
-        raise UserError(f"{switch}=lbfgs needs the features: set config.cache.mode=on")
-
-    def features(split: Split) -> tuple[np.ndarray, np.ndarray]:
-        return split.fetch(np.arange(len(split))), split.labels
-
-    val = run.dataset.val
-    params = solve(state.params[name], features(train), None if val is None else features(val))
-    state = state.replace(step=np.int32(run.steps), params={name: params})
-    return jax.device_put(state, parallel.replicated())
