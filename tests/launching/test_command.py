@@ -79,7 +79,7 @@ def test_a_wheel_trains_away_from_the_checkout(tmp_path):
     listed = vprompt("configs", cwd=away, path=site)
     assert "  sweeps/learning_rates " in listed.stdout
     shown = vprompt("train", "sweeps/adavipro_t4:mini", "--print_commands", cwd=away, path=site)
-    assert shown.stdout.count("vprompt train --config=sweeps/adavipro_t4:mini --run=") == 9
+    assert shown.stdout.count("vprompt train sweeps/adavipro_t4:mini --run=") == 9
     done = vprompt(
         "train", "quickstart", "--config.optim.epochs=1", "--config.method.name=linear",
         "--config.optim.batch_size=2048", "--config.optim.warmup_steps=1", cwd=away, path=site,
