@@ -17,7 +17,7 @@ def get_config(variant="paper"):
     else:
         c.prompt.init = "normal"  # as published, with what suits it here (docs/mini.md)
         c.prompt.learning_rate, c.mask.learning_rate = 1.0, 0.1
-        c.mask.start, c.mask.hold, c.mask.sampled = "better", 0.75, 0.9
+        c.update_from_flattened_dict(common.FROM_NOISE)
         axes = {"prompt.size": (1, 16)}  # the same shares of 32 pixels, of the outermost
         c.sweep = grid(axes | methods, common.PAIRED_SEEDS)
     return c

@@ -6,7 +6,7 @@ python launch.py --config configs/sweeps/ap_layer.py:mini       (the embedded Re
 The report puts mean attention distance and CKA with the last features beside the accuracies.
 """
 
-from configs.sweeps import common
+from configs.sweeps import common, learning_rates
 from vprompt_jax.config import grid
 
 
@@ -24,7 +24,7 @@ def get_config(variant="paper"):
         towers, seeds = {"ViT-B/32": 12, "RN50": 16}, (0,)
     else:
         towers, seeds = {"mini-clip-vit": 6, "mini-clip-rn": 3}, common.SEEDS
-        c.ap.learning_rate = 0.3  # docs/methods.md
+        c.update_from_flattened_dict(learning_rates.chosen("ap"))
     for tower, depth in towers.items():
         kinds = {"model.checkpoint": (tower,), "ap.shape": ("full", "channel")}
         c.sweep += grid(kinds | _positions(depth), seeds)

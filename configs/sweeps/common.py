@@ -56,6 +56,10 @@ MINI_METHODS = (*VIT_METHODS, "lor_vp")  # what the embedded ViT shows beside th
 SEEDS = (0, 1, 2)
 PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 
+# Ours. A prompt that starts as noise does harm at first: it trains alone for most of the run, and
+# then the validation images say whether the generator starts at "on" or at "off".
+FROM_NOISE = {"mask.start": "better", "mask.hold": 0.75, "mask.sampled": 0.9}
+
 
 def base(name: str, variant: str):
     """The config that a sweep's runs vary.

@@ -19,12 +19,6 @@ _SETS = (
     ("cifar10", 102, 30, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
     ("cifar10", 1000, 3, {"zeros": (1.0, 1.0), "normal": (10.0, 0.3)}),
 )
-# Ours. A prompt that starts as noise does harm at first: it trains alone for most of the run, and
-# then the validation images say whether the generator starts at "on" or at "off".
-_MASKS = {
-    "zeros": {"mask.hold": 0.25, "mask.sampled": 0.6},
-    "normal": {"mask.start": "better", "mask.hold": 0.75, "mask.sampled": 0.9},
-}
 _COMPARED = {"prompt.size": (4, 8, 16), "method.name": ("vp", "adavipro")}
 
 
@@ -40,7 +34,8 @@ def get_config(cifar=""):
             for run, values in grid(_COMPARED, common.PAIRED_SEEDS):
                 keys = data | prompt | dict(values)
                 if keys["method.name"] == "adavipro":
-                    keys |= _MASKS[start] | {"mask.learning_rate": mask_rate}
+                    keys |= {"mask.learning_rate": mask_rate}
+                    keys |= common.FROM_NOISE if start == "normal" else {}
                 runs.append((f"{name}_{images or 'all'}-{start}-{run}", tuple(keys.items())))
     c.sweep = tuple(runs)
     return c

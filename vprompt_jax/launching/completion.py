@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 
 import argcomplete
+from absl import flags
 from argcomplete.completers import FilesCompleter
 
-from vprompt_jax.launching import shipped
-
-_TRAIN = ("--workdir", "--run", "--print_commands", "--clip", "--report", "--dry_run", "--help")
+from vprompt_jax.launching import command_line, shipped
 
 
 def answer(verbs: Mapping[str, tuple[str, str]]) -> None:
@@ -42,8 +41,9 @@ def _train(last: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("vprompt train", add_help=False)
     config = parser.add_argument("config", nargs="?")
     config.completer = _configs  # type: ignore[attr-defined]
-    for option in _TRAIN:
-        parser.add_argument(option)
+    for flag in flags.FLAGS.get_flags_for_module(command_line.__name__):
+        parser.add_argument(f"--{flag.name}")
+    parser.add_argument("--help")
     if last.startswith("--config"):
         from vprompt_jax.methods import registry
 
