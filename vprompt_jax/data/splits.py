@@ -88,10 +88,13 @@ def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset
     return dataclasses.replace(dataset, train=train, val=val)
 
 
-def few_shot(dataset: Dataset, shots: int, val_shots: int | None = None, seed: int = 0) -> Dataset:
-    """Keeps `shots` training examples per class, and at most `val_shots` for validation.
+def validation_shots(shots: int, val_shots: int | None) -> int:
+    """Validation examples per class at most: `val_shots`, or as CoOp (arXiv 2109.01134)."""
+    return min(shots, 4) if val_shots is None else val_shots
 
-    `val_shots` is min(shots, 4) unless it is given, as in CoOp (arXiv 2109.01134).
+
+def few_shot(dataset: Dataset, shots: int, val_shots: int | None = None, seed: int = 0) -> Dataset:
+    """Keeps `shots` training examples per class, and up to `validation_shots` for validation.
 
     For the same seed, fewer shots are a subset of more.
 
@@ -108,7 +111,7 @@ def few_shot(dataset: Dataset, shots: int, val_shots: int | None = None, seed: i
     def kept(split: Split, most: int) -> Split:
         return split.take(np.flatnonzero(first_by_hash(split, lambda n: min(most, n), seed)))
 
-    val = dataset.val and kept(dataset.val, min(shots, 4) if val_shots is None else val_shots)
+    val = dataset.val and kept(dataset.val, validation_shots(shots, val_shots))
     return dataclasses.replace(dataset, train=kept(dataset.train, shots), val=val)
 
 

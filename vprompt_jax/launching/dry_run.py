@@ -13,7 +13,7 @@ from vprompt_jax.adaptation.build import parts_of
 from vprompt_jax.benchmark import compiled, measure
 from vprompt_jax.clip.checkpoints import locate
 from vprompt_jax.config import Config, resolve
-from vprompt_jax.data import catalogue, pipeline, tfds_source
+from vprompt_jax.data import catalogue, pipeline, splits, tfds_source
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import duration
 from vprompt_jax.train.training import check_warmup
@@ -122,7 +122,7 @@ def _cut(config: Config, sizes: tuple[int, int, int], classes: int) -> dict[str,
         train -= val
     if c.few_shot is not None:
         train = c.few_shot * classes
-        val = min(val, (c.val_shots or min(c.few_shot, 4)) * classes)
+        val = min(val, splits.validation_shots(c.few_shot, c.val_shots) * classes)
     if config.protocol == "paper":
         train, val = train + val if vtab else train, 0
     return {n: size for n, size in (("train", train), ("val", val), ("test", test)) if size}
