@@ -55,9 +55,10 @@ class Adapted:
 
     def params(self, seed: int | None = None):
         """Fresh parameters; with a seed, each is moved by a random tenth."""
-        fresh = self.model.init_parts(jax.random.key(0))
+        key = jax.random.key(0)
+        fresh = self.model.init_parts(key)
         tower = self.frozen["params"]["clip"]["visual"]
-        fresh |= {name: part.initial(tower) for name, part in self.parts.weights.items()}
+        fresh |= {name: part.initial(tower, key) for name, part in self.parts.weights.items()}
         if seed is None:
             return fresh
         rng = np.random.default_rng(seed)

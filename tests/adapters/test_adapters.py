@@ -1,5 +1,6 @@
 """Adapters: untouched towers at the start, counts from formulas, merges, identities, refusals."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ from flax import traverse_util
 
 from tests.adapters.conftest import Adapted
 from vprompt_jax.clip.sites import sites_of
+from vprompt_jax.parts.adapter import acting
 from vprompt_jax.process.errors import UserError
 
 D, N, L, E = 64, 17, 2, 16  # width, tokens, blocks and feature size of the tiny ViT
@@ -20,7 +22,9 @@ VIT_COUNTS = {
     "vpt shallow": (dict(vpt__kind="shallow", vpt__tokens=3), 3 * D),
     "vpt deep": (dict(vpt__kind="deep", vpt__tokens=3), L * 3 * D),
     "adapter": (dict(adapter__width=4), L * 2 * (2 * 4 * D + 4 + D)),
+    "adaptformer": (dict(adaptformer__width=4), L * (2 * 4 * D + 4 + D)),
     "lora": (dict(lora__rank=3), L * 2 * 3 * (D + D)),
+    "dora": (dict(dora__rank=3), L * 2 * (3 * (D + D) + D)),
     "lora everywhere": (
         dict(lora__rank=2, lora__targets=("q", "k", "v", "out", "fc", "proj")),
         L * 2 * (4 * (D + D) + 2 * (D + 4 * D)),
@@ -56,7 +60,7 @@ def test_parameter_counts_of_the_resnet(towers):
 
 
 START_AS_THEY_WERE = {
-    "vit": ("ap", "ap at the features", "adapter", "lora", "ssf", "norm", "bitfit"),
+    "vit": ("ap", "ap at the features", "adapter", "adaptformer", "lora", "ssf", "norm", "bitfit"),
     "resnet": ("ap", "ap at the features", "adapter", "ssf", "norm", "bitfit"),
 }
 
@@ -76,6 +80,7 @@ def test_fresh_adapters_leave_the_tower_bit_identical(towers, pixels, tower):
 MERGED = {
     "vit": [
         dict(lora__rank=3, lora__targets=("q", "v", "out", "fc", "proj")),
+        dict(dora__rank=3, dora__targets=("q", "v", "out", "fc", "proj")),
         dict(ssf__kind="all"),
         dict(tune__weights="norm"),
         dict(ap__positions=("resblocks_0/ln_2",), ap__shape="channel"),
@@ -106,7 +111,7 @@ def test_merged_weights_give_the_same_features(towers, pixels, tower, keys):
 
 
 def test_what_cannot_be_merged_is_refused(towers):
-    for keys in (dict(adapter__width=4), dict(ap__positions=(1,))):
+    for keys in (dict(adapter__width=4), dict(adaptformer__width=4), dict(ap__positions=(1,))):
         adapted = Adapted(*towers["vit"], **keys)
         with pytest.raises(ValueError, match="cannot be folded"):
             adapted.folded(adapted.params())
@@ -206,6 +211,76 @@ def test_vpt_against_a_tower_run_by_hand(towers, pixels):
     np.testing.assert_allclose(adapted.features(params, pixels), x, rtol=1e-5, atol=1e-5)
 
 
+def test_adaptformer_against_a_block_by_hand(towers):
+    """mlp(ln_2(x)) + s up(relu(down(x))) beside the residual x, in NumPy but for attention."""
+    adapted = Adapted(*towers["vit"], adaptformer__width=4, adaptformer__scale=0.7)
+    params = adapted.params(seed=12)
+    added = params["adaptformer"]
+    block = adapted.frozen["params"]["clip"]["visual"]["resblocks_0"]
+    x = np.random.default_rng(13).normal(size=(2, N, D)).astype(np.float32)
+    clip = {"params": adapted.frozen["params"]["clip"]}
+
+    def norm(y, weights):
+        centred = y - y.mean(-1, keepdims=True)
+        unit = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
+        return unit * weights["scale"] + weights["bias"]
+
+    def attended(module, y):
+        return module.visual.resblocks[0].attn(y)
+
+    y = x + np.asarray(nn.apply(attended, adapted.clip)(clip, norm(x, block["ln_1"])))
+    up, down = (f"resblocks_0_mlp_branch_{way}" for way in ("up", "down"))
+    hidden = np.maximum(y @ added[f"{down}_kernel"] + added[f"{down}_bias"], 0)
+    mlp = norm(y, block["ln_2"]) @ block["mlp"]["c_fc"]["kernel"] + block["mlp"]["c_fc"]["bias"]
+    mlp = mlp / (1 + np.exp(-1.702 * mlp))
+    mlp = mlp @ block["mlp"]["c_proj"]["kernel"] + block["mlp"]["c_proj"]["bias"]
+    expected = y + mlp + 0.7 * (hidden @ added[f"{up}_kernel"] + added[f"{up}_bias"])
+
+    def one_block(model):
+        _, interceptor = acting([model.adaptformer])
+        with nn.intercept_methods(interceptor):
+            return model.clip.visual.resblocks[0](x)
+
+    found = nn.apply(one_block, adapted.model)(adapted.variables(params))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dora_against_its_formula_column_by_column(towers):
+    """m V / |V| with V = W + (alpha / rank) A B; the length is a constant for the gradient."""
+    adapted = Adapted(*towers["vit"], dora__rank=3, dora__alpha=6.0, dora__targets=("k", "fc"))
+    params = adapted.params(seed=14)["dora"]
+    tower = adapted.frozen["params"]["clip"]["visual"]
+    (weights,) = adapted.parts.weights.values()
+    kernel = tower["resblocks_1"]["attn"]["in_proj"]["kernel"]
+    given = params["resblocks_1_k"]
+
+    def column(i):
+        v = kernel[:, D + i] + 2.0 * given["a"] @ given["b"][:, i]
+        return given["m"][i] * v / np.linalg.norm(v)
+
+    changed = weights.replaced(tower, params)["resblocks_1"]["attn"]["in_proj"]["kernel"]
+    expected = np.stack([column(i) for i in range(D)], axis=1)
+    np.testing.assert_allclose(changed[:, D : 2 * D], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(changed[:, :D], kernel[:, :D])
+    np.testing.assert_array_equal(changed[:, 2 * D :], kernel[:, 2 * D :])
+    fresh = adapted.params()["dora"]
+    np.testing.assert_allclose(
+        weights.replaced(tower, fresh)["resblocks_0"]["mlp"]["c_fc"]["kernel"],
+        tower["resblocks_0"]["mlp"]["c_fc"]["kernel"],
+        rtol=1e-5,
+        atol=1e-7,
+    )
+
+    def total(b):
+        moved = {**params, "resblocks_1_k": {**given, "b": b}}
+        return weights.replaced(tower, moved)["resblocks_1"]["attn"]["in_proj"]["kernel"].sum()
+
+    v = kernel[:, D : 2 * D] + 2.0 * given["a"] @ given["b"]
+    by_column = given["m"] / np.linalg.norm(v, axis=0)
+    by_hand = 2.0 * given["a"].sum(0)[:, None] * by_column[None]
+    np.testing.assert_allclose(jax.grad(total)(given["b"]), by_hand, rtol=1e-3, atol=1e-4)
+
+
 ENTRIES = [
     (dict(), "vit", L),
     (dict(head__kind="linear"), "vit", L),
@@ -215,6 +290,9 @@ ENTRIES = [
     (dict(ap__positions=("ln_pre",)), "vit", "pixels"),
     (dict(vpt__kind="shallow"), "vit", 0),
     (dict(lora__rank=2), "vit", 0),
+    (dict(dora__rank=2), "vit", 0),
+    (dict(adaptformer__width=2), "vit", 0),
+    (dict(head__kind="clip_adapter"), "vit", L),
     (dict(tune__weights="norm"), "vit", "pixels"),
     (dict(prompt__template="padding", ap__positions=(1,)), "vit", "pixels"),
     (dict(ap__positions=(2,)), "resnet", 2),
@@ -246,6 +324,9 @@ REFUSED = [
     (dict(vpt__kind="deep"), "resnet", "needs a vision transformer"),
     (dict(lora__rank=2), "resnet", "needs a vision transformer"),
     (dict(lora__rank=65), "vit", "over the tower's width 64"),
+    (dict(dora__rank=2), "resnet", "needs a vision transformer"),
+    (dict(dora__rank=65), "vit", "over the tower's width 64"),
+    (dict(adaptformer__width=2), "resnet", "needs a vision transformer"),
     (dict(lora__rank=2, lora__targets=("w",)), "vit", "choose from q, k, v"),
     (dict(vpt__kind="deep", ap__positions=(1,)), "vit", "ap.shape=channel"),
     (dict(head__kind="mapping"), "vit", "classifier of its own"),

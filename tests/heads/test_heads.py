@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vprompt_jax.heads import linear, mapping, probe, text
+from vprompt_jax.heads import feature_adapter, linear, mapping, probe, text
 from vprompt_jax.parts import HeadInputs
 
 RNG = np.random.default_rng(0)
@@ -49,6 +49,19 @@ def test_linear_head_starts_at_zero_and_sees_features_of_unit_length():
     for scale in (1.0, 50.0):
         logits, _ = head.apply(moved, scale * FEATURES)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_clip_adapter_is_a_share_of_a_bottleneck_without_biases():
+    head = feature_adapter.FeatureAdapterHead(reduction=2, ratio=0.3)
+    params = head.init(jax.random.key(0), 5, method="create")["params"]
+    assert {k: v.shape for k, v in params.items()} == {"down": (5, 2), "up": (2, 5)}
+    inputs = given()
+    logits, _ = head.apply({"params": params}, FEATURES, inputs)
+    for b in range(6):
+        hidden = np.maximum(FEATURES[b] @ params["down"], 0)
+        mixed = 0.3 * np.maximum(hidden @ params["up"], 0) + 0.7 * FEATURES[b]
+        cosines = inputs.texts() @ mixed / np.linalg.norm(mixed)
+        np.testing.assert_allclose(logits[b], np.exp(2.0) * cosines, rtol=1e-4, atol=1e-5)
 
 
 def test_mapping_head_gives_the_assigned_sources_logits():

@@ -1,7 +1,5 @@
 """The step: what it transfers, what it leaves alone, and what it computes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +137,7 @@ def zero_shot(run):
 def test_evaluation_counts_every_image_once(run, zero_shot, size):
     """Against accuracy by hand, for batches that do not divide the split or the devices."""
     eval_step, hits = zero_shot
-    on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
+    on_batch = eval_step({}, {}, run.adaptation.frozen, run.root)
     split = run.dataset.val.take(np.arange(size))
     values = evaluate.evaluate(on_batch, batches_of(run, split)).metrics
     assert values["accuracy"] == pytest.approx(
@@ -151,7 +149,7 @@ def test_evaluation_counts_every_image_once(run, zero_shot, size):
 def test_evaluation_gives_every_image_its_logits_in_order(run, zero_shot, size):
     """On four devices, whose padding lies between the images, and on batches cut short."""
     eval_step, _ = zero_shot
-    on_batch = functools.partial(eval_step, {}, {}, run.adaptation.frozen, run.root)
+    on_batch = eval_step({}, {}, run.adaptation.frozen, run.root)
     split = run.dataset.val.take(np.arange(size))
     got = evaluate.evaluate(on_batch, batches_of(run, split)).logits
     variables = {**jax.device_get(run.adaptation.frozen), "assigned": {}}

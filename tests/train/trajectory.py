@@ -6,7 +6,6 @@ with any number of virtual devices (XLA_FLAGS) and processes (VPROMPT_COORDINATO
 with steps on all devices by a function of process/parallel.py (pmapped).
 """
 
-import functools
 import sys
 
 import jax
@@ -109,9 +108,7 @@ def evaluated(run: Training) -> dict[str, np.ndarray]:
     """For splits of several sizes: the indices met, their count and the accuracy."""
     adaptation, state = run.adaptation, run.initial_state()
     eval_step = step_lib.make_eval_step(adaptation.model, adaptation.weights)
-    eval_step = functools.partial(
-        eval_step, state.params, state.assigned, adaptation.frozen, run.root
-    )
+    eval_step = eval_step(state.params, state.assigned, adaptation.frozen, run.root)
     found = {}
     for size in EVALUATED:
         split = run.dataset.val.take(np.arange(size))

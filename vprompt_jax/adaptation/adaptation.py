@@ -10,7 +10,7 @@ import numpy as np
 
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
-from vprompt_jax.adaptation.model import AdaptedCLIP, Built, variables_of
+from vprompt_jax.adaptation.model import AdaptedCLIP, Built, variables_of, with_texts
 from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of, unlearned
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import Config
@@ -57,7 +57,7 @@ class Adaptation:
         key = keys.stream(keys.root(self.config.seed), "init")
         params = self.model.init_parts(key)
         tower = self.frozen["params"]["clip"]["visual"]
-        return params | {name: part.initial(tower) for name, part in self.weights.items()}
+        return params | {name: part.initial(tower, key) for name, part in self.weights.items()}
 
     def initial_assigned(self) -> dict[str, np.ndarray]:
         """What is assigned before training, by name."""
@@ -66,6 +66,18 @@ class Adaptation:
     def variables(self, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> dict[str, Any]:
         """All variables of `model`, from trained parameters and assigned arrays."""
         return variables_of(params, assigned, self.frozen, self.weights)
+
+    def at_inference(
+        self, params: Mapping[str, Any], assigned: Mapping[str, Any]
+    ) -> tuple[AdaptedCLIP, dict[str, Any]]:
+        """The model and all its variables as inference needs them: with class texts encoded."""
+        frozen = with_texts(self.model, params, self.frozen)
+        variables = variables_of(params, assigned, frozen, self.weights)
+        clip = {k: v for k, v in variables["params"]["clip"].items() if k != "text"}
+        model = self.model.at_inference()
+        used = {part.name for part in model.parts}
+        trees = {k: v for k, v in variables["params"].items() if k in used}
+        return model, {**variables, "params": {"clip": clip, **trees}}
 
 
 def load_clip(config: Config) -> tuple[CLIP, dict[str, Any]]:
@@ -116,7 +128,7 @@ def adapt(
         if learns_texts:
             for part in built.model.parts:
                 if part.side == "text":
-                    of_classes = part.module.texts(of_classes)
+                    of_classes = part.module.texts(class_names, of_classes)
             constants["text_tokens"] = tokens_of(clip, of_classes)
     frozen = {"params": {"clip": used}, "constants": constants}
     if "batch_stats" in variables:

@@ -1,7 +1,7 @@
 """Builds the parts of a config on a tower, or says why one does not fit."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -85,9 +85,20 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
                 )
             assignment, assigns = rule, part.name
         facts |= part.facts(section, built, around)
+    _check_texts_are_read(parts)
     entry = lowest(entries)
     model = AdaptedCLIP(clip, tuple(modules), around.depth if entry is None else entry)
     return BuiltParts(model, weights, assignment, facts)
+
+
+def _check_texts_are_read(parts: Sequence[Part[Any]]) -> None:
+    """Refuses parts on the text side beside a head that does not look at the texts."""
+    learn = [part.name for part in parts if part.side == "text"]
+    if learn and not any(part.reads_texts for part in parts):
+        raise UserError(
+            f"config.{learn[0]} changes the classes' texts, and the head does not compare images "
+            f"with them: set config.head.kind=text, or config.{learn[0]} off"
+        )
 
 
 def _entries(part: Part[Any], built: Any, around: Surroundings) -> list[Where]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vprompt_jax.clip.class_texts import mean_embeddings
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.preprocess import preprocess_batch
-from vprompt_jax.clip.sites import PIXELS, Where
+from vprompt_jax.clip.sites import PIXELS, Where, layer_name
 from vprompt_jax.parts import Canvas, Context, HeadInputs, SelectedWeights, Side
 from vprompt_jax.parts.adapter import Adapter, acting
 from vprompt_jax.parts.context import at_inference
@@ -139,13 +139,27 @@ class AdaptedCLIP(nn.Module):
             return self.get_variable("constants", "text_features")
         tokens: jax.Array = self.get_variable("constants", "text_tokens")
 
+        flat = tokens.reshape(-1, tokens.shape[-1])
+
         def tap(position: Where, x: jax.Array) -> jax.Array:
             for part in parts:
-                x = part(position, x)
+                x = part(position, x, flat)
             return x
 
-        features = self.clip.encode_text(tokens.reshape(-1, tokens.shape[-1]), tap=tap)
+        def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            y = call(*args, **kwargs)
+            if (name := layer_name(context, "text")) is not None:
+                for part in parts:
+                    y = part.layer(name, args[0], y)
+            return y
+
+        with nn.intercept_methods(interceptor):
+            features = self.clip.encode_text(flat, tap=tap)
         return mean_embeddings(features.reshape(*tokens.shape[:2], -1))
+
+    def at_inference(self) -> "AdaptedCLIP":
+        """The model without its parts on the text side, for constants of `with_texts`."""
+        return self.clone(parts=tuple(part for part in self.parts if part.side != "text"))
 
     def _logits(self, features: jax.Array) -> tuple[jax.Array, Outputs]:
         (head,) = self._on("head")
@@ -173,6 +187,22 @@ class AdaptedCLIP(nn.Module):
     def init_parts(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the parts that have any, by name."""
         return dict(self.init(key, method="_touch_parts").get("params", {}))
+
+
+def with_texts(
+    model: AdaptedCLIP, params: Mapping[str, Any], frozen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The frozen variables with the class texts as the parts on the text side make them.
+
+    At inference they stay the same, so that they are encoded once. Where there is no such part, the
+    variables stay as they are.
+    """
+    if not model.has("text"):
+        return dict(frozen)
+    trees = {"clip": frozen["params"]["clip"], **params}
+    variables = {"params": trees, "constants": frozen["constants"]}
+    texts = jax.jit(lambda v: model.apply(v, method="text_features"))(variables)
+    return {**frozen, "constants": {"text_features": texts}}
 
 
 def variables_of(

@@ -1,6 +1,7 @@
 """LoRA (arXiv 2106.09685): low-rank additions to dense layers."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import flax.linen as nn
 import jax
@@ -24,6 +25,36 @@ TARGETS = {
 }
 
 
+def targets_at(site: Site, targets: Iterable[str]) -> list[str]:
+    """Those of the targets that are columns of the layer at a site."""
+    return [target for target in targets if str(site.where).endswith(TARGETS[target][0])]
+
+
+def chosen_layers(
+    part: str, rank: int, targets: tuple[str, ...], around: Surroundings
+) -> tuple[Site, ...]:
+    """The dense layers of a ViT that hold the targets of a low-rank part.
+
+    Raises:
+      ValueError: if the tower is a ResNet, or as `check`.
+    """
+    check(part, rank, targets, needs_vit(f"{part}.rank={rank}", around).width)
+    ends = "|".join(sorted({TARGETS[target][0] for target in targets}))
+    return matching(around.sites, rf"resblocks_\d+/({ends})")
+
+
+def check(part: str, rank: int, targets: tuple[str, ...], width: int) -> None:
+    """Refuses a low-rank part that does not fit a tower of a width.
+
+    Raises:
+      ValueError: if a target is unknown or there is none, or the rank is over the width.
+    """
+    if not targets or set(targets) - set(TARGETS):
+        raise ValueError(f"{part}.targets={targets}: choose from {', '.join(TARGETS)}")
+    if rank > width:
+        raise ValueError(f"{part}.rank={rank} is over the tower's width {width}")
+
+
 class LoRA(Adapter):
     """Adds (alpha / rank) x A B to the outputs of dense layers with inputs x; B starts at zero.
 
@@ -43,10 +74,8 @@ class LoRA(Adapter):
 
     def _factors(self, site: Site) -> dict[str, tuple[jax.Array, jax.Array]]:
         factors = {}
-        for target in self.targets:
-            layer, _, parts = TARGETS[target]
-            if not str(site.where).endswith(layer):
-                continue
+        for target in targets_at(site, self.targets):
+            _, _, parts = TARGETS[target]
             name = f"{str(site.where).split('/')[0]}_{target}"
             inputs, outputs = site.inputs[-1], site.outputs[-1] // parts
             # The reference code initialises A as torch initialises Linear layers.
@@ -106,15 +135,8 @@ class LoRAPart(Part[LoRASection]):
     order = 40
 
     def build(self, section: LoRASection, around: Surroundings) -> LoRA:
-        vision = needs_vit(f"lora.rank={section.rank}", around)
-        unknown = [t for t in section.targets if t not in TARGETS]
-        if unknown or not section.targets:
-            raise ValueError(f"lora.targets={section.targets}: choose from {', '.join(TARGETS)}")
-        if section.rank > vision.width:
-            raise ValueError(f"lora.rank={section.rank} is over the tower's width {vision.width}")
-        ends = "|".join(sorted({TARGETS[t][0] for t in section.targets}))
-        layers = matching(around.sites, rf"resblocks_\d+/({ends})")
-        return LoRA(layers, section.rank, section.alpha, section.targets)
+        sites = chosen_layers("lora", section.rank, section.targets, around)
+        return LoRA(sites, section.rank, section.alpha, section.targets)
 
 
 PART = LoRAPart()

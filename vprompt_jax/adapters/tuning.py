@@ -46,8 +46,9 @@ class TunedWeights:
             raise ValueError(f"tune.weights={self.kind}: this tower has no such weights")
         return traverse_util.unflatten_dict(chosen)
 
-    def initial(self, tower: Tree) -> dict[str, Any]:
+    def initial(self, tower: Tree, key: jax.Array) -> dict[str, Any]:
         """Float32 copies of the selected weights, on the host."""
+        del key
         selected = jax.device_get(self.selected(tower))
         return jax.tree.map(lambda w: np.array(w, np.float32), selected)
 

@@ -152,7 +152,12 @@ class ResidualAttentionBlock(nn.Module):
         x = x[:, : self.outputs] + (
             self.ls_1(self.attn(self.ln_1(x))) if scaled else self.attn(self.ln_1(x))
         )
-        return x + (self.ls_2(self.mlp(self.ln_2(x))) if scaled else self.mlp(self.ln_2(x)))
+        return x + self.mlp_branch(x)
+
+    def mlp_branch(self, x: jax.Array) -> jax.Array:
+        """The second residual branch, of the tokens [B, N, D] after attention; a site by itself."""
+        y = self.mlp(self.ln_2(x))
+        return y if self.layer_scale is None else self.ls_2(y)
 
 
 def run_tower(

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 
+from vprompt_jax.clip.layers import ResidualAttentionBlock
 from vprompt_jax.clip.model import CLIP
 
 PIXELS = "pixels"
+MLP_BRANCH = ResidualAttentionBlock.mlp_branch.__name__
 NORMALISATIONS = (nn.LayerNorm.__name__, nn.BatchNorm.__name__)
 Where = int | str
 
@@ -52,12 +54,19 @@ class Site:
         return str(self.where).replace("/", "_")
 
 
-def layer_name(context: InterceptorContext) -> str | None:
-    """Name of the image tower's layer that is called ("resblocks_3/ln_1"), None for other calls."""
+def layer_name(context: InterceptorContext, tower: str = "visual") -> str | None:
+    """Name of the tower's layer that is called ("resblocks_3/ln_1"), None for other calls.
+
+    A block's branch around its MLP counts as a layer, "resblocks_3/mlp_branch".
+    """
     path = list(context.module.path)
-    if context.method_name != "__call__" or "visual" not in path[:-1]:
+    if tower not in path[:-1]:
         return None
-    return "/".join(path[path.index("visual") + 1 :])
+    if context.method_name == MLP_BRANCH:
+        path.append(MLP_BRANCH)
+    elif context.method_name != "__call__":
+        return None
+    return "/".join(path[path.index(tower) + 1 :])
 
 
 def sites_of(clip: CLIP, variables: Mapping[str, Any]) -> dict[Where, Site]:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
+from vprompt_jax.adaptation import Adaptation
 from vprompt_jax.adaptation.build import parts_of
 from vprompt_jax.data.dataset import as_text
 from vprompt_jax.export.files import Exported
-from vprompt_jax.heads.text import TextHeadPart
 from vprompt_jax.inference.adapted import Adapted, adapted_from
+from vprompt_jax.parts import keys
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 
@@ -44,10 +46,25 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
             "images with the classes' texts"
         )
     adaptation = adapted_from(model.config, class_names, model.result["templates"])
+    if of_own := _bound_to_classes(model, adaptation):
+        raise UserError(
+            f"the model does not know {some_of(unknown, separator=', ')}, and what "
+            f"config.{of_own} trained belongs to its own classes: rename the classes, leave these "
+            "out, or evaluate a run whose parts all classes share"
+        )
     result = model.result | {"class_names": list(class_names)}
     other = Adapted(adaptation, model.params, model.assigned, result, model.best)
     return other, np.arange(len(class_names))
 
 
+def _bound_to_classes(model: Adapted, other: Adaptation) -> str:
+    """A part whose parameters have other shapes with other classes; "" if there is none."""
+    shapes = jax.tree.map(np.shape, jax.eval_shape(other.model.init_parts, keys.root(0)))
+    for name, tree in shapes.items():
+        if jax.tree.map(np.shape, dict(model.params[name])) != tree:
+            return name
+    return ""
+
+
 def _by_text(model: Adapted) -> bool:
-    return any(isinstance(part, TextHeadPart) for part in parts_of(model.config.parts))
+    return any(part.reads_texts for part in parts_of(model.config.parts))

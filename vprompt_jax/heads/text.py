@@ -6,6 +6,7 @@ import jax
 
 from vprompt_jax.clip.model import cosine_logits
 from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
+from vprompt_jax.parts.part import needs_text
 from vprompt_jax.schema import Section, key
 
 
@@ -34,11 +35,11 @@ class TextHeadPart(Part[TextHeadSection]):
     switch = "kind"
     kind = "text"
     side = "head"
+    reads_texts = True
 
     def build(self, section: TextHeadSection, around: Surroundings) -> TextHead:
         del section
-        if not around.clip.config.has_text:
-            raise ValueError("this checkpoint has no text tower: set config.head.kind=linear")
+        needs_text("head.kind=text", around)
         return TextHead()
 
 

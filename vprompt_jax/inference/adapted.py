@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vprompt_jax.adaptation import Adaptation, AdaptedCLIP, adapt, load_clip
+from vprompt_jax.adaptation import Adaptation, adapt, load_clip
 from vprompt_jax.clip.config import Resize
 from vprompt_jax.clip.preprocess import on_screen
 from vprompt_jax.config import Config
@@ -39,6 +39,8 @@ class Adapted:
       params: trained parameters, by part.
       assigned: assigned arrays, by name.
       result: the contents of `result.json`.
+      model: as it is at inference.
+      variables: of that model.
       best: whether the parameters are those best on val, not the last step's.
     """
 
@@ -53,18 +55,14 @@ class Adapted:
         self.adaptation, self.params, self.assigned = adaptation, params, assigned
         self.result, self.best = result, best
         # One device is enough here, and leaves the others' memory alone.
-        host = jax.device_get(adaptation.variables(params, assigned))
-        self.variables = jax.device_put(host, jax.devices()[0])
+        self.model, variables = adaptation.at_inference(params, assigned)
+        self.variables = jax.device_put(jax.device_get(variables), jax.devices()[0])
         self._jitted = jax.jit(self.apply)
         self._jitted_canvas = jax.jit(self._canvas)
 
     @property
     def config(self) -> Config:
         return self.adaptation.config
-
-    @property
-    def model(self) -> AdaptedCLIP:
-        return self.adaptation.model
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -4,13 +4,24 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vprompt_jax.adapters import activation, bottleneck, lora, scale_shift, tokens, tuning
-from vprompt_jax.heads import linear, mapping, text
+from vprompt_jax.adapters import (
+    activation,
+    bottleneck,
+    dora,
+    lora,
+    parallel,
+    scale_shift,
+    tokens,
+    tuning,
+)
+from vprompt_jax.heads import feature_adapter, linear, mapping, text
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts import adavipro, low_rank, vp
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
+from vprompt_jax.texts import context
+from vprompt_jax.texts import lora as text_lora
 
 PARTS: list[Part[Any]] = [
     vp.PART,
@@ -19,11 +30,16 @@ PARTS: list[Part[Any]] = [
     tokens.PART,
     activation.PART,
     bottleneck.PART,
+    parallel.PART,
     lora.PART,
+    dora.PART,
     scale_shift.PART,
     tuning.PART,
+    context.PART,
+    text_lora.PART,
     text.PART,
     linear.PART,
+    feature_adapter.PART,
     mapping.PART,
 ]
 

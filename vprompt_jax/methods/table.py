@@ -73,6 +73,25 @@ METHODS: dict[str, Method] = {
     "linear": row(
         "linear probe on frozen image features", title="linear probe", head__kind="linear"
     ),
+    "coop": row(
+        "learned context tokens before the class names (CoOp)",
+        title="CoOp",
+        context__kind="unified",
+    ),
+    "clip_lora": row(
+        "low-rank additions in both towers (CLIP-LoRA)",
+        title="CLIP-LoRA",
+        lora__rank=2,
+        lora__alpha=2**0.5,
+        lora__targets=("q", "k", "v"),
+        lora__learning_rate=2e-4,
+        text_lora__rank=2,
+    ),
+    "clip_adapter": row(
+        "a bottleneck on the image features (CLIP-Adapter)",
+        title="CLIP-Adapter",
+        head__kind="clip_adapter",
+    ),
     "full": row("full fine-tune of the image tower", title="full fine-tune", tune__weights="all"),
     "norm": row(
         "scales and biases of the tower's normalisations",
@@ -86,7 +105,17 @@ METHODS: dict[str, Method] = {
         tune__weights="bias",
         tune__learning_rate=1e-2,
     ),
+    "adaptformer": row(
+        "bottlenecks beside the tower's MLPs (AdaptFormer)",
+        title="AdaptFormer",
+        adaptformer__width=64,
+    ),
     "lora": row("low-rank additions to the tower's projections (LoRA)", title="LoRA", lora__rank=4),
+    "dora": row(
+        "low-rank additions to the direction of the projections, and their length (DoRA)",
+        title="DoRA",
+        dora__rank=4,
+    ),
     "adapter": row(
         "bottleneck adapters in the tower's residual branches", title="adapter", adapter__width=64
     ),

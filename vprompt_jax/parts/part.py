@@ -16,7 +16,7 @@ import numpy as np
 from vprompt_jax.clip import sites as sites_lib
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.sites import Site, Where
-from vprompt_jax.clip.towers import ViTConfig
+from vprompt_jax.clip.towers import TextConfig, ViTConfig
 from vprompt_jax.schema import Section, TrainedSection
 
 S = TypeVar("S", bound=Section)
@@ -149,6 +149,7 @@ class Part(Generic[S]):
       order: rank among the parts of its side; the lowest acts first.
       adds_tokens: whether it changes the number of tokens inside the tower.
       sweepable: the key that holds positions to sweep over; "" if there is none.
+      reads_texts: whether it is a head that compares image features with the classes' texts.
     """
 
     name: ClassVar[str]
@@ -159,6 +160,7 @@ class Part(Generic[S]):
     order: ClassVar[int] = 0
     adds_tokens: ClassVar[bool] = False
     sweepable: ClassVar[str] = ""
+    reads_texts: ClassVar[bool] = False
 
     @property
     def trains(self) -> bool:
@@ -240,6 +242,21 @@ class Part(Generic[S]):
     def remedies(self) -> Iterable[str]:
         """What a user can change if steps are not finite, apart from the learning rate."""
         return ()
+
+
+def needs_text(what: str, around: Surroundings) -> TextConfig:
+    """Returns the text tower's config if there is one.
+
+    Raises:
+      ValueError: if there is none, naming what needs it.
+    """
+    text = around.clip.config.text
+    if text is None:
+        raise ValueError(
+            f"{what} needs the classes' texts, and this checkpoint has no text tower: set "
+            "config.head.kind=linear"
+        )
+    return text
 
 
 def needs_vit(what: str, around: Surroundings) -> ViTConfig:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
+
 Tree = Mapping[str, Any]
 
 
 class SelectedWeights(Protocol):
     """Says which weights of the image tower train, and puts trained ones in their place."""
 
-    def initial(self, tower: Tree) -> dict[str, Any]:
-        """The part's parameters at the start, taken from the frozen tower's."""
+    def initial(self, tower: Tree, key: jax.Array) -> dict[str, Any]:
+        """The part's parameters at the start, from the frozen tower's and a random key."""
         ...
 
     def paths(self, tower: Tree) -> list[tuple[str, ...]]:

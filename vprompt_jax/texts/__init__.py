@@ -1,1 +1,1 @@
-"""Inside the text tower: what is learned of the class texts. No part is there yet."""
+"""Inside the text tower: what is learned of the class texts."""

@@ -1,7 +1,6 @@
 """What a run ends with: predictions on test and val, and what they are worth."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ def final(run: Training, outcome: Outcome) -> Final:
     bare = make_eval_step(adaptation.zero_shot, {}) if run.has_text else None
 
     def on(name: str, split: Split, eval_step: Any, params: Any, assigned: Any) -> Evaluation:
-        step = functools.partial(eval_step, params, assigned, frozen, run.root)
+        step = eval_step(params, assigned, frozen, run.root)
         with finite.explained(f"the {name} split", [frozen, params], run.remedies):
             return evaluate(step, batches_of(run, split))
 

@@ -268,9 +268,7 @@ class _Loop:
         if val is None:
             return
         adaptation = run.adaptation
-        on_batch = functools.partial(
-            self.eval_step, state.learned, state.assigned, adaptation.frozen, run.root
-        )
+        on_batch = self.eval_step(state.learned, state.assigned, adaptation.frozen, run.root)
         with finite.explained("the val split", [adaptation.frozen, state.learned], run.remedies):
             values = evaluate(on_batch, batches_of(run, val)).metrics
         self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})

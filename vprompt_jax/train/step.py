@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of
+from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of, with_texts
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.data.augment import augment
 from vprompt_jax.parts import Context, SelectedWeights
@@ -200,18 +200,26 @@ def make_eval_step(
     model: AdaptedCLIP,
     weights: Mapping[str, SelectedWeights],
     values: Mapping[str, float] | None = None,
-) -> Callable[..., tuple[Sums, jax.Array, jax.Array]]:
-    """Builds the evaluation step: (params, assigned, frozen, root, batch) -> (sums, logits, index).
+) -> Callable[..., Callable[[Batch], tuple[Sums, jax.Array, jax.Array]]]:
+    """Builds the evaluation step: (params, assigned, frozen, root) -> batch -> (sums, logits,
+    index).
 
-    Sums are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
+    Class texts that are learned are encoded when parameters are given, not with every batch. Sums
+    are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
     every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
     per example. `values` are those of `make_inference`.
     """
-    infer = make_inference(model, weights, values)
+    infer = make_inference(model.at_inference(), weights, values)
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
         logits, out = infer(params, assigned, frozen, root, batch)
         sums = jax.lax.psum(_sums(logits, batch, out), AXIS)
         return sums, *jax.lax.all_gather((logits, batch["index"]), AXIS, tiled=True)
 
-    return on_all_devices(step, arguments=5)
+    on_batch = on_all_devices(step, arguments=5)
+
+    def given(params: Any, assigned: Any, frozen: Any, root: jax.Array) -> Any:
+        frozen = with_texts(model, params, frozen)
+        return functools.partial(on_batch, params, assigned, frozen, root)
+
+    return given

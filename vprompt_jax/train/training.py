@@ -21,7 +21,6 @@ from vprompt_jax.clip.class_texts import (
 from vprompt_jax.config import Config
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.heads.text import TextHeadPart
 from vprompt_jax.parts import Part, Progress, keys
 from vprompt_jax.parts.part import Solver
 from vprompt_jax.process import cluster, parallel
@@ -92,7 +91,7 @@ class Training:
                 "for runs of ten times as many); config.optim.warmup_steps or warmup_fraction "
                 "choose another"
             )
-        if any(isinstance(part, TextHeadPart) for part in self.parts):
+        if any(part.reads_texts for part in self.parts):
             texts = self.adaptation.frozen["constants"]["text_features"]
             pairs = indistinguishable(texts, self.adaptation.class_names)
             lines += [indistinguishable_message(pairs)] if pairs else []

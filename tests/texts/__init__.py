@@ -1,0 +1,1 @@
+"""Tests of vprompt_jax.texts."""
