@@ -17,7 +17,7 @@ from vprompt_jax.adapters import (
 from vprompt_jax.heads import feature_adapter, linear, mapping, text
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.prompts import adavipro, low_rank, vp
+from vprompt_jax.prompts import adavipro, low_rank, surrounding, vp
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
 from vprompt_jax.texts import context
@@ -26,6 +26,7 @@ from vprompt_jax.texts import lora as text_lora
 PARTS: list[Part[Any]] = [
     vp.PART,
     low_rank.PART,
+    surrounding.PART,
     adavipro.PART,
     tokens.PART,
     activation.PART,

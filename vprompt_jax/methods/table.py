@@ -55,6 +55,11 @@ METHODS: dict[str, Method] = {
         prompt__template="padding",
         mask__kind="adavipro",
     ),
+    "evp": row(
+        "visual prompt around an image made smaller, with a gradient of length one",
+        title="EVP",
+        prompt__template="around",
+    ),
     "lor_vp": row(
         "visual prompt of low rank over the whole image, with a linear layer",
         title="LoR-VP",

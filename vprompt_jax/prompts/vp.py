@@ -17,6 +17,11 @@ def largest_size(template: str, resolution: int) -> int:
     return (resolution + 1) // 2 if template == "padding" else resolution
 
 
+def prompt_size(size: int | None, resolution: int) -> int:
+    """The size that a config asks for; where it leaves it open, the papers' 30 at 224 pixels."""
+    return round(30 / 224 * resolution) if size is None else size
+
+
 def support(template: str, size: int, resolution: int) -> np.ndarray:
     """Where a template has parameters; a random patch is taken at its top-left place.
 
@@ -143,9 +148,8 @@ class PromptPart(Part[PromptSection]):
     order = 20
 
     def build(self, section: PromptSection, around: Surroundings) -> VisualPrompt:
-        side, size = around.resolution, section.size
-        if size is None:
-            size = round(30 / 224 * side)  # the papers' 30 at 224 pixels
+        side = around.resolution
+        size = prompt_size(section.size, side)
         support(section.template, size, side)
         return VisualPrompt(section.template, size, side, section.init)
 
