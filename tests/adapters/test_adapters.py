@@ -8,6 +8,7 @@ import pytest
 from flax import traverse_util
 
 from tests.adapters.conftest import Adapted
+from vprompt_jax.adaptation.model import for_inference
 from vprompt_jax.clip.sites import sites_of
 from vprompt_jax.parts.adapter import acting
 from vprompt_jax.process.errors import UserError
@@ -21,6 +22,7 @@ VIT_COUNTS = {
     "ap per channel": (dict(ap__positions=(0, "resblocks_1/ln_2"), ap__shape="channel"), 2 * D),
     "vpt shallow": (dict(vpt__kind="shallow", vpt__tokens=3), 3 * D),
     "vpt deep": (dict(vpt__kind="deep", vpt__tokens=3), L * 3 * D),
+    "gated tokens": (dict(vpt__kind="gated", vpt__tokens=3), 3 * D + (L - 1) + L),
     "adapter": (dict(adapter__width=4), L * 2 * (2 * 4 * D + 4 + D)),
     "adaptformer": (dict(adaptformer__width=4), L * (2 * 4 * D + 4 + D)),
     "lora": (dict(lora__rank=3), L * 2 * 3 * (D + D)),
@@ -281,6 +283,49 @@ def test_dora_against_its_formula_column_by_column(towers):
     np.testing.assert_allclose(jax.grad(total)(given["b"]), by_hand, rtol=1e-3, atol=1e-4)
 
 
+def test_gated_tokens_against_a_tower_run_by_hand(towers, pixels):
+    """Block by block, with the queries of a changed kernel in place of temperatures."""
+    adapted = Adapted(*towers["vit"], vpt__kind="gated", vpt__tokens=3)
+    params = adapted.params()
+    assert set(params["vpt"]) == {"tokens_0", "gate_logits", "temperatures"}
+    np.testing.assert_array_equal(params["vpt"]["gate_logits"], [-5.0])
+    np.testing.assert_array_equal(params["vpt"]["temperatures"], [1.0, 1.0])
+    params["vpt"] |= {
+        "gate_logits": np.array([0.4], np.float32),
+        "temperatures": np.array([0.5, 20.0], np.float32),
+    }
+    tower = jax.tree.map(np.array, adapted.frozen["params"]["clip"])
+    for i, temperature in enumerate((0.5, 10.0)):  # the second is cut off
+        layer = tower["visual"][f"resblocks_{i}"]["attn"]["in_proj"]
+        layer["kernel"][:, :D] /= temperature
+        layer["bias"][:D] /= temperature
+
+    def run(x, **where):
+        return adapted.clip.apply({"params": tower}, x, method="encode_image", **where)
+
+    x = run(pixels, stop=0)
+    tokens = jnp.broadcast_to(params["vpt"]["tokens_0"], (3, 3, D))
+    x = jnp.concatenate([x[:, :1], tokens, x[:, 1:]], axis=1)
+    after = np.array(run(x, start=0, stop=1))
+    gate = 1 / (1 + np.exp(-0.4))
+    after[:, 1:4] = gate * after[:, 1:4] + (1 - gate) * x[:, 1:4]
+    expected = run(after, start=1)
+    np.testing.assert_allclose(adapted.features(params, pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_interpolated_weights_are_between_the_frozen_and_the_trained(towers, pixels):
+    keys = dict(tune__weights="norm", tune__interpolation=0.3)
+    adapted = Adapted(*towers["vit"], **keys)
+    params = adapted.params(seed=15)
+    trained, _ = for_inference(adapted.model, params, adapted.frozen, adapted.parts.weights)
+    frozen = adapted.frozen["params"]["clip"]["visual"]
+    moved = params["tune"]["resblocks_1"]["ln_2"]["scale"]
+    expected = 0.7 * frozen["resblocks_1"]["ln_2"]["scale"] + 0.3 * moved
+    np.testing.assert_allclose(trained["tune"]["resblocks_1"]["ln_2"]["scale"], expected, rtol=1e-6)
+    whole = Adapted(*towers["vit"], tune__weights="norm")
+    np.testing.assert_array_equal(adapted.features(params, pixels), whole.features(params, pixels))
+
+
 ENTRIES = [
     (dict(), "vit", L),
     (dict(head__kind="linear"), "vit", L),
@@ -289,6 +334,7 @@ ENTRIES = [
     (dict(ap__positions=("ln_post",)), "vit", L - 1),
     (dict(ap__positions=("ln_pre",)), "vit", "pixels"),
     (dict(vpt__kind="shallow"), "vit", 0),
+    (dict(vpt__kind="gated"), "vit", 0),
     (dict(lora__rank=2), "vit", 0),
     (dict(dora__rank=2), "vit", 0),
     (dict(adaptformer__width=2), "vit", 0),
@@ -322,6 +368,8 @@ REFUSED = [
     (dict(ap__positions=("resblocks_7/ln_1",)), "vit", "resblocks_7/ln_1"),
     (dict(ap__positions=(1, 1)), "vit", "twice"),
     (dict(vpt__kind="deep"), "resnet", "needs a vision transformer"),
+    (dict(vpt__kind="gated"), "resnet", "needs a vision transformer"),
+    (dict(vpt__kind="wide"), "vit", "choose one of none, shallow, deep, gated"),
     (dict(lora__rank=2), "resnet", "needs a vision transformer"),
     (dict(lora__rank=65), "vit", "over the tower's width 64"),
     (dict(dora__rank=2), "resnet", "needs a vision transformer"),

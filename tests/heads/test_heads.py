@@ -69,7 +69,7 @@ def test_mapping_head_gives_the_assigned_sources_logits():
     logits, out = mapping.MappingHead().apply({}, FEATURES, inputs)
     source = inputs.source_logits(FEATURES)
     np.testing.assert_array_equal(logits, source[:, [2, 0, 3]])
-    np.testing.assert_array_equal(out["source"], source.argmax(-1))
+    np.testing.assert_array_equal(out["source_logits"], source)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,8 @@ def test_a_label_map_counts_examples_and_leaves_padding_out():
     label_map = mapping.LabelMap("iterative", classes=2, sources=3)
     labels, sources, weights = [0, 0, 1, 1, 0], [2, 2, 1, 2, 0], [1.0, 1.0, 1.0, 1.0, 0.0]
     batch = {"label": jnp.array(labels), "weight": jnp.array(weights)}
-    counts = np.asarray(label_map.counts([(jnp.zeros(()), {"source": jnp.array(sources)})], batch))
+    out = {"source_logits": jax.nn.one_hot(jnp.array(sources), 3)}
+    counts = np.asarray(label_map.counts([(jnp.zeros(()), out)], batch))
     np.testing.assert_array_equal(counts, [[0, 0, 2], [0, 1, 1]])
     # The largest count, two of class 0 taken for source 2, decides first.
     np.testing.assert_array_equal(label_map.assigned(counts)["label_map"], [2, 1])
@@ -105,3 +106,35 @@ def test_the_solved_probe_separates_classes_and_never_says_one_it_has_not_seen(c
         assert jax.tree.map(np.shape, solved) == jax.tree.map(np.shape, params)
         logits, _ = head.apply({"params": solved}, features)
         np.testing.assert_array_equal(logits.argmax(-1), labels)
+
+
+@pytest.mark.parametrize("mapping_kind", ["bayesian", "bayesian_top"])
+def test_label_weights_against_a_loop(mapping_kind):
+    """For 14 classes and so two of eight sources that count; the last example is padding."""
+    classes, sources, examples = 14, 20, 50
+    weights = mapping.LabelWeights(mapping_kind, classes=classes, sources=sources)
+    logits = RNG.normal(size=(examples, sources)).astype(np.float32)
+    labels = np.append(np.arange(classes), RNG.integers(0, classes, examples - classes))
+    weight = np.append(np.ones(examples - 1, np.float32), np.float32(0))
+    batch = {"label": jnp.asarray(labels), "weight": jnp.asarray(weight)}
+    out = {"source_logits": jnp.asarray(logits)}
+    counts = np.asarray(weights.counts([(jnp.zeros(()), out)], batch))
+    expected = np.zeros((classes, sources))
+    for x, label in list(zip(logits, labels, strict=True))[:-1]:
+        powers = np.exp(x - x.max())
+        order = np.argsort(-x)
+        if mapping_kind == "bayesian":
+            expected[label, order[0]] += 1
+        else:
+            for k in order[: int(0.15 * classes)]:
+                expected[label, k] += powers[k] / powers.sum()
+    np.testing.assert_allclose(counts, expected, rtol=1e-5, atol=1e-6)
+    found = weights.assigned(counts)["label_weights"]
+    for c in range(classes):
+        shares = [expected[c, k] / (expected[:, k].sum() + 1) for k in range(sources)]
+        np.testing.assert_allclose(found[c], np.array(shares) / sum(shares), rtol=1e-5, atol=1e-7)
+    inputs = given(label_weights=found[:3, :4])
+    logits, _ = mapping.MappingHead().apply({}, FEATURES, inputs)
+    by_hand = inputs.source_logits(FEATURES) @ found[:3, :4].T
+    np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
+    assert [step for step in range(7) if weights.is_due(step, 3, 7)] == [0, 3, 6]

@@ -10,7 +10,7 @@ import numpy as np
 
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
-from vprompt_jax.adaptation.model import AdaptedCLIP, Built, variables_of, with_texts
+from vprompt_jax.adaptation.model import AdaptedCLIP, Built, for_inference, variables_of
 from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of, unlearned
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import Config
@@ -71,7 +71,7 @@ class Adaptation:
         self, params: Mapping[str, Any], assigned: Mapping[str, Any]
     ) -> tuple[AdaptedCLIP, dict[str, Any]]:
         """The model and all its variables as inference needs them: with class texts encoded."""
-        frozen = with_texts(self.model, params, self.frozen)
+        params, frozen = for_inference(self.model, params, self.frozen, self.weights)
         variables = variables_of(params, assigned, frozen, self.weights)
         clip = {k: v for k, v in variables["params"]["clip"].items() if k != "text"}
         model = self.model.at_inference()

@@ -158,7 +158,7 @@ class AdaptedCLIP(nn.Module):
         return mean_embeddings(features.reshape(*tokens.shape[:2], -1))
 
     def at_inference(self) -> "AdaptedCLIP":
-        """The model without its parts on the text side, for constants of `with_texts`."""
+        """The model without its parts on the text side, for what `for_inference` gives."""
         return self.clone(parts=tuple(part for part in self.parts if part.side != "text"))
 
     def _logits(self, features: jax.Array) -> tuple[jax.Array, Outputs]:
@@ -189,20 +189,27 @@ class AdaptedCLIP(nn.Module):
         return dict(self.init(key, method="_touch_parts").get("params", {}))
 
 
-def with_texts(
-    model: AdaptedCLIP, params: Mapping[str, Any], frozen: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The frozen variables with the class texts as the parts on the text side make them.
+def for_inference(
+    model: AdaptedCLIP,
+    params: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+    weights: Mapping[str, SelectedWeights],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and frozen variables of `model.at_inference()`.
 
-    At inference they stay the same, so that they are encoded once. Where there is no such part, the
-    variables stay as they are.
+    Class texts that parts on the text side make stay the same at inference, so that they are
+    encoded here, once. Parts on the weights' side may use others than in training.
     """
-    if not model.has("text"):
-        return dict(frozen)
-    trees = {"clip": frozen["params"]["clip"], **params}
-    variables = {"params": trees, "constants": frozen["constants"]}
-    texts = jax.jit(lambda v: model.apply(v, method="text_features"))(variables)
-    return {**frozen, "constants": {"text_features": texts}}
+    clip = frozen["params"]["clip"]
+    changed = {
+        name: selected.at_inference(clip["visual"], params[name])
+        for name, selected in weights.items()
+    }
+    if model.has("text"):
+        variables = {"params": {"clip": clip, **params}, "constants": frozen["constants"]}
+        texts = jax.jit(lambda v: model.apply(v, method="text_features"))(variables)
+        frozen = {**frozen, "constants": {"text_features": texts}}
+    return {**params, **changed}, dict(frozen)
 
 
 def variables_of(

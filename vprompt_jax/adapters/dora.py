@@ -15,14 +15,14 @@ from vprompt_jax.adapters.lora import TARGETS, chosen_layers, targets_at
 from vprompt_jax.clip.sites import Site
 from vprompt_jax.parts import Part, Surroundings
 from vprompt_jax.parts.initializers import uniform_within
-from vprompt_jax.parts.weights import Tree
+from vprompt_jax.parts.weights import SelectedWeights, Tree
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class DecomposedKernels:
+class DecomposedKernels(SelectedWeights):
     """Replaces a kernel W [in, out] by m V / |V| with V = W + (alpha / rank) A B.
 
     |V| holds the lengths of V's columns, one per output. At the start B is zero and m is |W|, so

@@ -1,7 +1,6 @@
 """Visual prompt tuning (VPT, arXiv 2203.12119): learned tokens in an image's sequence."""
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +51,7 @@ class PromptTokens(Adapter):
 class TokensSection(TrainedSection):
     """Learned tokens."""
 
-    kind: Literal["none", "shallow", "deep"] = key(
-        "none", "before the first block, or before every block"
-    )
+    kind: str = key("none", "which tokens are learned, and where they enter")
     tokens: int = key(
         10,
         "tokens per block",
@@ -72,6 +69,7 @@ class TokensPart(Part[TokensSection]):
     name = "vpt"
     section = TokensSection
     switch = "kind"
+    kind = ("shallow", "deep")
     side = "tower"
     order = 10
     adds_tokens = True

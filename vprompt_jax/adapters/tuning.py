@@ -10,24 +10,27 @@ from flax import traverse_util
 
 from vprompt_jax.clip.sites import normalisations
 from vprompt_jax.parts import Part, Surroundings
-from vprompt_jax.parts.weights import Tree
+from vprompt_jax.parts.weights import SelectedWeights, Tree
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class TunedWeights:
+class TunedWeights(SelectedWeights):
     """Selects the weights of an image tower that train.
 
     Attributes:
       kind: "all"; "norm" for normalisation layers (of BatchNorms the scale and bias alone, as
         their statistics are no parameters); or "bias" (BitFit, arXiv 2106.10199).
       norms: paths of the tower's normalisation layers.
+      interpolation: the share a of the trained weights at inference, (1 - a) frozen + a trained
+        (WiSE-FT, arXiv 2109.01903).
     """
 
     kind: str
     norms: frozenset[Path]
+    interpolation: float = 1.0
 
     def selected(self, tower: Tree) -> dict[str, Any]:
         """The parameters of an image tower that train.
@@ -52,6 +55,14 @@ class TunedWeights:
         selected = jax.device_get(self.selected(tower))
         return jax.tree.map(lambda w: np.array(w, np.float32), selected)
 
+    def at_inference(self, tower: Tree, params: Any) -> Any:
+        if self.interpolation == 1.0:
+            return params
+        share = self.interpolation
+        return jax.tree.map(
+            lambda w, p: (1 - share) * w.astype(p.dtype) + share * p, self.selected(tower), params
+        )
+
     def paths(self, tower: Tree) -> list[Path]:
         """The paths of the selected weights."""
         return list(traverse_util.flatten_dict(self.selected(tower)))
@@ -67,6 +78,12 @@ class TuneSection(TrainedSection):
     """The tower's own weights."""
 
     weights: Literal["none", "all", "norm", "bias"] = key("none", "which of them train")
+    interpolation: float = key(
+        1.0,
+        "share of the trained weights at inference; the rest is the frozen ones' (WiSE-FT)",
+        low=0,
+        high=1,
+    )
     learning_rate: float = learning_rate(1e-3, "ours, chosen on val: docs/methods.md")
     optimizer: Optimizer = optimizer("adamw", "ours")
 
@@ -80,7 +97,8 @@ class TunePart(Part[TuneSection]):
     side = "weights"
 
     def build(self, section: TuneSection, around: Surroundings) -> TunedWeights:
-        weights = TunedWeights(section.weights, normalisations(around.sites))
+        norms = normalisations(around.sites)
+        weights = TunedWeights(section.weights, norms, section.interpolation)
         weights.selected(around.variables["params"]["visual"])
         return weights
 

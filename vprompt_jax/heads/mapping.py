@@ -1,15 +1,23 @@
-"""Label mapping (ILM, arXiv 2211.11635): reuses the classifier that a checkpoint came with."""
+"""Label mapping: reuses the classifier that a checkpoint came with.
+
+One source class stands for each target class (ILM, arXiv 2211.11635), or every source class has a
+weight (BLM and BLM+, arXiv 2410.24018, after the authors' code, tmlr-group/BayesianLM).
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.parts import Head, HeadInputs, Part, Seen, Surroundings
 from vprompt_jax.schema import Section, key
+
+_WEIGHTED = ("bayesian", "bayesian_top")
+_TOP = 0.15  # of the number of target classes: how many source classes count (BLM+'s code)
 
 
 def mapped_logits(source_logits: jax.Array, label_map: jax.Array) -> jax.Array:
@@ -52,16 +60,36 @@ def frequency_map(counts: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def bayesian_weights(counts: np.ndarray) -> np.ndarray:
+    """Weights of the source classes for each target class (BLM).
+
+    w[c, k] = p(c | k) / sum over k' of p(c | k'), where p(c | k) is counts[c, k] over 1 + the sum
+    of counts[:, k]: the share of target class c in source class k, with a Laplace smoothing of 1.
+
+    Args:
+      counts: [C, K], how often, or how likely, examples of target class c are taken for source
+        class k.
+
+    Returns:
+      float32 [C, K], whose rows add up to one.
+    """
+    shares = counts / (counts.sum(0, keepdims=True) + 1.0)
+    return (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+
+
 class MappingHead(Head):
-    """Gives each target class the logit of the source class that is assigned to it."""
+    """Gives each target class the logit of its source class, or weighted logits of all of them."""
 
     def __call__(
         self, features: jax.Array, given: HeadInputs
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Features [B, E] -> float32 logits [B, C], and the most likely source class [B]."""
-        logits = given.source_logits(features)
-        source = jnp.argmax(logits, -1)
-        return mapped_logits(logits, given.assigned["label_map"]), {"source": source}
+        """Features [B, E] -> float32 logits [B, C], and the source classes' logits [B, K]."""
+        source = given.source_logits(features).astype(jnp.float32)
+        if "label_weights" in given.assigned:
+            logits = source @ given.assigned["label_weights"].T
+        else:
+            logits = mapped_logits(source, given.assigned["label_map"])
+        return logits, {"source_logits": source}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +125,47 @@ class LabelMap:
         """How many examples of each target class are taken for each source class: [C, K]."""
         ((_, out),) = seen
         zeros = jnp.zeros((self.classes, self.sources))
-        return zeros.at[batch["label"], out["source"]].add(batch["weight"])
+        source = jnp.argmax(out["source_logits"], -1)
+        return zeros.at[batch["label"], source].add(batch["weight"])
 
     def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         return {"label_map": frequency_map(counts)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelWeights(LabelMap):
+    """Weighs the source classes for each target class, anew before every epoch.
+
+    Attributes:
+      mapping: "bayesian", which counts as `LabelMap` does, or "bayesian_top", which adds the
+        probabilities of an example's likeliest source classes, 0.15 C of them (at least one).
+    """
+
+    @property
+    def top(self) -> int:
+        """How many of an example's source classes count."""
+        return max(int(_TOP * self.classes), 1)
+
+    def initial(self, seed: int) -> dict[str, np.ndarray]:
+        """The weights of a random map."""
+        one = random_map(seed, self.classes, self.sources)
+        return {"label_weights": np.eye(self.sources, dtype=np.float32)[one]}
+
+    def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        del steps
+        return step % steps_per_epoch == 0
+
+    def counts(self, seen: Sequence[Seen], batch: Mapping[str, jax.Array]) -> jax.Array:
+        """As `LabelMap.counts`, or the sums of probabilities."""
+        if self.mapping == "bayesian":
+            return super().counts(seen, batch)
+        ((_, out),) = seen
+        values, sources = jax.lax.top_k(nn.softmax(out["source_logits"]), self.top)
+        zeros = jnp.zeros((self.classes, self.sources))
+        return zeros.at[batch["label"][:, None], sources].add(values * batch["weight"][:, None])
+
+    def assigned(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"label_weights": bayesian_weights(counts)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +173,10 @@ class MappingHeadSection(Section):
     """The label-mapping head."""
 
     kind: str = key("text", "what turns image features into class logits")
-    mapping: Literal["random", "frequency", "iterative"] = key(
-        "iterative", "how source classes are assigned to the target's", source="ILM, section 3"
+    mapping: Literal["random", "frequency", "iterative", "bayesian", "bayesian_top"] = key(
+        "iterative",
+        "how source classes are assigned to the target's: one each, or with weights (BLM, BLM+)",
+        source="ILM, section 3",
     )
 
 
@@ -123,20 +190,20 @@ class MappingHeadPart(Part[MappingHeadSection]):
     side = "head"
 
     def build(self, section: MappingHeadSection, around: Surroundings) -> MappingHead:
-        del section
         source = around.variables["params"].get("classifier")
         if source is None:
             raise ValueError("head.kind=mapping needs a checkpoint with a classifier of its own")
-        if around.classes > source["bias"].shape[-1]:
+        if section.mapping not in _WEIGHTED and around.classes > source["bias"].shape[-1]:
             raise ValueError(
                 f"head.kind=mapping: {around.classes} classes cannot be mapped one to one to the "
-                f"checkpoint's {source['bias'].shape[-1]}"
+                f"checkpoint's {source['bias'].shape[-1]}: set config.head.mapping=bayesian"
             )
         return MappingHead()
 
     def assignment(self, section: MappingHeadSection, around: Surroundings) -> LabelMap:
         sources = around.variables["params"]["classifier"]["bias"].shape[-1]
-        return LabelMap(section.mapping, around.classes, sources)
+        kind = LabelWeights if section.mapping in _WEIGHTED else LabelMap
+        return kind(section.mapping, around.classes, sources)
 
 
 PART = MappingHeadPart()

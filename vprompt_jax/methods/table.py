@@ -75,6 +75,20 @@ METHODS: dict[str, Method] = {
         prompt__template="padding",
         head__kind="mapping",
     ),
+    "blm": row(
+        "as ilm, with a weight for every source class (BLM)",
+        title="BLM",
+        prompt__template="padding",
+        head__kind="mapping",
+        head__mapping="bayesian",
+    ),
+    "blm_plus": row(
+        "as blm, from the likeliest source classes' probabilities (BLM+)",
+        title="BLM+",
+        prompt__template="padding",
+        head__kind="mapping",
+        head__mapping="bayesian_top",
+    ),
     "linear": row(
         "linear probe on frozen image features", title="linear probe", head__kind="linear"
     ),
@@ -98,6 +112,12 @@ METHODS: dict[str, Method] = {
         head__kind="clip_adapter",
     ),
     "full": row("full fine-tune of the image tower", title="full fine-tune", tune__weights="all"),
+    "wise_ft": row(
+        "full fine-tune, whose weights are halfway to the frozen ones at inference (WiSE-FT)",
+        title="WiSE-FT",
+        tune__weights="all",
+        tune__interpolation=0.5,
+    ),
     "norm": row(
         "scales and biases of the tower's normalisations",
         title="norm tuning",
@@ -131,6 +151,11 @@ METHODS: dict[str, Method] = {
         "learned tokens before the first block (VPT)", title="VPT shallow", vpt__kind="shallow"
     ),
     "vpt_deep": row("learned tokens before every block (VPT)", title="VPT deep", vpt__kind="deep"),
+    "gate_vpt": row(
+        "learned tokens before the first block, a gate per block (GateVPT)",
+        title="GateVPT",
+        vpt__kind="gated",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vprompt_jax.adaptation.model import AdaptedCLIP, variables_of, with_texts
+from vprompt_jax.adaptation.model import AdaptedCLIP, for_inference, variables_of
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.data.augment import augment
 from vprompt_jax.parts import Context, SelectedWeights
@@ -204,7 +204,8 @@ def make_eval_step(
     """Builds the evaluation step: (params, assigned, frozen, root) -> batch -> (sums, logits,
     index).
 
-    Class texts that are learned are encoded when parameters are given, not with every batch. Sums
+    What depends on the parameters alone, such as learned class texts, is computed when they are
+    given, not with every batch. Sums
     are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
     every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
     per example. `values` are those of `make_inference`.
@@ -219,7 +220,7 @@ def make_eval_step(
     on_batch = on_all_devices(step, arguments=5)
 
     def given(params: Any, assigned: Any, frozen: Any, root: jax.Array) -> Any:
-        frozen = with_texts(model, params, frozen)
+        params, frozen = for_inference(model, params, frozen, weights)
         return functools.partial(on_batch, params, assigned, frozen, root)
 
     return given
