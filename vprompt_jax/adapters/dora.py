@@ -62,7 +62,7 @@ class DecomposedKernels(SelectedWeights):
             inputs, outputs = kernel.shape
             uniform = uniform_within(inputs**-0.5)
             params[name] = {
-                "a": np.asarray(uniform(jax.random.fold_in(key, i), (inputs, self.rank))),
+                "a": uniform(jax.random.fold_in(key, i), (inputs, self.rank)),
                 "b": np.zeros((self.rank, outputs), np.float32),
                 "m": np.linalg.norm(kernel, axis=0),
             }
