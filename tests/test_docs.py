@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from vprompt_jax.__main__ import VERBS
+from vprompt_jax.methods import registry
 
 pytestmark = pytest.mark.fast
 
@@ -116,29 +117,19 @@ def test_the_table_of_methods_has_every_method_and_no_other():
 
 
 # Where a part may be called by its name: in its own room, in rows of tables, and in configs.
-OWN = {
-    "prompt": "prompts/vp.py",
-    "mask": "prompts/adavipro.py",
-    "vpt": "adapters/tokens.py",
-    "ap": "adapters/activation.py",
-    "adapter": "adapters/bottleneck.py",
-    "lora": "adapters/lora.py",
-    "ssf": "adapters/scale_shift.py",
-    "tune": "adapters/tuning.py",
-    "head": "heads/",
-}
+ROOMS = {part.name: type(part).__module__.split(".")[1] for part in registry.PARTS}
 # The benchmark has the quickstart's config; the room clip knows no parts, but files' tensor names.
 TABLES = ("methods/table.py", "report/published.py", "benchmark/__main__.py")
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", ROOMS)
 def test_a_parts_name_stands_in_its_own_room_and_in_tables(name):
     """As a key of the config, of its sections, or of parameters by part."""
     taken = rf"""(?:params|parts|sections|trained)(?:\[|\.get\()["']{name}["']"""
     pattern = re.compile(rf"""\bconfig\.{name}\b|["']{name}\.\w+["']|{taken}""")
     for path in (ROOT / "vprompt_jax").rglob("*.py"):
         place = path.relative_to(ROOT / "vprompt_jax").as_posix()
-        if place.startswith((OWN[name].split("/")[0], "clip/")) or place in TABLES:
+        if place.startswith((ROOMS[name], "clip/")) or place in TABLES:
             continue
         code = [line.split("#")[0] for line in path.read_text().splitlines()]
         hits = [line.strip() for line in code if pattern.search(line)]

@@ -22,6 +22,8 @@ def get_config(variant="paper"):
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
         for method in common.MINI_METHODS:
-            rates = {key: (rate,) for key, rate in learning_rates.chosen(method).items()}
-            c.sweep += grid({"method.name": (method,)} | rates, common.PAIRED_SEEDS)
+            keys = common.own_sizes(method, variant) | learning_rates.chosen(method)
+            axes = {"method.name": (method,)} | {key: (value,) for key, value in keys.items()}
+            paired = method in (*common.VIT_METHODS, "lor_vp")
+            c.sweep += grid(axes, common.PAIRED_SEEDS if paired else common.SEEDS)
     return c

@@ -52,7 +52,19 @@ RESNET_METHODS = (
     "ssf",
 )
 VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
-MINI_METHODS = (*VIT_METHODS, "lor_vp")  # what the embedded ViT shows beside them
+# What the embedded ViT shows beside them.
+MINI_METHODS = (
+    *VIT_METHODS,
+    "lor_vp",
+    "evp",
+    "gate_vpt",
+    "coop",
+    "clip_lora",
+    "clip_adapter",
+    "wise_ft",
+    "adaptformer",
+    "dora",
+)
 SEEDS = (0, 1, 2)
 PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 
@@ -89,6 +101,11 @@ def base(name: str, variant: str):
         )
     c.name = f"{name}_{Path(variant).stem}"
     return c
+
+
+def own_sizes(method: str, variant: str) -> dict:
+    """Keys of a method that cannot have the size that the others have: a frame leaves an image."""
+    return {"prompt.size": 4} if method == "evp" and variant != "paper" else {}
 
 
 def images_at(path: str) -> dict:

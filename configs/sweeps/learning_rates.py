@@ -11,7 +11,7 @@ from vprompt_jax.config import grid
 
 _ADAMW = (3e-4, 1e-3, 3e-3, 1e-2)
 _SMALL_ADAMW = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # small towers bear more
-# By method: the part whose rate it is, and the rates for ViT-B/32.
+# By method: the part, or parts, whose rate it is, and the rates for ViT-B/32.
 _RATES = {
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0)),
     "linear": ("head", (1.0, 3.0, 10.0, 30.0)),
@@ -39,6 +39,14 @@ _MINI_RATES = {
     "lora": ("lora", _SMALL_ADAMW[:4]),
     "vpt_shallow": ("vpt", (1e-1, 3e-1, 1.0, 3.0, 10.0)),
     "vpt_deep": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
+    "gate_vpt": ("vpt", (1e-1, 3e-1, 1.0, 3.0, 10.0)),
+    "evp": ("prompt", (0.1, 0.3, 1.0, 3.0)),
+    "coop": ("context", (0.002, 0.02, 0.1, 0.5, 2.0)),
+    "clip_lora": ("lora text_lora", (2e-4, 1e-3, 3e-3, 1e-2)),
+    "clip_adapter": ("head", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+    "wise_ft": ("tune", (1e-4, *_ADAMW)),
+    "adaptformer": ("adaptformer", (0.03, 0.1, 0.3, 1.0, 3.0)),
+    "dora": ("dora", _SMALL_ADAMW[:4]),
 }
 
 # Those that were best on val, on the embedded ViT (docs/methods.md).
@@ -60,11 +68,16 @@ _CHOSEN = {
 
 
 def chosen(method: str) -> dict[str, float]:
-    """The learning rate of a method on the embedded ViT, by its key; empty for zero-shot."""
+    """The learning rate of a method on the embedded ViT, by its keys; empty for zero-shot."""
     if method not in _CHOSEN:
         return {}
-    part, _ = _MINI_RATES[method]
-    return {f"{part}.learning_rate": _CHOSEN[method]}
+    return _keys(method, _CHOSEN[method])
+
+
+def _keys(method: str, rate: float) -> dict[str, float]:
+    """A rate by its key in the config, or by the keys of several parts that share it."""
+    parts, _ = _MINI_RATES[method]
+    return {f"{part}.learning_rate": rate for part in parts.split()}
 
 
 def get_config(variant="paper"):
@@ -77,8 +90,9 @@ def get_config(variant="paper"):
         towers = {"mini-clip-vit": common.MINI_METHODS, "mini-clip-rn": common.RESNET_METHODS}
         all_rates = _MINI_RATES
     for tower, methods in towers.items():
-        for method, (part, rates) in all_rates.items():
-            if method in methods:
-                axes = {"model.checkpoint": (tower,), "method.name": (method,)}
-                c.sweep += grid(axes | {f"{part}.learning_rate": rates})
+        for method, (_, rates) in all_rates.items():
+            axes = {"model.checkpoint": (tower,), "method.name": (method,)}
+            for rate in rates if method in methods else ():
+                keys = common.own_sizes(method, variant) | _keys(method, rate)
+                c.sweep += grid(axes | {key: (value,) for key, value in keys.items()})
     return c

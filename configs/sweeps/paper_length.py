@@ -5,7 +5,7 @@
 CIFAR10 is CIFAR-10 as a folder of photographs (train/CLASS, test/CLASS), or as the .npz that
 `vprompt_jax.data.save` makes of it. 1,000 epochs of 1,020 images in batches of 128; prompts start
 from N(0, 1), masks act from the first step, and the temperature decays by 0.98 an epoch. Ours are
-the sizes, the regions and the generator's width, for 32 pixels, and the learning rates: a tenth of
+the size, the regions and the generator's width, for 32 pixels, and the learning rates: a tenth of
 the paper's.
 """
 
@@ -28,6 +28,6 @@ def get_config(cifar=""):
     c.prompt.learning_rate, c.mask.learning_rate = 4.0, 0.1
     c.optim.batch_size, c.optim.epochs = 128, 1000
     c.eval.every_epochs, c.log.every_steps = 1000, 100
-    axes = {"prompt.size": (4, 16), "method.name": ("vp", "adavipro")}
-    c.sweep = grid(axes, common.PAIRED_SEEDS)
+    c.prompt.size = 4  # the paper's 30 at 224 pixels
+    c.sweep = grid({"method.name": ("vp", "adavipro")}, common.PAIRED_SEEDS)
     return c

@@ -1,6 +1,7 @@
 """Learned context and low-rank additions in the text tower, against a loop over tokens by hand."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -131,8 +132,10 @@ def test_what_does_not_fit_is_refused(tower, keys, message):
 
 def test_a_checkpoint_without_a_text_tower_is_refused(tower):
     bare = CLIP(dataclasses.replace(TINY, text=None))
-    for keys in (dict(context__kind="unified"), dict(text_lora__rank=2)):
-        with pytest.raises(UserError, match=r"has no text tower: set config\.head\.kind=linear"):
+    off = {"config.context.kind=none": "unified", "config.text_lora.rank=0": 2}
+    for remedy, value in off.items():
+        keys = {remedy.removeprefix("config.").split("=")[0].replace(".", "__"): value}
+        with pytest.raises(UserError, match=f"has no text tower: set {re.escape(remedy)}"):
             adaptation((bare, tower[1]), **keys)
 
 

@@ -78,7 +78,7 @@ class FeatureAdapterPart(Part[FeatureAdapterSection]):
     reads_texts = True
 
     def build(self, section: FeatureAdapterSection, around: Surroundings) -> FeatureAdapterHead:
-        needs_text("head.kind=clip_adapter", around)
+        needs_text("head.kind=clip_adapter", around, "config.head.kind=linear")
         return FeatureAdapterHead(section.reduction, section.ratio)
 
 

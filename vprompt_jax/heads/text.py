@@ -39,7 +39,7 @@ class TextHeadPart(Part[TextHeadSection]):
 
     def build(self, section: TextHeadSection, around: Surroundings) -> TextHead:
         del section
-        needs_text("head.kind=text", around)
+        needs_text("head.kind=text", around, "config.head.kind=linear")
         return TextHead()
 
 

@@ -244,17 +244,16 @@ class Part(Generic[S]):
         return ()
 
 
-def needs_text(what: str, around: Surroundings) -> TextConfig:
+def needs_text(what: str, around: Surroundings, remedy: str) -> TextConfig:
     """Returns the text tower's config if there is one.
 
     Raises:
-      ValueError: if there is none, naming what needs it.
+      ValueError: if there is none, naming what needs it and what to set.
     """
     text = around.clip.config.text
     if text is None:
         raise ValueError(
-            f"{what} needs the classes' texts, and this checkpoint has no text tower: set "
-            "config.head.kind=linear"
+            f"{what} needs the classes' texts, and this checkpoint has no text tower: set {remedy}"
         )
     return text
 

@@ -97,7 +97,7 @@ class ContextPart(Part[ContextSection]):
     order = 10
 
     def build(self, section: ContextSection, around: Surroundings) -> LearnedContext:
-        text = needs_text(f"context.kind={section.kind}", around)
+        text = needs_text(f"context.kind={section.kind}", around, "config.context.kind=none")
         if (least := section.tokens + 4) > text.context_length:  # start, a name, full stop, end
             raise ValueError(
                 f"context.tokens={section.tokens} leaves no room for a class name: this text tower "

@@ -62,7 +62,7 @@ class TextLoRAPart(Part[TextLoRASection]):
     order = 20
 
     def build(self, section: TextLoRASection, around: Surroundings) -> TextLoRA:
-        text = needs_text(f"text_lora.rank={section.rank}", around)
+        text = needs_text(f"text_lora.rank={section.rank}", around, "config.text_lora.rank=0")
         lora.check("text_lora", section.rank, section.targets, text.width)
         sites = []
         for path, kernel in traverse_util.flatten_dict(around.variables["params"]["text"]).items():
