@@ -53,8 +53,8 @@ def test_the_sweep_of_masks_takes_cifar_as_it_comes(cifar, sources):
 def test_the_sweep_at_the_papers_length_has_its_setting():
     runs = sweeps.expand(importlib.import_module("configs.sweeps.paper_length").get_config("x.npz"))
     resolved = {name: config_lib.resolve(one) for name, one in runs.items()}
-    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 20
-    one = resolved["size_4-adavipro-s0"]
+    assert len({c.fingerprint for c in resolved.values()}) == len(runs) == 10
+    one = resolved["adavipro-s0"]
     mask, prompt = one.parts["mask"], one.parts["prompt"]
     assert (mask.temperature, mask.temperature_decay, mask.edge) == (5.0, 0.98, "laplacian")
     assert (mask.start, mask.hold, mask.sampled, prompt.init) == ("random", 0.0, 1.0, "normal")

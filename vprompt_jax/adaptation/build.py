@@ -93,12 +93,16 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
 
 def _check_texts_are_read(parts: Sequence[Part[Any]]) -> None:
     """Refuses parts on the text side beside a head that does not look at the texts."""
-    learn = [part.name for part in parts if part.side == "text"]
-    if learn and not any(part.reads_texts for part in parts):
-        raise UserError(
-            f"config.{learn[0]} changes the classes' texts, and the head does not compare images "
-            f"with them: set config.head.kind=text, or config.{learn[0]} off"
-        )
+    learn = [part for part in parts if part.side == "text"]
+    if not learn or any(part.reads_texts for part in parts):
+        return
+    (head,) = (part for part in parts if part.side == "head")
+    others = [part for part in registry.alternatives(head.name) if part.reads_texts]
+    kinds = " or ".join(str(kind) for part in others for kind in part.kinds)
+    raise UserError(
+        f"config.{learn[0].name} changes the classes' texts, and this head does not compare images "
+        f"with them: set config.{head.name}.{head.switch}={kinds}"
+    )
 
 
 def _entries(part: Part[Any], built: Any, around: Surroundings) -> list[Where]:
