@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.adapters.conftest import Adapted, random_variables
+from tests.conftest import TINY
 from vprompt_jax.inference import adapted
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts.low_rank import LowRankPrompt
 from vprompt_jax.train import fit
 
@@ -34,6 +37,11 @@ def test_it_is_a_product_that_normalisation_divides():
         before = (image[..., c] - mean[c]) / STD[c]
         after = (image[..., c] + b[c] @ a[c] - mean[c]) / STD[c]
         np.testing.assert_allclose(found[..., c], after - before, atol=1e-5)
+
+
+def test_a_rank_over_the_images_side_is_refused():
+    with pytest.raises(UserError, match=r"prompt\.rank=33 is over the image's side of 32 pixels"):
+        Adapted(TINY, random_variables(TINY), prompt__template="low_rank", prompt__rank=33)
 
 
 def test_a_run_shows_its_prompt_and_takes_a_mask(tiny_config, tmp_path):

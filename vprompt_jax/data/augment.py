@@ -1,8 +1,9 @@
-"""Random flips and crops, drawn per example inside the compiled step."""
+"""Random flips, crops and other changes, drawn per example inside the compiled step."""
 
 import jax
 import jax.numpy as jnp
 
+from vprompt_jax.data.trivial import trivial
 from vprompt_jax.schema.sections import Augmentation
 
 # As in torchvision's RandomResizedCrop, except that no crop is below half of the image, lest it
@@ -18,14 +19,17 @@ def augment(images: jax.Array, keys: jax.Array, kind: Augmentation) -> jax.Array
       images: uint8 [B, h, w, 3].
       keys: keys [B], one per example, so that an example's crop does not depend on the rest of the
         batch.
-      kind: "none"; "flip" to mirror half of the images left to right; or "flip_crop" to crop them,
-        too, to 50 to 100 % of the area and 3/4 to 4/3 of the aspect, and to resize them back.
+      kind: "none"; "flip" to mirror half of the images left to right; "flip_crop" to crop them,
+        too, to 50 to 100 % of the area and 3/4 to 4/3 of the aspect, and to resize them back; or
+        "trivial", one random operation each (`data.trivial`).
 
     Returns:
       float32 [B, h, w, 3], whole grey levels 0..255; the images themselves for "none".
     """
     if kind == "none":
         return images
+    if kind == "trivial":
+        return jax.vmap(trivial)(images, keys)
     flip_keys, crop_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     x = images.astype(jnp.float32)
     flip = jax.vmap(jax.random.bernoulli)(flip_keys)
