@@ -100,3 +100,9 @@ def test_a_run_that_just_finished_leaves_its_picture_and_one_found_finished_does
     (tmp_path / summary.PICTURE).unlink()
     assert fit(tiny_config, tmp_path, then=draw) == first
     assert not (tmp_path / summary.PICTURE).exists()
+
+
+@pytest.mark.parametrize("accuracy, said", [(0.4, True), (0.5, False), (0.6, False)])
+def test_a_run_below_zero_shot_is_said_to_be(accuracy, said):
+    text = summary.table(result("vp", accuracy), config("vp"), (), None)
+    assert ("without training, the CLIP is right more often" in text) == said

@@ -42,10 +42,11 @@ def of_charts(groups: Groups) -> list[Picture]:
             name = f"accuracy_over_{key.split('.')[-1]}"
             seen = f"Line chart of test accuracy over {label}: {listed}."
             made.append(Picture(name, figure, f"Test accuracy over {label}.", seen))
-    caption = "Test accuracy against trained parameters."
-    by_method = "; ".join(_parameters(groups))
-    seen = f"Points, a colour per method: {by_method}."
-    made.append(Picture("parameters", figures.parameters(groups), caption, seen))
+    if len(groups) > 1:  # one point shows nothing
+        caption = "Test accuracy against trained parameters."
+        by_method = "; ".join(_parameters(groups))
+        seen = f"Points, a colour per method: {by_method}."
+        made.append(Picture("parameters", figures.parameters(groups), caption, seen))
     figure = where_possible("curves of training", lambda: figures.curves(groups), None)
     if figure is not None:
         seen = "Line charts over training steps, a panel each: " + "; ".join(

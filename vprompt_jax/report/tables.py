@@ -150,6 +150,9 @@ def summary(groups: Groups) -> Table:
     header = [*map(label, keys), "test accuracy (%)", "val, best (%)",
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
     best = _best_of([float(accuracies(g).mean()) for g in groups.values()], len(keys))
+    # What no run has, such as regions of a mask, has no column. It stands right of what is marked.
+    known = [i for i in range(len(header)) if any(row[i] != "-" for row in rows)]
+    header, *rows = ([row[i] for i in known] for row in (header, *rows))
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows, best)
 
 

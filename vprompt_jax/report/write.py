@@ -143,4 +143,5 @@ def _facts(records: Sequence[Record]) -> str:
             f"{len(untrained)} of the runs trained nothing (0 steps): theirs are accuracies of the "
             "start"
         )
-    return f"{len(records)} runs of {towers}. " + ". ".join(parts) + "."
+    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    return f"{runs} of {towers}. " + ". ".join(parts) + "."
