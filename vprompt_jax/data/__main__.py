@@ -1,4 +1,4 @@
-"""`vprompt data NAME`: prints a dataset's card, draws samples, times reading."""
+"""`vprompt data NAME|FOLDER`: prints a dataset's card, draws samples, times reading."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vprompt data", description=__doc__)
-    parser.add_argument("name", nargs="?", help="a row of the table, or TFDS's name; none: list")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="a row of the table, TFDS's name, or a folder of photographs; none: list",
+    )
     parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
     parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")
     parser.add_argument("--download", action="store_true", help="let TFDS fetch what is missing")
@@ -50,6 +54,21 @@ def _config(args: argparse.Namespace, source: str) -> "Config":
     return config_lib.resolve(config)
 
 
+def _find_folder(args: argparse.Namespace) -> None:
+    """Takes a folder that is given by itself, as NAME or by --dir, for a folder of photographs."""
+    from vprompt_jax.data import catalogue
+
+    if args.name is None and args.dir:
+        args.name = Path(args.dir).resolve().name
+    elif args.name is None or args.dir or args.source or catalogue.find(args.name):
+        return
+    elif Path(args.name).is_dir():
+        args.dir, args.name = args.name, Path(args.name).resolve().name
+    else:
+        return
+    args.source = args.source or "folder"
+
+
 def main() -> None:
     """Prints the card; loads the data only if it is on this disk, or with `--download`."""
     args = parser().parse_args()
@@ -58,6 +77,7 @@ def main() -> None:
         from vprompt_jax import data
         from vprompt_jax.data import card, catalogue, speed, tfds_source
 
+        _find_folder(args)
         if args.name is None:
             for name, known in catalogue.CATALOGUE.items():
                 print(f"{name:<22}{known.classes:>5} classes  {known.about}")
