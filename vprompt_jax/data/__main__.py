@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "name",
         nargs="?",
-        help="a row of the table, TFDS's name, or a folder of photographs; none: list",
+        help="a row of the table, TFDS's name, or a folder of images; none: list",
     )
     parser.add_argument("--source", help="config.data.source; tfds, or digits for that name")
     parser.add_argument("--dir", default="", help="the folder or file, or TFDS's data_dir")
