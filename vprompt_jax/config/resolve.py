@@ -20,7 +20,7 @@ from vprompt_jax.schema import Section
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
 
-_MOST_NAMED = 12  # keys that a message proposes
+_MOST_NAMED = 20  # keys that a message proposes
 
 
 def default_config() -> ml_collections.ConfigDict:
