@@ -39,7 +39,7 @@ _MINI_RATES = {
     "lora": ("lora", _SMALL_ADAMW[:4]),
     "vpt_shallow": ("vpt", (1e-1, 3e-1, 1.0, 3.0, 10.0)),
     "vpt_deep": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1)),
-    "gate_vpt": ("vpt", (1e-1, 3e-1, 1.0, 3.0, 10.0)),
+    "gate_vpt": ("vpt", (1e-2, 3e-2, 1e-1, 3e-1, 1.0)),
     "evp": ("prompt", (0.1, 0.3, 1.0, 3.0)),
     "coop": ("context", (0.002, 0.02, 0.1, 0.5, 2.0)),
     "clip_lora": ("lora text_lora", (2e-4, 1e-3, 3e-3, 1e-2)),
