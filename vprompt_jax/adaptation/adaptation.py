@@ -71,7 +71,8 @@ class Adaptation:
         self, params: Mapping[str, Any], assigned: Mapping[str, Any]
     ) -> tuple[AdaptedCLIP, dict[str, Any]]:
         """The model and all its variables as inference needs them: with class texts encoded."""
-        params, frozen = for_inference(self.model, params, self.frozen, self.weights)
+        with jax.default_matmul_precision(self.config.model.matmul_precision):
+            params, frozen = for_inference(self.model, params, self.frozen, self.weights)
         variables = variables_of(params, assigned, frozen, self.weights)
         clip = {k: v for k, v in variables["params"]["clip"].items() if k != "text"}
         model = self.model.at_inference()

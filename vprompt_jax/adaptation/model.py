@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -138,7 +139,6 @@ class AdaptedCLIP(nn.Module):
         if not parts:
             return self.get_variable("constants", "text_features")
         tokens: jax.Array = self.get_variable("constants", "text_tokens")
-
         flat = tokens.reshape(-1, tokens.shape[-1])
 
         def tap(position: Where, x: jax.Array) -> jax.Array:
@@ -207,9 +207,13 @@ def for_inference(
     }
     if model.has("text"):
         variables = {"params": {"clip": clip, **params}, "constants": frozen["constants"]}
-        texts = jax.jit(lambda v: model.apply(v, method="text_features"))(variables)
-        frozen = {**frozen, "constants": {"text_features": texts}}
+        frozen = {**frozen, "constants": {"text_features": _encoded_texts(model, variables)}}
     return {**params, **changed}, dict(frozen)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # compiled once, not at every evaluation
+def _encoded_texts(model: AdaptedCLIP, variables: Mapping[str, Any]) -> Any:
+    return model.apply(variables, method="text_features")
 
 
 def variables_of(

@@ -205,10 +205,9 @@ def make_eval_step(
     index).
 
     What depends on the parameters alone, such as learned class texts, is computed when they are
-    given, not with every batch. Sums
-    are over the batch. Logits [B, C] and the examples' indices [B] are the whole batch's, on
-    every process; the index of padding is -1. Inference: no noise, and whatever is random is fixed
-    per example. `values` are those of `make_inference`.
+    given, not with every batch. Sums are over the batch. Logits [B, C] and the examples' indices
+    [B] are the whole batch's, on every process; the index of padding is -1. Inference: no noise,
+    and whatever is random is fixed per example. `values` are those of `make_inference`.
     """
     infer = make_inference(model.at_inference(), weights, values)
 
