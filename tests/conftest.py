@@ -61,7 +61,7 @@ def _optimizer(*args):
 optax.multi_transform = _optimizer
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def programs_do_not_pile_up():
     """Forgets compiled programs once they fill the process.
 
