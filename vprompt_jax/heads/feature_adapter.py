@@ -63,7 +63,7 @@ class FeatureAdapterSection(TrainedSection):
     ratio: float = key(
         0.2, "share of the bottleneck's output, of clip_adapter", low=0, high=1, source="its code"
     )
-    learning_rate: float = learning_rate(1e-3, "ours, chosen on val: docs/methods.md")
+    learning_rate: float = learning_rate(1e-2, "ours, chosen on val: docs/methods.md")
     optimizer: Optimizer = optimizer("adamw", "ours")
 
 
