@@ -64,6 +64,8 @@ _CHOSEN = {
     "lora": 1e-2,
     "vpt_shallow": 3.0,
     "vpt_deep": 3e-2,
+    "gate_vpt": 3e-2,
+    "coop": 0.02,
 }
 
 
