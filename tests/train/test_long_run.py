@@ -20,8 +20,9 @@ def test_ten_thousand_steps(tiny_path, tmp_path):
     print(done.stdout)
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["steps"] == 101 * 100
-    # Training; evaluation of val, smaller than a batch, and of test; test without the prompt.
-    assert figures["steps_compiled"] == 4
+    # Training; evaluation of val, smaller than a batch, and of test, each with and without the
+    # prompt; test with other images' masks.
+    assert figures["steps_compiled"] == 6
     assert figures["compiled_after_warm_up"] == []
     assert figures["memory_mib_last_third"] < 1.03 * figures["memory_mib_first_third"]
     assert figures["open_files_last_third"] <= figures["open_files_first_third"] + 2
