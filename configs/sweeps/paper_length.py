@@ -5,8 +5,8 @@
 CIFAR10 is CIFAR-10 as a folder of photographs (train/CLASS, test/CLASS), or as the .npz that
 `vprompt_jax.data.save` makes of it. 1,000 epochs of 1,020 images in batches of 128; prompts start
 from N(0, 1), masks act from the first step, and the temperature decays by 0.98 an epoch. Ours are
-the size, the regions and the generator's width, for 32 pixels, and the learning rates: a tenth of
-the paper's.
+the batches, the size, the regions and the generator's width, for 32 pixels, and the learning rates:
+a tenth of the paper's.
 """
 
 from configs import quickstart

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vprompt_jax.adapters.lora import TARGETS, chosen_layers, targets_at
+from vprompt_jax.adapters.lora import chosen_layers, columns_of, targets_at
 from vprompt_jax.clip.sites import Site
 from vprompt_jax.parts import Part, Surroundings
 from vprompt_jax.parts.initializers import uniform_within
@@ -47,10 +47,8 @@ class DecomposedKernels(SelectedWeights):
         for site in self.sites:
             path = (*str(site.where).split("/"), "kernel")
             for target in targets_at(site, self.targets):
-                _, part, parts = TARGETS[target]
-                width = flat[path].shape[-1] // parts
                 name = f"{path[0]}_{target}"
-                found[name] = (path, slice(part * width, (part + 1) * width))
+                found[name] = (path, columns_of(target, flat[path].shape[-1]))
         return found
 
     def initial(self, tower: Tree, key: jax.Array) -> dict[str, Any]:

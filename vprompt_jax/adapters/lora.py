@@ -30,6 +30,13 @@ def targets_at(site: Site, targets: Iterable[str]) -> list[str]:
     return [target for target in targets if str(site.where).endswith(TARGETS[target][0])]
 
 
+def columns_of(target: str, outputs: int) -> slice:
+    """Which columns of its layer, of `outputs` in all, a target is."""
+    _, part, parts = TARGETS[target]
+    width = outputs // parts
+    return slice(part * width, (part + 1) * width)
+
+
 def chosen_layers(
     part: str, rank: int, targets: tuple[str, ...], around: Surroundings
 ) -> tuple[Site, ...]:
@@ -86,19 +93,15 @@ class LoRA(Adapter):
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         for target, (a, b) in self.factors[where].items():
-            _, part, parts = TARGETS[target]
-            width = y.shape[-1] // parts
             added = (x @ a.astype(y.dtype)) @ b.astype(y.dtype) * (self.alpha / self.rank)
-            y = y.at[..., part * width : (part + 1) * width].add(added)
+            y = y.at[..., columns_of(target, y.shape[-1])].add(added)
         return y
 
     def merged(self, where: Where, kernel: jax.Array) -> jax.Array:
         """Adds the low-rank product to the kernel [in, out] of the layer at a site."""
         for target, (a, b) in self.factors[where].items():
-            _, part, parts = TARGETS[target]
-            width = kernel.shape[-1] // parts
             added = a @ b * (self.alpha / self.rank)
-            kernel = jnp.asarray(kernel).at[:, part * width : (part + 1) * width].add(added)
+            kernel = jnp.asarray(kernel).at[:, columns_of(target, kernel.shape[-1])].add(added)
         return kernel
 
     def fold(self, site: Site, flat: Flat) -> None:

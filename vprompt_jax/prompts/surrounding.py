@@ -32,15 +32,15 @@ class SurroundingPrompt(VisualPrompt):
 
     def prompted(self, canvas: Canvas, context: Context) -> Canvas:
         """Replaces the canvas's images by smaller ones on black, and adds the frame to them."""
-        pixels, where = self(context.example_keys("place"))
+        canvas = super().prompted(canvas, context)
         mean, std = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.mean, self.std))
-        pixels = pixels / std
+        pixels = canvas.shown["prompt"] / std
         smaller = jnp.asarray(resize_matrix(self.resolution, self.resolution - 2 * self.size))
         image = jnp.einsum("bhwc,ih,jw->bijc", canvas.image * std + mean, smaller, smaller)
         margin = (self.size, self.size)
         image = (jnp.pad(image, ((0, 0), margin, margin, (0, 0))) - mean) / std
         shown = {**canvas.shown, "prompt": pixels}
-        return canvas.replace(image=image, added=pixels, support=where, shown=shown)
+        return canvas.replace(image=image, added=pixels, shown=shown)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
