@@ -65,7 +65,13 @@ _CHOSEN = {
     "vpt_shallow": 3.0,
     "vpt_deep": 3e-2,
     "gate_vpt": 3e-2,
+    "evp": 3.0,
     "coop": 0.02,
+    "clip_lora": 1e-2,
+    "clip_adapter": 3e-2,
+    "wise_ft": 3e-3,
+    "adaptformer": 3.0,
+    "dora": 3e-2,
 }
 
 

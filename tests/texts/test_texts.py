@@ -117,7 +117,7 @@ REFUSED = [
     (dict(context__kind="unified", context__tokens=13), "leaves no room for a class name"),
     (
         dict(context__kind="unified", context__tokens=4, head__kind="linear"),
-        "config.context changes the classes' texts",
+        "config.context acts on the classes' texts",
     ),
     (dict(text_lora__rank=65), "over the tower's width 64"),
     (dict(text_lora__rank=2, text_lora__targets=("w",)), "choose from q, k, v"),

@@ -11,7 +11,7 @@ from vprompt_jax.config import resolve
 from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
-from vprompt_jax.train.optimizer import averaging, learned
+from vprompt_jax.train.optimizer import averaging, gaussian, learned, moving
 from vprompt_jax.train.step import _smoothed_losses
 
 
@@ -28,7 +28,7 @@ def test_smoothed_losses_spread_a_share_over_all_classes():
 
 
 def test_an_average_follows_the_parameters():
-    optimizer = averaging(optax.sgd(0.5), 0.8)
+    optimizer = averaging(optax.sgd(0.5), moving(0.8))
     params = {"a": jnp.array([1.0, -2.0])}
     state = optimizer.init(params)
     expected = np.array([1.0, -2.0])
@@ -40,6 +40,24 @@ def test_an_average_follows_the_parameters():
         expected = d * expected + (1 - d) * np.asarray(params["a"])
     np.testing.assert_allclose(learned(params, state)["a"], expected, rtol=1e-5)
     assert learned(params, optax.sgd(0.1).init(params)) is params
+
+
+def test_a_gaussian_average_weighs_updates_by_their_share_of_the_run():
+    steps, mean, width = 40, 0.75, 0.05
+    optimizer = averaging(optax.sgd(0.5), gaussian(mean, width, steps))
+    params = {"a": jnp.array([1.0, -2.0])}
+    state = optimizer.init(params)
+    seen = []
+    for n in range(1, steps + 1):
+        gradient = {"a": jnp.array([float(np.sin(n)), float(np.cos(n))])}
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(np.asarray(params["a"], np.float64))
+        if n == 1:
+            np.testing.assert_array_equal(learned(params, state)["a"], params["a"])
+    weights = np.exp(-(((np.arange(1, steps + 1) / steps - mean) / width) ** 2) / 2)
+    expected = (weights[:, None] * seen).sum(0) / weights.sum()
+    np.testing.assert_allclose(learned(params, state)["a"], expected, rtol=1e-5)
 
 
 def test_a_run_is_evaluated_with_its_average_and_keeps_it(tiny_config, tmp_path):

@@ -56,6 +56,9 @@ class Adaptation:
         """Fresh parameters of the trained parts, by name."""
         key = keys.stream(keys.root(self.config.seed), "init")
         params = self.model.init_parts(key)
+        for part in self.model.built("text"):
+            embedding = self.frozen["params"]["clip"]["text"]["token_embedding"]["embedding"]
+            params[part.name] = part.module.initial(params[part.name], embedding)
         tower = self.frozen["params"]["clip"]["visual"]
         return params | {name: part.initial(tower, key) for name, part in self.weights.items()}
 
@@ -74,8 +77,10 @@ class Adaptation:
         with jax.default_matmul_precision(self.config.model.matmul_precision):
             params, frozen = for_inference(self.model, params, self.frozen, self.weights)
         variables = variables_of(params, assigned, frozen, self.weights)
-        clip = {k: v for k, v in variables["params"]["clip"].items() if k != "text"}
         model = self.model.at_inference()
+        clip = variables["params"]["clip"]
+        if not model.has("text"):
+            clip = {k: v for k, v in clip.items() if k != "text"}
         used = {part.name for part in model.parts}
         trees = {k: v for k, v in variables["params"].items() if k in used}
         return model, {**variables, "params": {"clip": clip, **trees}}
@@ -127,9 +132,8 @@ def adapt(
         constants["text_features"] = embeddings
         unknown = unlearned(variables, class_names)
         if learns_texts:
-            for part in built.model.parts:
-                if part.side == "text":
-                    of_classes = part.module.texts(class_names, of_classes)
+            for part in built.model.built("text"):
+                of_classes = part.module.texts(class_names, of_classes)
             constants["text_tokens"] = tokens_of(clip, of_classes)
     frozen = {"params": {"clip": used}, "constants": constants}
     if "batch_stats" in variables:

@@ -11,7 +11,7 @@ from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.sites import PIXELS, Where, entry_of_weight, lowest
 from vprompt_jax.config import Config
 from vprompt_jax.methods import registry
-from vprompt_jax.parts import Assignment, Part, SelectedWeights, Surroundings
+from vprompt_jax.parts import Assignment, Part, SelectedWeights, Side, Surroundings
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema import Section
 
@@ -53,9 +53,14 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
       UserError: if a part does not fit the tower.
     """
     parts = parts_of(config.parts)
-    adder = next((part.name for part in parts if part.adds_tokens), None)
+    adders = [part.name for part in parts if part.adds_tokens]
+    if len(adders) > 1:
+        raise UserError(
+            f"config.{adders[0]} and config.{adders[1]} both add tokens to the sequence, and would "
+            "take each other's for their own: switch one of the two off"
+        )
     dtype = jnp.dtype(config.model.dtype)
-    around = Surroundings(clip, variables, classes, dtype, config.parts, adder)
+    around = Surroundings(clip, variables, classes, dtype, config.parts, *adders)
     modules: list[Built] = []
     weights: dict[str, SelectedWeights] = {}
     entries: list[Where] = []
@@ -70,7 +75,8 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
         if part.side == "weights":
             weights[part.name] = built
         else:
-            modules.append(Built(part.name, part.side, built))
+            sides: tuple[Side, ...] = (part.side, "text") if part.also_on_texts else (part.side,)
+            modules += [Built(part.name, side, built) for side in sides]
         entries += _entries(part, built, around)
         if (rule := part.assignment(section, around)) is not None:
             if assignment is not None:
@@ -86,23 +92,34 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
             assignment, assigns = rule, part.name
         facts |= part.facts(section, built, around)
     _check_texts_are_read(parts)
+    _check_frozen_is_there(parts)
     entry = lowest(entries)
     model = AdaptedCLIP(clip, tuple(modules), around.depth if entry is None else entry)
     return BuiltParts(model, weights, assignment, facts)
 
 
 def _check_texts_are_read(parts: Sequence[Part[Any]]) -> None:
-    """Refuses parts on the text side beside a head that does not look at the texts."""
-    learn = [part for part in parts if part.side == "text"]
+    """Refuses parts that act on the texts beside a head that does not look at them."""
+    learn = [part for part in parts if part.side in ("text", "loss") or part.also_on_texts]
     if not learn or any(part.reads_texts for part in parts):
         return
     (head,) = (part for part in parts if part.side == "head")
     others = [part for part in registry.alternatives(head.name) if part.reads_texts]
     kinds = " or ".join(str(kind) for part in others for kind in part.kinds)
     raise UserError(
-        f"config.{learn[0].name} changes the classes' texts, and this head does not compare images "
+        f"config.{learn[0].name} acts on the classes' texts, and this head does not compare images "
         f"with them: set config.{head.name}.{head.switch}={kinds}"
     )
+
+
+def _check_frozen_is_there(parts: Sequence[Part[Any]]) -> None:
+    """Refuses a penalty that needs the frozen tower beside parts that take its weights' places."""
+    losses, weights = ([p.name for p in parts if p.side == side] for side in ("loss", "weights"))
+    if losses and weights:
+        raise UserError(
+            f"config.{losses[0]} compares with the frozen tower, whose weights config.{weights[0]} "
+            "replaces: switch one of the two off"
+        )
 
 
 def _entries(part: Part[Any], built: Any, around: Surroundings) -> list[Where]:

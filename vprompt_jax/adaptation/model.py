@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,10 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.class_texts import mean_embeddings
-from vprompt_jax.clip.model import CLIP
+from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.preprocess import preprocess_batch
 from vprompt_jax.clip.sites import PIXELS, Where, layer_name
-from vprompt_jax.parts import Canvas, Context, HeadInputs, SelectedWeights, Side
+from vprompt_jax.parts import (
+    Canvas,
+    Context,
+    HeadInputs,
+    LossInputs,
+    SelectedWeights,
+    Side,
+    TextPart,
+)
 from vprompt_jax.parts.adapter import Adapter, acting
 from vprompt_jax.parts.context import at_inference
 
@@ -40,14 +48,14 @@ class AdaptedCLIP(nn.Module):
     """A frozen CLIP with the parts that adapt it.
 
     Its variables are those of its parts: "params" under the parts' names (trained) and under "clip"
-    (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (classes'
-    "text_features" [C, E], or their "text_tokens" [C, T, N] where a part acts on the text side) and
-    "assigned", by name.
+    (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (the frozen
+    CLIP's "text_features" [C, E] of the classes, and "text_tokens" [C, T, N] where a part acts on
+    the text side) and "assigned", by name.
 
     Attributes:
       clip: the CLIP whose weights stay as they are, but for those that `variables_of` replaces.
-      parts: what acts on the pixels, inside the towers and on the features, in this order; the last
-        one is the head.
+      parts: what acts on the pixels, inside the towers, on the features (the head) and on the loss,
+        in this order.
       entry: the highest position (0..L) below which nothing is trained, or "pixels".
     """
 
@@ -56,17 +64,27 @@ class AdaptedCLIP(nn.Module):
     entry: Where = PIXELS
 
     def setup(self) -> None:
-        # A submodule of each name, so that its parameters stand under that name.
-        for part in self.parts:
-            setattr(self, part.name, part.module)
+        # A submodule of each name, so that its parameters stand under that name. A part that acts
+        # on two sides is there twice.
+        for name, module in {part.name: part.module for part in self.parts}.items():
+            setattr(self, name, module)
 
     def _on(self, side: Side) -> list[Any]:
         """The parts of a side, bound, in the order in which they act."""
-        return [getattr(self, part.name) for part in self.parts if part.side == side]
+        return [getattr(self, part.name) for part in self.built(side)]
+
+    def built(self, side: Side) -> list[Built]:
+        """The parts of a side, in the order in which they act."""
+        return [part for part in self.parts if part.side == side]
 
     def has(self, side: Side) -> bool:
         """Whether there is a part on a side."""
-        return any(part.side == side for part in self.parts)
+        return bool(self.built(side))
+
+    @property
+    def texts_see_images(self) -> bool:
+        """Whether every image has class texts of its own."""
+        return any(part.module.sees_images for part in self.built("text"))
 
     @property
     def resolution(self) -> int:
@@ -82,15 +100,23 @@ class AdaptedCLIP(nn.Module):
 
         Returns:
           Logits float32 [B, C] and what the parts say beside them: "metrics", numbers per example
-          by name, and what a head gives out.
+          by name; "penalty", float32 [B], if a part acts on the loss; and what a head gives out.
         """
         canvas = self.canvas(images, context)
-        logits, out = self._logits(self.features(canvas.result))
+
+        def frozen() -> jax.Array:
+            return self.clip.encode_image(self.pixels(images))
+
+        logits, out = self._logits(self.features(canvas.result), frozen)
         return logits, {**out, "metrics": canvas.metrics}
 
     def from_activation(self, activation: jax.Array) -> tuple[jax.Array, Outputs]:
         """As `__call__`, from the activation at `entry` that `activation` gives."""
-        logits, out = self._logits(self.features(activation, start=self._cached_at))
+
+        def frozen() -> jax.Array:
+            return self.clip.encode_image(activation, start=self._cached_at)
+
+        logits, out = self._logits(self.features(activation, start=self._cached_at), frozen)
         return logits, {**out, "metrics": {}}
 
     @property
@@ -133,17 +159,31 @@ class AdaptedCLIP(nn.Module):
         """The frozen tower's activation at `entry`, of uint8 images [B, h, w, 3]."""
         return self.clip.encode_image(self.pixels(images), stop=self._cached_at)
 
-    def text_features(self) -> jax.Array:
-        """The classes' text embeddings, float32 [C, E] of unit length."""
-        parts = self._on("text")
+    def text_features(self, features: jax.Array | None = None) -> jax.Array:
+        """The classes' text embeddings, float32 of unit length.
+
+        Args:
+          features: image features [B, E], which texts may depend on (`texts_see_images`).
+
+        Returns:
+          [C, E], or [B, C, E] where texts depend on the image.
+        """
+        parts: list[TextPart] = self._on("text")
         if not parts:
             return self.get_variable("constants", "text_features")
         tokens: jax.Array = self.get_variable("constants", "text_tokens")
-        flat = tokens.reshape(-1, tokens.shape[-1])
+        classes, texts, length = tokens.shape
+        flat, images = tokens.reshape(-1, length), None
+        if self.texts_see_images:
+            assert features is not None
+            seen, count = unit_norm(features.astype(jnp.float32)), features.shape[0]
+            images = jnp.broadcast_to(seen[:, None], (count, len(flat), seen.shape[-1]))
+            images = images.reshape(-1, seen.shape[-1])
+            flat = jnp.broadcast_to(flat[None], (count, *flat.shape)).reshape(-1, length)
 
         def tap(position: Where, x: jax.Array) -> jax.Array:
             for part in parts:
-                x = part(position, x, flat)
+                x = part.at(position, x, flat, images)
             return x
 
         def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -154,22 +194,40 @@ class AdaptedCLIP(nn.Module):
             return y
 
         with nn.intercept_methods(interceptor):
-            features = self.clip.encode_text(flat, tap=tap)
-        return mean_embeddings(features.reshape(*tokens.shape[:2], -1))
+            encoded = self.clip.encode_text(flat, tap=tap)
+        means = mean_embeddings(encoded.reshape(-1, texts, encoded.shape[-1]))
+        return means if images is None else means.reshape(-1, classes, means.shape[-1])
 
     def at_inference(self) -> "AdaptedCLIP":
-        """The model without its parts on the text side, for what `for_inference` gives."""
-        return self.clone(parts=tuple(part for part in self.parts if part.side != "text"))
+        """The model for what `for_inference` gives: without parts on the loss, and without those on
+        the text side unless texts depend on the image."""
+        off = ("loss",) if self.texts_see_images else ("loss", "text")
+        return self.clone(parts=tuple(part for part in self.parts if part.side not in off))
 
-    def _logits(self, features: jax.Array) -> tuple[jax.Array, Outputs]:
+    def _logits(
+        self, features: jax.Array, frozen: Callable[[], jax.Array]
+    ) -> tuple[jax.Array, Outputs]:
+        """Logits and outputs, given the features and how to get those of the frozen tower."""
         (head,) = self._on("head")
+        texts = functools.cache(functools.partial(self.text_features, features))
         given = HeadInputs(
-            texts=self.text_features,
+            texts=texts,
             logit_scale=lambda: self.clip.logit_scale,
             source_logits=self.clip.source_logits,
             assigned=self._assigned(),
         )
-        return head(features, given)
+        logits, out = head(features, given)
+        if penalties := self._on("loss"):
+            seen = LossInputs(
+                features=features,
+                texts=texts(),
+                logits=logits,
+                logit_scale=self.clip.logit_scale,
+                frozen_features=frozen(),
+                frozen_texts=self.get_variable("constants", "text_features"),
+            )
+            out = {**out, "penalty": sum(penalty(seen) for penalty in penalties)}
+        return logits, out
 
     def _assigned(self) -> dict[str, jax.Array]:
         names = self.variables.get("assigned", {})
@@ -198,14 +256,15 @@ def for_inference(
     """Parameters and frozen variables of `model.at_inference()`.
 
     Class texts that parts on the text side make stay the same at inference, so that they are
-    encoded here, once. Parts on the weights' side may use others than in training.
+    encoded here, once, unless they depend on the image. Parts on the weights' side may use others
+    than in training.
     """
     clip = frozen["params"]["clip"]
     changed = {
         name: selected.at_inference(clip["visual"], params[name])
         for name, selected in weights.items()
     }
-    if model.has("text"):
+    if model.has("text") and not model.texts_see_images:
         variables = {"params": {"clip": clip, **params}, "constants": frozen["constants"]}
         frozen = {**frozen, "constants": {"text_features": _encoded_texts(model, variables)}}
     return {**params, **changed}, dict(frozen)

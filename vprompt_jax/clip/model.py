@@ -21,8 +21,13 @@ def unit_norm(features: jax.Array) -> jax.Array:
 
 
 def cosine_logits(features: jax.Array, texts: jax.Array, logit_scale: jax.Array) -> jax.Array:
-    """exp(logit_scale) * cosine: features [B, E], unit texts [C, E] -> float32 [B, C]."""
-    return jnp.exp(logit_scale) * (unit_norm(features.astype(jnp.float32)) @ texts.T)
+    """exp(logit_scale) * cosine: features [B, E] and texts of unit length -> float32 [B, C].
+
+    The texts are the same for all images, [C, E], or each image's own, [B, C, E].
+    """
+    x = unit_norm(features.astype(jnp.float32))
+    cosines = x @ texts.T if texts.ndim == 2 else jnp.einsum("be,bce->bc", x, texts)
+    return jnp.exp(logit_scale) * cosines
 
 
 class CLIP(nn.Module):

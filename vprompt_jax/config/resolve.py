@@ -76,6 +76,11 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             "config.optim.patience waits for val to become better, and config.protocol=paper has "
             "none: set config.protocol=val"
         )
+    if values["optim.average"] and values["optim.average_mean"]:
+        raise UserError(
+            "config.optim.average and config.optim.average_mean ask for two averages of the "
+            "parameters: set one of them to 0"
+        )
     if values["optim.parts"] > values["optim.batch_size"]:
         raise UserError("config.optim.parts cannot be more than config.optim.batch_size")
     sections = {part.name: _section(part, values) for part in parts}

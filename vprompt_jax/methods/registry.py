@@ -16,12 +16,13 @@ from vprompt_jax.adapters import (
     tuning,
 )
 from vprompt_jax.heads import feature_adapter, linear, mapping, text
+from vprompt_jax.losses import consistency
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.prompts import adavipro, low_rank, surrounding, vp
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
-from vprompt_jax.texts import context
+from vprompt_jax.texts import context, coupled
 from vprompt_jax.texts import lora as text_lora
 
 PARTS: list[Part[Any]] = [
@@ -40,10 +41,12 @@ PARTS: list[Part[Any]] = [
     tuning.PART,
     context.PART,
     text_lora.PART,
+    coupled.PART,
     text.PART,
     linear.PART,
     feature_adapter.PART,
     mapping.PART,
+    consistency.PART,
 ]
 
 

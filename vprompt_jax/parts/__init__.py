@@ -4,6 +4,7 @@ from vprompt_jax.parts.adapter import Adapter
 from vprompt_jax.parts.canvas import Canvas
 from vprompt_jax.parts.context import Context
 from vprompt_jax.parts.head import Head, HeadInputs
+from vprompt_jax.parts.loss import LossInputs, Penalty
 from vprompt_jax.parts.part import Assignment, Part, Progress, Schedule, Seen, Side, Surroundings
 from vprompt_jax.parts.text import TextPart
 from vprompt_jax.parts.weights import SelectedWeights
@@ -15,7 +16,9 @@ __all__ = [
     "Context",
     "Head",
     "HeadInputs",
+    "LossInputs",
     "Part",
+    "Penalty",
     "Progress",
     "Schedule",
     "Seen",

@@ -12,7 +12,8 @@ class HeadInputs:
     """What a head may use beside the features; functions, so that only what it uses is computed.
 
     Attributes:
-      texts: () -> the classes' text embeddings, float32 [C, E] of unit length.
+      texts: () -> the classes' text embeddings, float32 of unit length: [C, E], or [B, C, E] where
+        each image has texts of its own.
       logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
       source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier.
       assigned: the arrays that the part assigns (`Part.assignment`), by name.

@@ -37,9 +37,9 @@ class Progress(NamedTuple):
 # Gives a float32 scalar.
 Schedule = Callable[[Progress], jax.Array]
 # Where a part acts: on the pixels before the image tower, on activations inside it, on its weights,
-# inside the text tower, or on the image features.
-Side = Literal["pixels", "tower", "weights", "text", "head"]
-SIDES: tuple[Side, ...] = ("pixels", "tower", "weights", "text", "head")
+# inside the text tower, on the image features, or on the training loss.
+Side = Literal["pixels", "tower", "weights", "text", "head", "loss"]
+SIDES: tuple[Side, ...] = ("pixels", "tower", "weights", "text", "head", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +147,8 @@ class Part(Generic[S]):
         key's default does. Parts of one name are alternatives, told apart by `kind`.
       side: where it acts.
       order: rank among the parts of its side; the lowest acts first.
+      also_on_texts: whether a part inside the image tower acts on the text side, too; its module is
+        an `Adapter` and a `TextPart`.
       adds_tokens: whether it changes the number of tokens inside the tower.
       sweepable: the key that holds positions to sweep over; "" if there is none.
       reads_texts: whether it is a head that compares image features with the classes' texts.
@@ -158,6 +160,7 @@ class Part(Generic[S]):
     kind: ClassVar[Any] = None
     side: ClassVar[Side]
     order: ClassVar[int] = 0
+    also_on_texts: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False
     sweepable: ClassVar[str] = ""
     reads_texts: ClassVar[bool] = False

@@ -155,6 +155,20 @@ class OptimSection(Section):
         low=0,
         high=0.999999,
     )
+    average_mean: float | None = key(
+        None,
+        "share of the run that has the most weight in an average of the trained parameters with "
+        "the weights of a Gaussian, instead of average; 0: none",
+        low=0,
+        high=1,
+    )
+    average_width: float = key(
+        0.05,
+        "standard deviation of that Gaussian, as a share of the run",
+        low=1e-6,
+        high=1,
+        source="PromptSRC's code: one of 20 epochs",
+    )
     patience: int | None = key(
         None,
         "evaluations on val that bring no higher accuracy, after which the run ends; none: it does "

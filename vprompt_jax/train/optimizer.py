@@ -1,6 +1,6 @@
 """SGD or AdamW with a learning rate per trained part, and an average of the parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -43,32 +43,64 @@ def rule(
 
 
 class _Average(NamedTuple):
-    """State of `averaging`: the optimiser's own, the number of updates, and the average."""
+    """State of `averaging`: the optimiser's own, the number of updates, the sum of the weights that
+    updates had, and the average."""
 
     inner: Any
     updates: jax.Array
+    weight: jax.Array
     average: Any
 
 
-def averaging(optimizer: optax.GradientTransformation, decay: float) -> Any:
-    """The optimiser, which also keeps a moving average of the parameters.
+# The share of the average that stays at an update, and the new sum of weights: of the number n of
+# updates with this one, float32, and the sum of the weights before it.
+Averaged = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
-    The average is a <- d a + (1 - d) p after each update, from a = p at the start, with
-    d = min(decay, (1 + n) / (10 + n)) at update n, so that it soon forgets the start.
+
+def moving(decay: float) -> Averaged:
+    """A moving average: d = min(decay, (1 + n) / (10 + n)) of it stays, so that it soon forgets the
+    start."""
+    return lambda n, weight: (jnp.minimum(decay, (1 + n) / (10 + n)), weight)
+
+
+def gaussian(mean: float, width: float, steps: int) -> Averaged:
+    """The mean over all updates, weighted by exp(-((n / S - mean) / width)^2 / 2).
+
+    So PromptSRC (arXiv 2307.06948) averages the parameters at the ends of epochs; here all updates
+    count, so that a run of few epochs has an average, too.
+
+    Args:
+      mean, width: shares of the run.
+      steps: S.
+    """
+
+    def averaged(n: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        far = (n / steps - mean) / width
+        own = jnp.maximum(jnp.exp(-(far**2) / 2), 1e-30)  # far from the mean it would be 0
+        return weight / (weight + own), weight + own
+
+    return averaged
+
+
+def averaging(optimizer: optax.GradientTransformation, averaged: Averaged) -> Any:
+    """The optimiser, which also keeps an average of the parameters.
+
+    The average is a <- d a + (1 - d) p after each update, from a = p at the start, with d as
+    `averaged` says.
     """
 
     def init(params: Any) -> _Average:
-        return _Average(optimizer.init(params), jnp.zeros((), jnp.int32), params)
+        none = jnp.zeros((), jnp.float32)
+        return _Average(optimizer.init(params), jnp.zeros((), jnp.int32), none, params)
 
     def update(gradient: Any, state: _Average, params: Any = None) -> tuple[Any, _Average]:
         updates, inner = optimizer.update(gradient, state.inner, params)
         done = state.updates + 1
-        n = done.astype(jnp.float32)
-        kept = jnp.minimum(decay, (1 + n) / (10 + n))
+        kept, weight = averaged(done.astype(jnp.float32), state.weight)
         average = jax.tree.map(
             lambda a, p, u: kept * a + (1 - kept) * (p + u), state.average, params, updates
         )
-        return updates, _Average(inner, done, average)
+        return updates, _Average(inner, done, weight, average)
 
     return optax.GradientTransformation(init, update)
 

@@ -141,7 +141,10 @@ def make_train_step(
             weight = batch["weight"]
             if class_weights is not None:
                 weight = weight * jnp.asarray(class_weights)[batch["label"]]
-            loss = jnp.sum(_smoothed_losses(logits, batch, label_smoothing) * weight)
+            losses = _smoothed_losses(logits, batch, label_smoothing)
+            if "penalty" in out:
+                losses = losses + out["penalty"]
+            loss = jnp.sum(losses * weight)
             return loss, _sums(logits, batch, out)
 
         return jax.grad(loss_sum, has_aux=True)(state.params)

@@ -171,7 +171,11 @@ def optimizer_of(config: Config, steps: int) -> optax.GradientTransformation:
             rule = optimizer.rule(section.optimizer, rates, c.momentum, c.weight_decay)
             rules[part.name] = part.transform(section, rule)
     together = optimizer.by_part(rules)
-    return optimizer.averaging(together, c.average) if c.average else together
+    if c.average_mean:
+        together = optimizer.averaging(
+            together, optimizer.gaussian(c.average_mean, c.average_width, steps)
+        )
+    return optimizer.averaging(together, optimizer.moving(c.average)) if c.average else together
 
 
 def initial_state(adaptation: Adaptation, steps: int) -> TrainState:

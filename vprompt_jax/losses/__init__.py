@@ -1,0 +1,1 @@
+"""Losses: penalties beside the cross-entropy."""
