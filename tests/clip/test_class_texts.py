@@ -1,5 +1,7 @@
 """Class texts and their embeddings."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +38,21 @@ def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny, monkeypatch):
         mean = (alone / np.linalg.norm(alone, axis=-1, keepdims=True)).mean(0)
         np.testing.assert_allclose(got[i], mean / np.linalg.norm(mean), atol=2e-6)
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), 1, atol=1e-6)
+
+
+def test_padding_behind_the_longest_text_changes_nothing(tiny):
+    clip, variables = tiny
+    tower = clip.config.text
+    tokens = text.tokens_of(clip, [["a cat", "one big dog there"], ["hen", "a hen"]])
+    short = text.without_padding(tokens, tower)
+    assert short.shape == (2, 2, 6)  # start, four words, end
+    whole, cut = (
+        clip.apply(variables, jnp.asarray(ids.reshape(4, -1)), method="encode_text")
+        for ids in (tokens, short)
+    )
+    np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-6)
+    everywhere = dataclasses.replace(tower, causal=False)
+    assert text.without_padding(tokens, everywhere) is tokens
 
 
 def test_classes_of_equal_embeddings_are_named(monkeypatch):

@@ -11,7 +11,13 @@ import numpy as np
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
 from vprompt_jax.adaptation.model import AdaptedCLIP, Built, for_inference, variables_of
-from vprompt_jax.clip.class_texts import class_texts, encode_classes, tokens_of, unlearned
+from vprompt_jax.clip.class_texts import (
+    class_texts,
+    encode_classes,
+    tokens_of,
+    unlearned,
+    without_padding,
+)
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import Config
 from vprompt_jax.heads import text as text_head
@@ -134,7 +140,8 @@ def adapt(
         if learns_texts:
             for part in built.model.built("text"):
                 of_classes = part.module.texts(class_names, of_classes)
-            constants["text_tokens"] = tokens_of(clip, of_classes)
+            tokens = tokens_of(clip, of_classes)
+            constants["text_tokens"] = without_padding(tokens, clip.config.require_text())
     frozen = {"params": {"clip": used}, "constants": constants}
     if "batch_stats" in variables:
         frozen["batch_stats"] = {"clip": variables["batch_stats"]}

@@ -9,6 +9,7 @@ import numpy as np
 
 from vprompt_jax.clip.model import CLIP, unit_norm
 from vprompt_jax.clip.tokenizer import VOCABULARY, LongText, tokenize
+from vprompt_jax.clip.towers import TextConfig
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 
@@ -67,6 +68,19 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
             "name or the template"
         ) from error
     return np.stack(tokens)
+
+
+def without_padding(tokens: np.ndarray, tower: TextConfig) -> np.ndarray:
+    """Cuts off what stands behind the end of the longest text; a causal tower never looks there.
+
+    Args:
+      tokens: ids int32 [..., N].
+      tower: the text tower's config; one that is not causal is given all tokens.
+    """
+    if not tower.causal:
+        return tokens
+    ends = tokens if tower.end_token is None else tokens == tower.end_token
+    return tokens[..., : int(ends.argmax(-1).max()) + 1]
 
 
 def mean_embeddings(features: jax.Array) -> jax.Array:
