@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vprompt_jax.data.trivial import trivial
+from vprompt_jax.data.trivial import rand, trivial
 from vprompt_jax.schema.sections import Augmentation
 
 # As in torchvision's RandomResizedCrop, except that no crop is below half of the image, lest it
@@ -20,16 +20,16 @@ def augment(images: jax.Array, keys: jax.Array, kind: Augmentation) -> jax.Array
       keys: keys [B], one per example, so that an example's crop does not depend on the rest of the
         batch.
       kind: "none"; "flip" to mirror half of the images left to right; "flip_crop" to crop them,
-        too, to 50 to 100 % of the area and 3/4 to 4/3 of the aspect, and to resize them back; or
-        "trivial", one random operation each (`data.trivial`).
+        too, to 50 to 100 % of the area and 3/4 to 4/3 of the aspect, and to resize them back;
+        "trivial" or "rand", one or two random operations each (`data.trivial`).
 
     Returns:
       float32 [B, h, w, 3], whole grey levels 0..255; the images themselves for "none".
     """
     if kind == "none":
         return images
-    if kind == "trivial":
-        return jax.vmap(trivial)(images, keys)
+    if kind in ("trivial", "rand"):
+        return jax.vmap(trivial if kind == "trivial" else rand)(images, keys)
     flip_keys, crop_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     x = images.astype(jnp.float32)
     flip = jax.vmap(jax.random.bernoulli)(flip_keys)

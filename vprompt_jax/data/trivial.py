@@ -1,7 +1,8 @@
-"""TrivialAugment (Müller and Hutter, arXiv 2103.10158), inside the compiled step.
+"""TrivialAugment and RandAugment (arXiv 2103.10158, 1909.13719), inside the compiled step.
 
-The operations and their ranges are torchvision's `TrivialAugmentWide`, whose results on Pillow's
-images these have. Ours: a move is in proportion to the image, 32 pixels at 224.
+The operations and their ranges are those of torchvision's `TrivialAugmentWide` and `RandAugment`,
+whose results on Pillow's images these have. Ours: TrivialAugment's moves are in proportion to the
+image, 32 pixels at 224.
 """
 
 import functools
@@ -12,6 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 _BINS = 31  # strengths per operation
+_STRENGTH = 9  # of RandAugment's operations, counted from 0
+# The largest strengths that RandAugment's operations have, over those of TrivialAugment's.
+_RAND = {
+    "shear_x": 0.3 / 0.99,
+    "shear_y": 0.3 / 0.99,
+    "translate_x": (150 / 331) / (32 / 224),
+    "translate_y": (150 / 331) / (32 / 224),
+    "rotate": 30 / 135,
+    "brightness": 0.9 / 0.99,
+    "color": 0.9 / 0.99,
+    "contrast": 0.9 / 0.99,
+    "sharpness": 0.9 / 0.99,
+    "posterize": 4 / 6,
+}
 _GREY = (19595, 38470, 7471)  # weights of Pillow's grey values, of 65536
 
 
@@ -28,8 +43,27 @@ def trivial(image: jax.Array, key: jax.Array) -> jax.Array:
     which, strength, sign = jax.random.split(key, 3)
     op = jax.random.randint(which, (), 0, len(OPERATIONS))
     level = jax.random.randint(strength, (), 0, _BINS).astype(jnp.float32) / (_BINS - 1)
+    return _changed(image.astype(jnp.float32), op, level, sign)
+
+
+def rand(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Applies two operations of random kinds and signs, both of torchvision's default strength.
+
+    Arguments and result are those of `trivial`.
+    """
+    image = image.astype(jnp.float32)
+    shares = jnp.asarray([_RAND.get(name, 1.0) for name in OPERATIONS], jnp.float32)
+    for one in jax.random.split(key, 2):
+        which, sign = jax.random.split(one)
+        op = jax.random.randint(which, (), 0, len(OPERATIONS))
+        image = _changed(image, op, shares[op] * (_STRENGTH / (_BINS - 1)), sign)
+    return image
+
+
+def _changed(image: jax.Array, op: jax.Array, level: jax.Array, sign: jax.Array) -> jax.Array:
+    """An image after an operation, by its number, with a sign that the key `sign` draws."""
     signed = jnp.where(jax.random.bernoulli(sign), 1.0, -1.0)
-    return jax.lax.switch(op, list(OPERATIONS.values()), image.astype(jnp.float32), level, signed)
+    return jax.lax.switch(op, list(OPERATIONS.values()), image, level, signed)
 
 
 def _moved(image: jax.Array, x: tuple[jax.Array, ...], y: tuple[jax.Array, ...]) -> jax.Array:

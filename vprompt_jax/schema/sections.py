@@ -7,7 +7,7 @@ from vprompt_jax.schema.keys import LARGE, Section, key
 
 Protocol = Literal["val", "paper"]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
-Augmentation = Literal["none", "flip", "flip_crop", "trivial"]
+Augmentation = Literal["none", "flip", "flip_crop", "trivial", "rand"]
 Remat = Literal["none", "dots", "blocks"]
 Tracker = Literal["none", "wandb", "mlflow"]
 OnBadImage = Literal["stop", "skip"]
@@ -96,7 +96,8 @@ class DataSection(Section):
     )
     split_seed: int = key(0, "of these cuts and of few_shot", low=0, high=MANY)
     augment: Augmentation = key(
-        "none", "flip_crop: flips and random resized crops; trivial: TrivialAugment"
+        "none",
+        "flip_crop: flips and random resized crops; trivial, rand: TrivialAugment, RandAugment",
     )
     on_bad_image: OnBadImage = key("stop", "skip: leave out unreadable images and list them")
     workers: int = key(4, "threads that decode ahead", low=1, high=256)
