@@ -86,12 +86,19 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps tokens [B, N, D] to [B, outputs or N, D]."""
-        batch, length, width = x.shape
+        batch, _, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="in_proj")(x)
-        q, k, v = jnp.split(qkv.reshape(batch, length, 3 * self.heads, -1), 3, axis=2)
+        q, kv = jnp.split(qkv, (width,), axis=-1)
+        by_head = (batch, -1, self.heads, width // self.heads)
+        q = q.reshape(by_head)
+        k, v = (y.reshape(by_head) for y in jnp.split(self.keys_and_values(kv), 2, axis=-1))
         y = attend(q[:, : self.outputs], k, v, is_causal=self.causal)
         y = y.reshape(batch, -1, width)
         return nn.Dense(width, dtype=self.dtype, name="out_proj")(y)
+
+    def keys_and_values(self, kv: jax.Array) -> jax.Array:
+        """The tokens' keys and, beside them, values [B, N, 2D]; a site, at which N may grow."""
+        return kv
 
 
 class MLP(nn.Module):

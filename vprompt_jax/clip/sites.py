@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 
-from vprompt_jax.clip.layers import ResidualAttentionBlock
+from vprompt_jax.clip.layers import Attention, ResidualAttentionBlock
 from vprompt_jax.clip.model import CLIP
 
 PIXELS = "pixels"
 MLP_BRANCH = ResidualAttentionBlock.mlp_branch.__name__
+KEYS_AND_VALUES = Attention.keys_and_values.__name__
 NORMALISATIONS = (nn.LayerNorm.__name__, nn.BatchNorm.__name__)
 Where = int | str
 
@@ -57,13 +58,14 @@ class Site:
 def layer_name(context: InterceptorContext, tower: str = "visual") -> str | None:
     """Name of the tower's layer that is called ("resblocks_3/ln_1"), None for other calls.
 
-    A block's branch around its MLP counts as a layer, "resblocks_3/mlp_branch".
+    Two methods count as layers: a block's branch around its MLP, "resblocks_3/mlp_branch", and what
+    its attention makes of keys and values, "resblocks_3/attn/keys_and_values".
     """
     path = list(context.module.path)
     if tower not in path[:-1]:
         return None
-    if context.method_name == MLP_BRANCH:
-        path.append(MLP_BRANCH)
+    if context.method_name in (MLP_BRANCH, KEYS_AND_VALUES):
+        path.append(context.method_name)
     elif context.method_name != "__call__":
         return None
     return "/".join(path[path.index(tower) + 1 :])
