@@ -58,6 +58,7 @@ MINI_METHODS = (
     "lor_vp",
     "evp",
     "gate_vpt",
+    "e2vpt",
     "coop",
     "cocoop",
     "maple",

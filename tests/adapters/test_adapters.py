@@ -23,6 +23,11 @@ VIT_COUNTS = {
     "vpt shallow": (dict(vpt__kind="shallow", vpt__tokens=3), 3 * D),
     "vpt deep": (dict(vpt__kind="deep", vpt__tokens=3), L * 3 * D),
     "gated tokens": (dict(vpt__kind="gated", vpt__tokens=3), 3 * D + (L - 1) + L),
+    "keys and values": (dict(vpt__kind="key_value", vpt__tokens=3, vpt__pairs=4), L * (3 + 4) * D),
+    "separate keys and values": (
+        dict(vpt__kind="key_value", vpt__tokens=3, vpt__pairs=4, vpt__vectors="separate"),
+        L * (3 + 2 * 4) * D,
+    ),
     "adapter": (dict(adapter__width=4), L * 2 * (2 * 4 * D + 4 + D)),
     "adaptformer": (dict(adaptformer__width=4), L * (2 * 4 * D + 4 + D)),
     "lora": (dict(lora__rank=3), L * 2 * 3 * (D + D)),
@@ -113,7 +118,8 @@ def test_merged_weights_give_the_same_features(towers, pixels, tower, keys):
 
 
 def test_what_cannot_be_merged_is_refused(towers):
-    for keys in (dict(adapter__width=4), dict(adaptformer__width=4), dict(ap__positions=(1,))):
+    keys_of = dict(adapter__width=4), dict(adaptformer__width=4), dict(ap__positions=(1,))
+    for keys in (*keys_of, dict(vpt__kind="key_value")):
         adapted = Adapted(*towers["vit"], **keys)
         with pytest.raises(ValueError, match="cannot be folded"):
             adapted.folded(adapted.params())
@@ -335,6 +341,7 @@ ENTRIES = [
     (dict(ap__positions=("ln_pre",)), "vit", "pixels"),
     (dict(vpt__kind="shallow"), "vit", 0),
     (dict(vpt__kind="gated"), "vit", 0),
+    (dict(vpt__kind="key_value"), "vit", 0),
     (dict(lora__rank=2), "vit", 0),
     (dict(dora__rank=2), "vit", 0),
     (dict(adaptformer__width=2), "vit", 0),
@@ -369,7 +376,8 @@ REFUSED = [
     (dict(ap__positions=(1, 1)), "vit", "twice"),
     (dict(vpt__kind="deep"), "resnet", "needs a vision transformer"),
     (dict(vpt__kind="gated"), "resnet", "needs a vision transformer"),
-    (dict(vpt__kind="wide"), "vit", "choose one of none, shallow, deep, gated"),
+    (dict(vpt__kind="key_value"), "resnet", "needs a vision transformer"),
+    (dict(vpt__kind="wide"), "vit", "choose one of none, shallow, deep, gated, key_value"),
     (dict(lora__rank=2), "resnet", "needs a vision transformer"),
     (dict(lora__rank=65), "vit", "over the tower's width 64"),
     (dict(dora__rank=2), "resnet", "needs a vision transformer"),

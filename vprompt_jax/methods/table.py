@@ -179,6 +179,11 @@ METHODS: dict[str, Method] = {
         "learned tokens before the first block (VPT)", title="VPT shallow", vpt__kind="shallow"
     ),
     "vpt_deep": row("learned tokens before every block (VPT)", title="VPT deep", vpt__kind="deep"),
+    "e2vpt": row(
+        "learned tokens before every block, and keys and values inside it (E2VPT)",
+        title="E2VPT",
+        vpt__kind="key_value",
+    ),
     "gate_vpt": row(
         "learned tokens before the first block, a gate per block (GateVPT)",
         title="GateVPT",
