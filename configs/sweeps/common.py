@@ -57,6 +57,7 @@ MINI_METHODS = (
     *VIT_METHODS,
     "lor_vp",
     "evp",
+    "auto_vp",
     "gate_vpt",
     "e2vpt",
     "coop",

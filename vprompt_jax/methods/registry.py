@@ -20,7 +20,7 @@ from vprompt_jax.heads import feature_adapter, linear, mapping, text
 from vprompt_jax.losses import consistency
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.prompts import adavipro, low_rank, surrounding, vp
+from vprompt_jax.prompts import adavipro, low_rank, scaled, surrounding, vp
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import SECTIONS, RootSection
 from vprompt_jax.texts import context, coupled
@@ -30,6 +30,7 @@ PARTS: list[Part[Any]] = [
     vp.PART,
     low_rank.PART,
     surrounding.PART,
+    scaled.PART,
     adavipro.PART,
     tokens.PART,
     gated_tokens.PART,

@@ -60,6 +60,11 @@ METHODS: dict[str, Method] = {
         title="EVP",
         prompt__template="around",
     ),
+    "auto_vp": row(
+        "visual prompt around an image whose size is learned, too (AutoVP)",
+        title="AutoVP",
+        prompt__template="around_scaled",
+    ),
     "lor_vp": row(
         "visual prompt of low rank over the whole image, with a linear layer",
         title="LoR-VP",
