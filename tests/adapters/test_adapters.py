@@ -20,6 +20,7 @@ VIT_COUNTS = {
     "ap": (dict(ap__positions=(1,)), N * D),
     "ap at the features": (dict(ap__positions=(L,)), E),
     "ap per channel": (dict(ap__positions=(0, "resblocks_1/ln_2"), ap__shape="channel"), 2 * D),
+    "gated ap": (dict(ap__positions=(0, 1), ap__gate=-2.0), 2 * (N * D + 1)),
     "vpt shallow": (dict(vpt__kind="shallow", vpt__tokens=3), 3 * D),
     "vpt deep": (dict(vpt__kind="deep", vpt__tokens=3), L * 3 * D),
     "gated tokens": (dict(vpt__kind="gated", vpt__tokens=3), 3 * D + (L - 1) + L),
@@ -67,7 +68,17 @@ def test_parameter_counts_of_the_resnet(towers):
 
 
 START_AS_THEY_WERE = {
-    "vit": ("ap", "ap at the features", "adapter", "adaptformer", "lora", "ssf", "norm", "bitfit"),
+    "vit": (
+        "ap",
+        "gated ap",
+        "ap at the features",
+        "adapter",
+        "adaptformer",
+        "lora",
+        "ssf",
+        "norm",
+        "bitfit",
+    ),
     "resnet": ("ap", "ap at the features", "adapter", "ssf", "norm", "bitfit"),
 }
 
@@ -91,6 +102,7 @@ MERGED = {
         dict(ssf__kind="all"),
         dict(tune__weights="norm"),
         dict(ap__positions=("resblocks_0/ln_2",), ap__shape="channel"),
+        dict(ap__positions=("resblocks_0/ln_2", "ln_post"), ap__shape="channel", ap__gate=1.0),
         dict(
             lora__rank=2, ssf__kind="all", tune__weights="bias",
             ap__positions=("ln_post",), ap__shape="channel",
@@ -151,6 +163,30 @@ def test_channel_prompts_are_bias_tuning_of_a_normalisation(towers, images, towe
     one = jax.grad(by_prompt)(delta["ap"][name])
     other = jax.grad(by_bias)(flat[path] + delta["ap"][name])
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+def test_a_gate_is_the_factor_of_its_positions_delta(towers, images):
+    """Outputs, and both gradients by the chain rule, from the same prompt without a gate."""
+    gated = Adapted(*towers["vit"], ap__positions=(0, 1), ap__gate=-2.0)
+    plain = Adapted(*towers["vit"], ap__positions=(0, 1))
+    params = gated.params(seed=19)
+    assert gated.params()["ap"]["gate_1"] == -2.0
+    share = {i: 1 / (1 + np.exp(-params["ap"][f"gate_{i}"])) for i in (0, 1)}
+    deltas = {f"delta_{i}": params["ap"][f"delta_{i}"] for i in (0, 1)}
+    reduced = {"ap": {name: share[int(name[-1])] * delta for name, delta in deltas.items()}}
+    value, gradient = jax.value_and_grad(lambda p: jnp.square(gated.logits(p, images)).mean())(
+        params
+    )
+    expected, by_hand = jax.value_and_grad(lambda p: jnp.square(plain.logits(p, images)).mean())(
+        reduced
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for i, g in share.items():
+        there = by_hand["ap"][f"delta_{i}"]
+        found = gradient["ap"][f"delta_{i}"]
+        np.testing.assert_allclose(found, g * there, rtol=1e-3, atol=1e-4 * np.abs(found).max())
+        through_gate = g * (1 - g) * (there * deltas[f"delta_{i}"]).sum()
+        np.testing.assert_allclose(gradient["ap"][f"gate_{i}"], through_gate, rtol=1e-3)
 
 
 def test_ap_at_the_pixels_is_vp_over_the_whole_image(towers, images):

@@ -19,16 +19,23 @@ class ActivationPrompt(Adapter):
     Attributes:
       shape: "full" for a value per position and channel, or "channel" for one value per channel at
         all positions. At a normalisation's output, "channel" is the same as tuning its bias.
+      gate: each delta is multiplied by the sigmoid of a learned number that starts here; None for
+        no such factor.
     """
 
     shape: str = "full"
+    gate: float | None = None
 
     def setup(self) -> None:
         self.deltas = {str(site.where): self._delta(site) for site in self.sites}
 
     def _delta(self, site: Site) -> jax.Array:
         shape = site.outputs if self.shape == "full" else site.outputs[-1:]
-        return self.param(f"delta_{site.name}", nn.initializers.zeros, shape, jnp.float32)
+        delta = self.param(f"delta_{site.name}", nn.initializers.zeros, shape, jnp.float32)
+        if self.gate is None:
+            return delta
+        start = nn.initializers.constant(self.gate)
+        return delta * nn.sigmoid(self.param(f"gate_{site.name}", start, (), jnp.float32))
 
     def __call__(self, where: Where, x: jax.Array, y: jax.Array) -> jax.Array:
         del x
@@ -62,6 +69,15 @@ class ActivationSection(TrainedSection):
         source="ours",
         label="AP shape",
     )
+    gate: float | None = key(
+        None,
+        "each position's perturbation is multiplied by a learned factor; the logit that it starts "
+        "at (none: no factor)",
+        low=-30,
+        high=30,
+        source="ours",
+        label="AP gate",
+    )
     learning_rate: float = learning_rate(1.0, "ours, chosen on val: docs/methods.md")
     optimizer: Optimizer = optimizer("sgd", "ours")
 
@@ -83,7 +99,8 @@ class ActivationPart(Part[ActivationSection]):
                 f"{around.token_adder} adds tokens, so ap.shape=full has no fixed shape: set "
                 "ap.shape=channel"
             )
-        return ActivationPrompt(_chosen(section.positions, around), shape=section.shape)
+        sites = _chosen(section.positions, around)
+        return ActivationPrompt(sites, shape=section.shape, gate=section.gate)
 
     def facts(
         self, section: ActivationSection, built: ActivationPrompt, around: Surroundings
