@@ -99,7 +99,9 @@ def test_the_lbfgs_probe_beats_the_gradient_probe_on_train(tiny_config, tmp_path
 
 def test_the_lbfgs_probe_is_for_the_head_alone(tiny_config, tmp_path):
     c = ap_config(tiny_config, **{"head.kind": "linear", "head.solver": "lbfgs"})
-    with pytest.raises(UserError, match="trains the head alone"):
+    with pytest.raises(
+        UserError, match=r"learns the head alone, without ap: set config\.ap\.positions=\(\)"
+    ):
         fit(c, tmp_path / "run")
 
 

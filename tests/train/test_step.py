@@ -15,8 +15,8 @@ from vprompt_jax.data import pipeline
 from vprompt_jax.parts import Context
 from vprompt_jax.process import parallel
 from vprompt_jax.train import evaluate, step
-from vprompt_jax.train.loop import batches_of
 from vprompt_jax.train.training import around, assemble
+from vprompt_jax.train.validation import batches_of
 
 
 @pytest.fixture(scope="module")

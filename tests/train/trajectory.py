@@ -21,8 +21,8 @@ from vprompt_jax.parts import Context
 from vprompt_jax.process import cluster, parallel
 from vprompt_jax.train import step as step_lib
 from vprompt_jax.train.evaluate import evaluate
-from vprompt_jax.train.loop import batches_of
 from vprompt_jax.train.training import Training, assemble
+from vprompt_jax.train.validation import batches_of
 
 EVALUATED = (1, 5, 30)  # sizes of splits
 

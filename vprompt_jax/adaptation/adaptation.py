@@ -34,6 +34,7 @@ class Adaptation:
       model: the CLIP with its parts.
       weights: parts that replace some of the tower's weights, by name.
       assignment: what a part assigns rather than trains; None if none does.
+      arrays: those that a part's solver finds, as they are before it, by part and by name.
       frozen: the model's frozen variables, a copy on every device.
       class_names: C names.
       texts: the text templates that the class names are put into.
@@ -46,6 +47,7 @@ class Adaptation:
     model: AdaptedCLIP
     weights: Mapping[str, SelectedWeights]
     assignment: Assignment | None
+    arrays: Mapping[str, Mapping[str, np.ndarray]]
     frozen: Mapping[str, Any]
     class_names: tuple[str, ...]
     texts: tuple[str, ...]
@@ -69,8 +71,9 @@ class Adaptation:
         return params | {name: part.initial(tower, key) for name, part in self.weights.items()}
 
     def initial_assigned(self) -> dict[str, np.ndarray]:
-        """What is assigned before training, by name."""
-        return self.assignment.initial(self.config.seed) if self.assignment else {}
+        """What is assigned, or a solver finds, as it is before training, by name."""
+        initial = self.assignment.initial(self.config.seed) if self.assignment else {}
+        return initial | {k: v for arrays in self.arrays.values() for k, v in arrays.items()}
 
     def variables(self, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> dict[str, Any]:
         """All variables of `model`, from trained parameters and assigned arrays."""
@@ -150,6 +153,7 @@ def adapt(
         model=built.model,
         weights=built.weights,
         assignment=built.assignment,
+        arrays=built.arrays,
         frozen=jax.device_put(frozen, parallel.replicated()),
         class_names=tuple(class_names),
         texts=tuple(texts),

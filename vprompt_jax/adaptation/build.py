@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from vprompt_jax.adaptation.model import AdaptedCLIP, Built
 from vprompt_jax.clip.model import CLIP
@@ -24,12 +25,14 @@ class BuiltParts:
       model: the CLIP with the parts that are Flax modules.
       weights: parts that replace some of the tower's weights, by name.
       assignment: what a part assigns rather than trains; None if none does.
+      arrays: those that a part's solver finds, as they are before it, by part and by name.
       facts: what is said of the parts in `result.json`.
     """
 
     model: AdaptedCLIP
     weights: Mapping[str, SelectedWeights]
     assignment: Assignment | None
+    arrays: Mapping[str, Mapping[str, np.ndarray]]
     facts: Mapping[str, Any]
 
 
@@ -65,6 +68,7 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
     weights: dict[str, SelectedWeights] = {}
     entries: list[Where] = []
     assignment, assigns = None, ""
+    arrays: dict[str, Mapping[str, np.ndarray]] = {}
     facts: dict[str, Any] = {}
     for part in parts:
         section = config.parts[part.name]
@@ -90,12 +94,14 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
                     "config.protocol=paper has none: set config.protocol=val"
                 )
             assignment, assigns = rule, part.name
+        if found := part.arrays(section, around):
+            arrays[part.name] = found
         facts |= part.facts(section, built, around)
     _check_texts_are_read(parts)
     _check_frozen_is_there(parts)
     entry = lowest(entries)
     model = AdaptedCLIP(clip, tuple(modules), around.depth if entry is None else entry)
-    return BuiltParts(model, weights, assignment, facts)
+    return BuiltParts(model, weights, assignment, arrays, facts)
 
 
 def _check_texts_are_read(parts: Sequence[Part[Any]]) -> None:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from vprompt_jax.clip.model import unit_norm
 from vprompt_jax.heads import probe
-from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
-from vprompt_jax.parts.part import Solver
+from vprompt_jax.parts import Head, HeadInputs, Part, Solver, Surroundings
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 
 
@@ -65,7 +64,7 @@ class LinearHeadPart(Part[LinearHeadSection]):
         return LinearHead(around.classes)
 
     def solver(self, section: LinearHeadSection) -> Solver | None:
-        return probe.solved if section.solver == "lbfgs" else None
+        return probe.Probe() if section.solver == "lbfgs" else None
 
 
 PART = LinearHeadPart()

@@ -1,5 +1,6 @@
 """The linear probe of CLIP's paper (arXiv 2103.00020, A.3): logistic regression by L-BFGS."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.clip.model import unit_norm
+from vprompt_jax.parts import Examples, Found, HeadInputs, Solver
 
 # scikit-learn's C, the inverse strength of the L2 penalty; the paper sweeps a wider range.
 STRENGTHS = tuple(10.0**k for k in range(-2, 5))
@@ -52,3 +54,17 @@ def solved(
         offsets = np.concatenate([-offsets, offsets]) / 2
     kernel[:, best.classes_], bias[best.classes_] = coefficients.T, offsets
     return {"dense": {"kernel": kernel, "bias": bias}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(Solver):
+    """Solves the linear head in place of all train steps."""
+
+    asked: str = "config.head.solver=lbfgs"
+    beside_others: str = "config.head.solver=sgd"
+    by_steps: str = "config.head.solver=sgd"
+
+    def start(self, at: Found, train: Examples, val: Examples | None, given: HeadInputs) -> Found:
+        """The solved head; texts do not matter to it."""
+        del given
+        return at._replace(params=solved(at.params, train, val))

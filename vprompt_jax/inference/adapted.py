@@ -216,9 +216,8 @@ def load(
             f"{adaptation.weights_hash[:12]}..., not {expected[:12]}...): name a copy of those "
             "weights by --checkpoint (in Python: load(workdir, checkpoint=FILE))"
         )
-    if not result["steps"]:
-        initial = adaptation.initial_params(), adaptation.initial_assigned()
-        return Adapted(adaptation, *initial, result, best)
+    if not result["steps"] and not adaptation.initial_assigned():  # nothing was found out
+        return Adapted(adaptation, adaptation.initial_params(), {}, result, best)
     learned = _restored(adaptation, workdir, result["steps"], best)
     return Adapted(adaptation, *learned, result, best)
 

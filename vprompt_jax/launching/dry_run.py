@@ -52,12 +52,13 @@ def describe(config: Any) -> str:
             timed, "", clip, variables, classes, Path(folder), run_steps=False
         )
     lines.append(f"parameters  {made.parameters:,} trained")
-    if not steps:
-        return "\n".join([*lines, "steps       none: nothing is trained"])
     for part in parts_of(resolved.parts):
-        if part.solver(resolved.parts[part.name]) is not None:
+        solver = part.solver(resolved.parts[part.name])
+        if solver is not None and not solver.before_steps:
             about = f"the {part.name} is solved at once, from features computed once"
             return "\n".join([*lines, f"steps       none: {about}"])
+    if not steps:
+        return "\n".join([*lines, "steps       none: nothing is trained"])
     (seconds,) = measure.seconds([made.run_step], _REPEATS)
     lines.append(
         f"steps       {steps:,} of {resolved.optim.batch_size} images ({resolved.optim.epochs:,} "

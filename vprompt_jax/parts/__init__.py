@@ -6,6 +6,7 @@ from vprompt_jax.parts.context import Context
 from vprompt_jax.parts.head import Head, HeadInputs
 from vprompt_jax.parts.loss import LossInputs, Penalty
 from vprompt_jax.parts.part import Assignment, Part, Progress, Schedule, Seen, Side, Surroundings
+from vprompt_jax.parts.solver import Examples, Found, Solver
 from vprompt_jax.parts.text import TextPart
 from vprompt_jax.parts.weights import SelectedWeights
 
@@ -14,6 +15,8 @@ __all__ = [
     "Assignment",
     "Canvas",
     "Context",
+    "Examples",
+    "Found",
     "Head",
     "HeadInputs",
     "LossInputs",
@@ -24,6 +27,7 @@ __all__ = [
     "Seen",
     "SelectedWeights",
     "Side",
+    "Solver",
     "Surroundings",
     "TextPart",
 ]

@@ -16,7 +16,8 @@ class HeadInputs:
         each image has texts of its own.
       logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
       source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier.
-      assigned: the arrays that the part assigns (`Part.assignment`), by name.
+      assigned: the arrays that parts assign (`Part.assignment`) or solvers find (`Part.arrays`), by
+        name.
     """
 
     texts: Callable[[], jax.Array]

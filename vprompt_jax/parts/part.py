@@ -17,6 +17,7 @@ from vprompt_jax.clip import sites as sites_lib
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.clip.sites import Site, Where
 from vprompt_jax.clip.towers import TextConfig, ViTConfig
+from vprompt_jax.parts.solver import Solver
 from vprompt_jax.schema import Section, TrainedSection
 
 S = TypeVar("S", bound=Section)
@@ -116,25 +117,6 @@ class Assignment(Protocol):
         ...
 
 
-class Solver(Protocol):
-    """Finds a part's parameters from image features in one go."""
-
-    def __call__(
-        self,
-        params: Any,
-        train: tuple[np.ndarray, np.ndarray],
-        val: tuple[np.ndarray, np.ndarray] | None,
-    ) -> Any:
-        """Returns parameters of the same structure as `params`.
-
-        Args:
-          params: the part's parameters at the start.
-          train: features float32 [N, E] and labels int32 [N].
-          val: the same of the split to choose by; None if there is none.
-        """
-        ...
-
-
 class Part(Generic[S]):
     """One way of adapting a CLIP.
 
@@ -222,10 +204,19 @@ class Part(Generic[S]):
         del section, around
         return None
 
-    def solver(self, section: S) -> "Solver | None":
-        """What solves the part from image features instead of train steps; None to train it."""
+    def solver(self, section: S) -> Solver | None:
+        """What finds the part from all images' features; None if train steps alone do."""
         del section
         return None
+
+    def arrays(self, section: S, around: Surroundings) -> Mapping[str, np.ndarray]:
+        """Arrays that its solver finds beside trained parameters, as they are before it, by name.
+
+        They travel with those of an `Assignment`. Their shapes follow from the config, the tower
+        and the number of classes, since a finished run is loaded without its images.
+        """
+        del section, around
+        return {}
 
     def transform(self, section: S, optimizer: Any) -> Any:
         """The part's optimiser (optax), given the one that its section names."""

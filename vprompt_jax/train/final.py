@@ -11,9 +11,10 @@ from vprompt_jax.measures.split import measured
 from vprompt_jax.measures.table import Predictions
 from vprompt_jax.process import finite
 from vprompt_jax.train.evaluate import Evaluation, evaluate
-from vprompt_jax.train.loop import Outcome, batches_of
+from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.step import make_eval_step
 from vprompt_jax.train.training import Training
+from vprompt_jax.train.validation import batches_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,18 +13,17 @@ import jax.numpy as jnp
 import tqdm
 
 from vprompt_jax.data import pipeline
-from vprompt_jax.data.dataset import Split
-from vprompt_jax.process import finite, parallel
+from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import Interrupted
-from vprompt_jax.train import assignment, guard, metrics, pictures
+from vprompt_jax.train import assignment, guard, metrics, solve
 from vprompt_jax.train.checkpoint import Checkpoints
 from vprompt_jax.train.clock import Clock, Trace
-from vprompt_jax.train.evaluate import evaluate, mean, placed_batches
+from vprompt_jax.train.evaluate import mean
 from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.progress import Best, Progress, best_of, restore, save
-from vprompt_jax.train.solve import solved
 from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
 from vprompt_jax.train.training import Training
+from vprompt_jax.train.validation import Validation, batches_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +61,16 @@ def train(run: Training, workdir: Path) -> Outcome:
       Interrupted: after SIGTERM, with everything saved.
     """
     eval_step = make_eval_step(run.adaptation.model, run.adaptation.weights)
-    if run.steps == 0:
-        state = _assigned(run, run.initial_state(), step=0)
+    if run.steps == 0 and not run.adaptation.initial_assigned():  # there is nothing to find out
+        state = run.initial_state()
         return Outcome(state.params, state.assigned, 0, best_of(state), Clock(), 0.0, eval_step)
     checkpoints = Checkpoints(workdir / "checkpoints", run.identity)
+    is_new = checkpoints.latest() is None
     at = restore(run.initial_state(), checkpoints)
     checkpoints.forget_after(int(at.state.step))
     loop = _Loop(run, workdir, at, checkpoints, eval_step)
     with Interrupts() as interrupts, loop.bar:
-        stopped = loop.solve() if run.solver() else loop.steps(interrupts)
+        stopped = not at.ended and loop.rest(interrupts, is_new)
     checkpoints.close()
     loop.writer.close()
     if stopped:
@@ -84,11 +84,6 @@ def train(run: Training, workdir: Path) -> Outcome:
     )
 
 
-def batches_of(run: Training, split: Split) -> Any:
-    """One pass over a split, in the run's batches for evaluation."""
-    return placed_batches(split, run.config.eval.batch_size, run.config.data.workers)
-
-
 def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
     """The state with what is assigned before a step (counted from 0), where that is due."""
     adaptation = run.adaptation
@@ -99,7 +94,7 @@ def _assigned(run: Training, state: TrainState, step: int) -> TrainState:
     given = state.params, state.assigned, adaptation.frozen, run.root
     images = batches_of(run, dict(run.dataset.splits())[rule.split])
     found = assignment.assigned(rule, functools.partial(count, *given), images)
-    return state.replace(assigned=found)
+    return state.replace(assigned={**state.assigned, **found})
 
 
 class _Loop:
@@ -113,8 +108,7 @@ class _Loop:
         checkpoints: Checkpoints,
         eval_step: Callable[..., Any],
     ):
-        self.run, self.at, self.checkpoints, self.eval_step = run, at, checkpoints, eval_step
-        self.config = run.config
+        self.run, self.at, self.checkpoints, self.config = run, at, checkpoints, run.config
         self.since = time.monotonic()
         self.start = int(at.state.step)
         self.writer = metrics.make_writer(workdir, self.start, run.config)
@@ -127,11 +121,32 @@ class _Loop:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=jax.process_index() != 0,
         )
+        self.val = Validation(run, at, eval_step, self.writer, self.bar)
 
-    def steps(self, interrupts: Interrupts) -> bool:
+    def rest(self, interrupts: Interrupts, is_new: bool) -> bool:
+        """Does what is left to do; returns whether it was asked to stop before the end.
+
+        Args:
+          interrupts: asked after every step.
+          is_new: whether the run starts here, rather than at a save.
+        """
+        run = self.run
+        if is_new and run.solver():
+            self.at.state = solve.started(run, self.at.state)
+            self.at.best = best_of(self.at.state)
+        if not run.is_solved and run.steps:
+            return self._steps(interrupts)
+        if is_new:
+            self.at.state = _assigned(run, self.at.state, 0)
+            self.val.finish(run.steps)
+            self.val.evaluate(run.steps)
+            self._save(run.steps, ended=True)
+        return False
+
+    def _steps(self, interrupts: Interrupts) -> bool:
         """Does the steps that are left; returns whether it was asked to stop before the end."""
         run, at, clock, config = self.run, self.at, self.at.clock, self.config
-        if self._waited(self.start):
+        if self.val.has_waited(self.start):
             return False
         step_fn = make_train_step(
             run.adaptation.model,
@@ -174,9 +189,11 @@ class _Loop:
                 clock.stop()
                 self._check()
                 if evaluates:
-                    self._validate(step)
-                self.writer.flush()  # a save must not be on the disk before the metrics it follows
-                save(self.checkpoints, step, at, self.since)
+                    self.val.evaluate(step)
+                waited = self.val.has_waited(step)
+                if last or waited:
+                    self.val.finish(step)
+                self._save(step, ended=last or waited)
                 clock.start()
             elif clock.since is None:
                 jax.block_until_ready(at.state)
@@ -187,7 +204,7 @@ class _Loop:
             if stops:
                 clock.stop()
                 return True
-            if self._waited(step):
+            if at.ended and not last:
                 if at.pending is not None:
                     self._log(step)
                 self.bar.write(
@@ -199,23 +216,11 @@ class _Loop:
         clock.stop()
         return False
 
-    def solve(self) -> bool:
-        """Solves the one trained part from cached features, in place of all steps."""
-        if self.start == self.run.steps:
-            return False
-        self.at.state = solved(self.run, self.at.state)
-        self._validate(self.run.steps)
+    def _save(self, step: int, *, ended: bool) -> None:
+        """Saves where the run stands, after the metrics: no save may be on the disk before them."""
+        self.at.ended = ended
         self.writer.flush()
-        save(self.checkpoints, self.run.steps, self.at, self.since)
-        return False
-
-    def _waited(self, step: int) -> bool:
-        """Whether val has not become better for as many evaluations as the config waits."""
-        patience = self.config.optim.patience
-        if patience is None or self.run.dataset.val is None:
-            return False
-        between = self.config.eval.every_epochs * self.run.steps_per_epoch
-        return step - self.at.best.step >= patience * between and step < self.run.steps
+        save(self.checkpoints, step, self.at, self.since)
 
     def _is_compiled(self, sums: Sums) -> None:
         """Shows the first step's metrics, and has the bar's rate and time left begin here."""
@@ -261,30 +266,3 @@ class _Loop:
         self.writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
         note = f", {skipped} steps skipped (not finite)" if skipped else ""
         self._show(values, note)
-
-    def _validate(self, step: int) -> None:
-        """Evaluates on val, where there is one, and keeps what is best there."""
-        run, state, val = self.run, self.at.state, self.run.dataset.val
-        if val is None:
-            return
-        adaptation = run.adaptation
-        on_batch = self.eval_step(state.learned, state.assigned, adaptation.frozen, run.root)
-        with finite.explained("the val split", [adaptation.frozen, state.learned], run.remedies):
-            values = evaluate(on_batch, batches_of(run, val)).metrics
-        self.writer.write_scalars(step, {f"val/{k}": v for k, v in values.items()})
-        if not self.bar.disable:
-            self._tell(step, values, val)
-        if values["accuracy"] > self.at.best.accuracy:
-            self.at.best = best_of(state, values["accuracy"], step)
-
-    def _tell(self, step: int, values: dict[str, Any], val: Split) -> None:
-        """Says on the terminal, and shows in TensorBoard, how an evaluation went."""
-        self.bar.write(f"step {step}: val accuracy {values['accuracy']:.2%}", file=sys.stderr)
-        for part in self.run.parts:
-            if warning := part.warning(values):
-                self.bar.write(f"step {step}: {warning}", file=sys.stderr)
-        state, adaptation = self.at.state, self.run.adaptation
-        if val.content == "image":
-            variables = adaptation.variables(state.learned, state.assigned)
-            if shown := pictures.of_pixels(adaptation, variables, val, self.run.root):
-                self.writer.write_images(step, shown)

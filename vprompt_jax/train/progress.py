@@ -47,6 +47,7 @@ class Progress:
       pending: sums of the steps since the last line of metrics, or None.
       clock: of the steps.
       seconds: that the run has taken up to the save it was restored from.
+      ended: whether there is nothing left to do.
     """
 
     state: TrainState
@@ -54,6 +55,7 @@ class Progress:
     pending: Sums | None = None
     clock: Clock = dataclasses.field(default_factory=Clock)
     seconds: float = 0.0
+    ended: bool = False
 
 
 class _SavedState(flax.struct.PyTreeNode):
@@ -106,7 +108,8 @@ def restore(state: TrainState, checkpoints: Checkpoints) -> Progress:
     best = Best(arrays["best"], arrays.get("best_assigned", {}), kept["accuracy"], kept["step"])
     pending = {name: jnp.float32(total) for name, total in record["pending"].items()}
     clock = Clock(**record["clock"])
-    return Progress(restored, best, pending or None, clock, record["seconds"])
+    ended = record.get("ended", False)  # absent in saves of earlier versions
+    return Progress(restored, best, pending or None, clock, record["seconds"], ended)
 
 
 def save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) -> None:
@@ -129,6 +132,7 @@ def save(checkpoints: Checkpoints, step: int, progress: Progress, since: float) 
         "pending": {name: float(total) for name, total in pending.items()},
         "clock": progress.clock.as_record(),
         "seconds": progress.seconds + time.monotonic() - since,
+        "ended": progress.ended,
     }
     checkpoints.save(step, _arrays(progress.state, progress.best), record)
 

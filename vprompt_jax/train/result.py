@@ -57,7 +57,7 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
     """
     config, dataset = run.config, run.dataset
     counts = trained_counts(outcome.params)
-    test, has_val = found.predictions["test"], "val" in found.predictions
+    test, solver = found.predictions["test"], run.solver()
     zero_shot = test.zero_shot
     return {
         "name": config.name,
@@ -83,7 +83,7 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         },
         "test_accuracy": found.metrics["accuracy"],
         "test_accuracy_best_val": found.best_accuracy,
-        "val_accuracy_best": outcome.best.accuracy if has_val and run.steps else None,
+        "val_accuracy_best": outcome.best.accuracy if outcome.best.accuracy >= 0 else None,
         "zero_shot_accuracy": None if zero_shot is None else _accuracy(zero_shot, test.labels),
         "temperature": found.temperature,
         "test": found.measures("test"),
@@ -93,6 +93,7 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         "trainable_parameters": sum(counts.values()),
         "trainable_parameters_by_part": counts,
         **run.adaptation.facts,
+        **(solver[1].facts(dataset.train.labels, outcome.assigned) if solver else {}),
         "steps": run.steps,
         "last_step": outcome.step,
         "warmup_steps": run.warmup,

@@ -109,6 +109,6 @@ def _assembled(config: Config, workdir: Path, dataset: Dataset | None) -> Traini
     """The run, on cached activations where they fit."""
     run = assemble(config, dataset)
     cluster.agree("weights and data", run.identity)
-    if run.steps == 0:
+    if run.steps == 0 and not run.solver():
         return run
     return dataclasses.replace(run, dataset=cache.with_prefix(run.adaptation, run.dataset, workdir))

@@ -1,54 +1,82 @@
-"""Solves a part from cached image features in one go, in place of train steps."""
+"""Lets a part's solver find it from cached image features, before train steps or without any."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from vprompt_jax.data.dataset import Split
+from vprompt_jax.parts import Examples, Found, HeadInputs, Solver
 from vprompt_jax.process import parallel
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train.step import TrainState
 from vprompt_jax.train.training import Training
 
 
-def solved(run: Training, state: TrainState) -> TrainState:
-    """The state at the last step with the one trained part solved from cached features.
+def started(run: Training, state: TrainState) -> TrainState:
+    """The state with what the solver finds at the start.
+
+    If no train steps follow, it is the state after the last step.
 
     Raises:
-      UserError: if another part is trained, or the features are not cached.
+      UserError: if the features did not fit into the cache.
     """
-    solver = run.solver()
-    assert solver is not None
-    name, solve = solver
-    switch = f"config.{name}.solver"
-    if set(state.params) != {name}:
-        raise UserError(f"{switch}=lbfgs trains the {name} alone: switch the other parts off")
-    if (weights := run.config.optim.class_weights) != "none":
+    name, solver = _of(run)
+    if run.dataset.train.content != "activation":
         raise UserError(
-            f"{switch}=lbfgs weighs every image alike: set config.optim.class_weights=none, not "
-            f"{weights}, or config.{name}.solver=sgd"
+            f"{solver.asked} needs the features of all images, which do not fit into the cache: "
+            "set config.cache.storage=disk or config.cache.dtype=bfloat16, or free some memory"
         )
-    if smoothing := run.config.optim.label_smoothing:
-        raise UserError(
-            f"{switch}=lbfgs takes labels as they are: set config.optim.label_smoothing=0, not "
-            f"{smoothing}, or config.{name}.solver=sgd"
-        )
-    train = run.dataset.train
-    at_features = run.adaptation.model.entry == run.adaptation.model.clip.config.depth
-    if (augment := run.config.data.augment) != "none":
-        raise UserError(
-            f"{switch}=lbfgs needs features that stay as they are, which "
-            f"config.data.augment={augment} changes: set config.data.augment=none"
-        )
-    if train.content != "activation" or not at_features:
-        raise UserError(f"{switch}=lbfgs needs the features: set config.cache.mode=on")
-
-    def features(split: Split) -> tuple[np.ndarray, np.ndarray]:
-        return split.fetch(np.arange(len(split))), split.labels
-
     val = run.dataset.val
-    found = solve(state.params[name], features(train), None if val is None else features(val))
-    params = {name: found}
+    found = solver.start(
+        Found(state.params.get(name, {}), state.assigned),
+        _examples(run.dataset.train),
+        None if val is None else _examples(val),
+        _given(run, state.params, state.assigned),
+    )
+    params = {name: found.params} if name in state.params else {}
     # Anew, since an average of the parameters is part of it.
     opt_state = run.optimizer().init(params)
-    state = state.replace(step=np.int32(run.steps), params=params, opt_state=opt_state)
-    return jax.device_put(state, parallel.replicated())
+    step = state.step if solver.before_steps else np.int32(run.steps)
+    state = state.replace(step=step, params=params, assigned=found.assigned, opt_state=opt_state)
+    # From the host: an array of this process's devices cannot be put on those of others.
+    return jax.device_put(jax.device_get(state), parallel.replicated())
+
+
+def finished(run: Training, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> Any:
+    """The assigned arrays that the solver chooses on val for what has been learned.
+
+    Without val they stay as they are.
+    """
+    val = run.dataset.val
+    if val is None:
+        return assigned
+    name, solver = _of(run)
+    at, given = Found(params.get(name, {}), assigned), _given(run, params, assigned)
+    found = solver.finish(at, _examples(val), given)
+    return jax.device_put(jax.device_get(found), parallel.replicated())
+
+
+def _of(run: Training) -> tuple[str, Solver]:
+    solver = run.solver()
+    assert solver is not None, "no part has a solver"
+    return solver
+
+
+def _examples(split: Split) -> Examples:
+    return Examples(split.fetch(np.arange(len(split))), split.labels)
+
+
+def _given(run: Training, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> HeadInputs:
+    """What a head is given, outside of the model."""
+    adaptation = run.adaptation
+    model: Any = adaptation.model
+    variables = adaptation.variables(params, assigned)
+    clip = {"params": variables["params"]["clip"]}
+    return HeadInputs(
+        texts=lambda: model.apply(variables, method="text_features"),
+        logit_scale=lambda: clip["params"]["logit_scale"],
+        source_logits=lambda x: model.clip.apply(clip, x, method="source_logits"),
+        assigned=assigned,
+    )

@@ -36,7 +36,8 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: int32 scalar, number of updates done.
       params: parameters by part, which gradients train.
-      assigned: arrays by name that a part assigns instead (`Part.assignment`).
+      assigned: arrays by name that a part assigns (`Part.assignment`) or a solver finds
+        (`Part.arrays`) instead.
       opt_state: of the optimiser of the parameters.
       bad_steps: int32 scalar, number of steps in a row that were not applied (`guard`).
       gradient_norms: float32 scalars by part, of the last step, as they came.

@@ -21,8 +21,7 @@ from vprompt_jax.clip.class_texts import (
 from vprompt_jax.config import Config
 from vprompt_jax.data import pipeline
 from vprompt_jax.data.dataset import Dataset
-from vprompt_jax.parts import Part, Progress, keys
-from vprompt_jax.parts.part import Solver
+from vprompt_jax.parts import Part, Progress, Solver, keys
 from vprompt_jax.process import cluster, parallel
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema import TrainedSection
@@ -77,7 +76,7 @@ class Training:
     @property
     def warmup(self) -> int:
         """Steps of linear warm-up; 0 where there are no steps."""
-        return 0 if self.solver() else warmup_of(self.config, self.steps)
+        return 0 if self.is_solved else warmup_of(self.config, self.steps)
 
     @property
     def warnings(self) -> list[str]:
@@ -85,7 +84,7 @@ class Training:
         lines: list[str] = []
         c = self.config.optim
         chosen = c.warmup_steps is not None or c.warmup_fraction is not None
-        if self.steps and not self.solver() and not chosen and self.warmup < _VP_WARMUP:
+        if self.steps and not self.is_solved and not chosen and self.warmup < _VP_WARMUP:
             lines.append(
                 f"warm-up shortened to {self.warmup} of {self.steps} steps (VP's {_VP_WARMUP} are "
                 "for runs of ten times as many); config.optim.warmup_steps or warmup_fraction "
@@ -97,6 +96,9 @@ class Training:
             lines += [indistinguishable_message(pairs)] if pairs else []
             unknown, classes = self.adaptation.unlearned, len(self.adaptation.class_names)
             lines += [unlearned_message(unknown, classes)] if unknown else []
+        if (found := self.solver()) is not None:
+            line = found[1].warning(self.dataset.train.labels)
+            lines += [line] if line else []
         return lines
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -133,8 +135,14 @@ class Training:
         wider = ["set config.model.dtype=float32"] if self.config.model.dtype != "float32" else []
         return rates + wider
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether a solver takes the place of all train steps."""
+        found = self.solver()
+        return found is not None and not found[1].before_steps
+
     def solver(self) -> tuple[str, Solver] | None:
-        """The part that is solved in place of train steps, and how; None for none."""
+        """The part that has a solver, by name, and the solver; None for none."""
         for part in self.parts:
             if (solver := part.solver(self.config.parts[part.name])) is not None:
                 return part.name, solver
