@@ -168,5 +168,5 @@ def test_contexts_of_classes_know_no_others(tiny_config, tmp_path):
     keys = dict(method__name="coop", context__kind="class")
     result = trained(tiny_config, tmp_path / "run", **keys)
     assert result["trainable_parameters"] == 10 * 4 * WIDTH
-    with pytest.raises(UserError, match=r"config\.context trained belongs to its own classes"):
+    with pytest.raises(UserError, match=r"config\.context learned belongs to its own classes"):
         elsewhere.fitted(inference.load(tmp_path / "run"), ("cat", "dog"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from vprompt_jax.adaptation import Adaptation
-from vprompt_jax.adaptation.build import parts_of
+from vprompt_jax.adaptation.build import build, parts_of
 from vprompt_jax.data.dataset import as_text
 from vprompt_jax.export.files import Exported
 from vprompt_jax.inference.adapted import Adapted, adapted_from
@@ -49,7 +49,7 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
     if of_own := _bound_to_classes(model, adaptation):
         raise UserError(
             f"the model does not know {some_of(unknown, separator=', ')}, and what "
-            f"config.{of_own} trained belongs to its own classes: rename the classes, leave these "
+            f"config.{of_own} learned belongs to its own classes: rename the classes, leave these "
             "out, or evaluate a run whose parts all classes share"
         )
     result = model.result | {"class_names": list(class_names)}
@@ -58,10 +58,20 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
 
 
 def _bound_to_classes(model: Adapted, other: Adaptation) -> str:
-    """A part whose parameters have other shapes with other classes; "" if there is none."""
-    shapes = jax.tree.map(np.shape, jax.eval_shape(other.model.init_parts, keys.root(0)))
+    """A part of which something has another shape with another number of classes; "" if there is
+    none."""
+    frozen = other.frozen
+    variables = {"params": frozen["params"]["clip"]}
+    if "batch_stats" in frozen:
+        variables["batch_stats"] = frozen["batch_stats"]["clip"]
+    more = len(model.class_names) + 1
+    parts = build(model.config, other.model.clip, variables, more)
+    shapes = jax.tree.map(np.shape, jax.eval_shape(parts.model.init_parts, keys.root(0)))
     for name, tree in shapes.items():
         if jax.tree.map(np.shape, dict(model.params[name])) != tree:
+            return name
+    for name, arrays in parts.arrays.items():
+        if any(np.shape(model.assigned[k]) != array.shape for k, array in arrays.items()):
             return name
     return ""
 
