@@ -66,6 +66,8 @@ MINI_METHODS = (
     "promptsrc",
     "clip_lora",
     "clip_adapter",
+    "tip_adapter",
+    "tip_adapter_f",
     "wise_ft",
     "adaptformer",
     "dora",

@@ -49,6 +49,7 @@ _MINI_RATES = {
     "promptsrc": ("context vpt", (0.0025, 0.025, 0.1, 0.25, 1.0)),
     "clip_lora": ("lora text_lora", (2e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
     "clip_adapter": ("head", (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
+    "tip_adapter_f": ("head", (1e-4, 1e-3, 1e-2, 1e-1)),
     "wise_ft": ("tune", (1e-4, *_ADAMW)),
     "adaptformer": ("adaptformer", (0.1, 0.3, 1.0, 3.0, 10.0)),
     "dora": ("dora", _SMALL_ADAMW[:4]),

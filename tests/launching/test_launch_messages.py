@@ -75,15 +75,17 @@ def test_a_key_of_a_part_that_is_off_names_a_switch_that_works():
         for method in METHODS if key.partition(".")[0] in registry.names() else ():
             config = default_config()
             config.method.name = method
-            for _ in range(3):
+            for _ in range(4):  # a part, one that it needs, and one that does not go with them
                 try:
                     resolve(config, [key])
                     break
                 except UserError as error:
-                    ((name, text),) = re.findall(r"set config\.([\w.]+)=(\S+)$", str(error))
-                    kind = registry.all_fields()[name].kind
-                    value = text if kind is str else ast.literal_eval(text)
-                    config.update_from_flattened_dict({name: value})
+                    advice = re.findall(r"set (config\.\S+=.*)$", str(error))[0]
+                    for assigned in advice.split(", config."):
+                        name, text = assigned.removeprefix("config.").split("=")
+                        kind = registry.all_fields()[name].kind
+                        value = text if kind is str else ast.literal_eval(text)
+                        config.update_from_flattened_dict({name: value})
                     followed += 1
             else:
                 pytest.fail(f"{method}: {key}")

@@ -16,7 +16,7 @@ from vprompt_jax.adapters import (
     tokens,
     tuning,
 )
-from vprompt_jax.heads import feature_adapter, linear, mapping, text
+from vprompt_jax.heads import cache, feature_adapter, linear, mapping, text
 from vprompt_jax.losses import consistency
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
@@ -48,6 +48,8 @@ PARTS: list[Part[Any]] = [
     text.PART,
     linear.PART,
     feature_adapter.PART,
+    cache.PART,
+    cache.TRAINED,
     mapping.PART,
     consistency.PART,
 ]

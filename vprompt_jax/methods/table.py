@@ -144,6 +144,16 @@ METHODS: dict[str, Method] = {
         title="CLIP-Adapter",
         head__kind="clip_adapter",
     ),
+    "tip_adapter": row(
+        "a cache of training images' features beside the class texts (Tip-Adapter)",
+        title="Tip-Adapter",
+        head__kind="tip_adapter",
+    ),
+    "tip_adapter_f": row(
+        "the same cache, whose keys train (Tip-Adapter-F)",
+        title="Tip-Adapter-F",
+        head__kind="tip_adapter_f",
+    ),
     "full": row("full fine-tune of the image tower", title="full fine-tune", tune__weights="all"),
     "wise_ft": row(
         "full fine-tune, whose weights are halfway to the frozen ones at inference (WiSE-FT)",
