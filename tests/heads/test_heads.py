@@ -138,3 +138,6 @@ def test_label_weights_against_a_loop(mapping_kind):
     by_hand = inputs.source_logits(FEATURES) @ found[:3, :4].T
     np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
     assert [step for step in range(7) if weights.is_due(step, 3, 7)] == [0, 3, 6]
+    fewer = mapping.LabelWeights(mapping_kind, classes=7, sources=3).initial(5)["label_weights"]
+    assert fewer.shape == (7, 3)
+    assert (fewer.sum(1) == 1).all()

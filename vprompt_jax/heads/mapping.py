@@ -147,8 +147,8 @@ class LabelWeights(LabelMap):
         return max(int(_TOP * self.classes), 1)
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
-        """The weights of a random map."""
-        one = random_map(seed, self.classes, self.sources)
+        """The weights of a random map, in which classes share sources if there are too few."""
+        one = np.resize(random_map(seed, self.classes, self.sources), self.classes)
         return {"label_weights": np.eye(self.sources, dtype=np.float32)[one]}
 
     def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
