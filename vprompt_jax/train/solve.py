@@ -30,7 +30,7 @@ def started(run: Training, state: TrainState) -> TrainState:
         )
     val = run.dataset.val
     found = solver.start(
-        Found(state.params.get(name, {}), state.assigned),
+        _at(name, state.params, state.assigned),
         _examples(run.dataset.train),
         None if val is None else _examples(val),
         _given(run, state.params, state.assigned),
@@ -53,7 +53,7 @@ def finished(run: Training, params: Mapping[str, Any], assigned: Mapping[str, An
     if val is None:
         return assigned
     name, solver = _of(run)
-    at, given = Found(params.get(name, {}), assigned), _given(run, params, assigned)
+    at, given = _at(name, params, assigned), _given(run, params, assigned)
     found = solver.finish(at, _examples(val), given)
     return jax.device_put(jax.device_get(found), parallel.replicated())
 
@@ -64,19 +64,24 @@ def _of(run: Training) -> tuple[str, Solver]:
     return solver
 
 
+def _at(name: str, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> Found:
+    """What a part has, on the host: a solver works on one device of each process."""
+    return Found(*jax.device_get((params.get(name, {}), assigned)))
+
+
 def _examples(split: Split) -> Examples:
     return Examples(split.fetch(np.arange(len(split))), split.labels)
 
 
 def _given(run: Training, params: Mapping[str, Any], assigned: Mapping[str, Any]) -> HeadInputs:
-    """What a head is given, outside of the model."""
+    """What a head is given, outside of the model, as in `_at`."""
     adaptation = run.adaptation
     model: Any = adaptation.model
     variables = adaptation.variables(params, assigned)
     clip = {"params": variables["params"]["clip"]}
     return HeadInputs(
-        texts=lambda: model.apply(variables, method="text_features"),
-        logit_scale=lambda: clip["params"]["logit_scale"],
+        texts=lambda: jax.device_get(model.apply(variables, method="text_features")),
+        logit_scale=lambda: jax.device_get(clip["params"]["logit_scale"]),
         source_logits=lambda x: model.clip.apply(clip, x, method="source_logits"),
-        assigned=assigned,
+        assigned=jax.device_get(assigned),
     )
