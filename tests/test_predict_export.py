@@ -19,7 +19,7 @@ from vprompt_jax.export import files as export
 from vprompt_jax.predict import __main__ as predict
 from vprompt_jax.predict.overlay import overlay, overlay_path
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train import fit, loop
+from vprompt_jax.train import fit, validation
 from vprompt_jax.train.evaluate import Evaluation
 
 
@@ -36,7 +36,7 @@ def finished(tiny_path, tmp_path_factory):
         return Evaluation(values, np.zeros((40, 10), np.float32))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "evaluate", first_is_best)  # val alone; test is really evaluated
+        patch.setattr(validation, "evaluate", first_is_best)  # val alone; test is really evaluated
         fit(small_config(tiny_path), path)
     return path, prompts
 

@@ -14,7 +14,7 @@ from vprompt_jax.data.arrays import from_arrays
 from vprompt_jax.launching.launch import launch
 from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.train import final, fit, loop, training
+from vprompt_jax.train import final, fit, training, validation
 from vprompt_jax.train.evaluate import evaluate
 
 WEIGHT = ("params", "visual", "resblocks_1", "mlp", "c_fc", "bias")
@@ -87,7 +87,7 @@ def test_logits_that_are_not_finite_name_their_split(tiny_config, tmp_path, monk
 
         return evaluate(overflowing, batches)
 
-    monkeypatch.setattr(loop if name == "val" else final, "evaluate", broken)
+    monkeypatch.setattr(validation if name == "val" else final, "evaluate", broken)
     message = (
         rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config"
     )
