@@ -22,7 +22,7 @@ def get_config(variant="paper"):
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
         for method in common.MINI_METHODS:
-            keys = common.own_sizes(method, variant) | learning_rates.chosen(method)
+            keys = common.own_keys(method, variant) | learning_rates.chosen(method)
             axes = {"method.name": (method,)} | {key: (value,) for key, value in keys.items()}
             paired = method in (*common.VIT_METHODS, "lor_vp")
             c.sweep += grid(axes, common.PAIRED_SEEDS if paired else common.SEEDS)

@@ -56,6 +56,9 @@ VIT_METHODS = (*RESNET_METHODS, "lora", "vpt_shallow", "vpt_deep")
 MINI_METHODS = (
     *VIT_METHODS,
     "lor_vp",
+    "ilm",
+    "blm",
+    "blm_plus",
     "evp",
     "auto_vp",
     "gate_vpt",
@@ -110,9 +113,11 @@ def base(name: str, variant: str):
     return c
 
 
-def own_sizes(method: str, variant: str) -> dict:
-    """Keys of a method that cannot have the size that the others have: a frame leaves an image."""
-    return {"prompt.size": 4} if method == "evp" and variant != "paper" else {}
+def own_keys(method: str, variant: str) -> dict:
+    """Keys in which a method has to differ: a frame leaves an image, a map needs texts to choose."""
+    if method == "evp" and variant != "paper":
+        return {"prompt.size": 4}
+    return {"data.templates": "ensemble"} if method in ("ilm", "blm", "blm_plus") else {}
 
 
 def images_at(path: str) -> dict:

@@ -29,6 +29,9 @@ _MINI_RATES = {
     "vp": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
     "lor_vp": ("prompt", (0.005, 0.02, 0.1, 0.3, 1.0)),
+    "ilm": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
+    "blm": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
+    "blm_plus": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0, 10.0)),
     "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
     "full": ("tune", (1e-4, *_ADAMW)),
@@ -112,6 +115,6 @@ def get_config(variant="paper"):
         for method, (_, rates) in all_rates.items():
             axes = {"model.checkpoint": (tower,), "method.name": (method,)}
             for rate in rates if method in methods else ():
-                keys = common.own_sizes(method, variant) | _keys(method, rate)
+                keys = common.own_keys(method, variant) | _keys(method, rate)
                 c.sweep += grid(axes | {key: (value,) for key, value in keys.items()})
     return c

@@ -10,7 +10,7 @@ from tests.conftest import TINY
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
 from vprompt_jax.adaptation.fold import folded
-from vprompt_jax.adaptation.model import variables_of
+from vprompt_jax.adaptation.variables import variables_of
 from vprompt_jax.clip import CLIP
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.config import default_config, resolve

@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 
 from tests.adapters.conftest import Adapted
-from vprompt_jax.adaptation.model import for_inference
+from vprompt_jax.adaptation.variables import for_inference
 from vprompt_jax.clip.sites import sites_of
 from vprompt_jax.parts.adapter import acting
 from vprompt_jax.process.errors import UserError
@@ -421,7 +421,6 @@ REFUSED = [
     (dict(adaptformer__width=2), "resnet", "needs a vision transformer"),
     (dict(lora__rank=2, lora__targets=("w",)), "vit", "choose from q, k, v"),
     (dict(vpt__kind="deep", ap__positions=(1,)), "vit", "ap.shape=channel"),
-    (dict(head__kind="mapping"), "vit", "classifier of its own"),
 ]
 
 

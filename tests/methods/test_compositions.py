@@ -119,8 +119,8 @@ def traced(config: Any, tower: CLIP, variables: dict[str, Any]) -> dict[str, Any
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_random_compositions_trace_or_are_refused_in_one_line(name, monkeypatch):
-    texts = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
-    monkeypatch.setattr(adaptation_lib, "encode_classes", lambda *_: texts)
+    texts = np.random.default_rng(0).normal(size=(5, 1, 16)).astype(np.float32)
+    monkeypatch.setattr(adaptation_lib, "encode_texts", lambda *_: texts)
     tower, variables = CLIP(TOWERS[name]), random_variables(TOWERS[name])
     rng = np.random.default_rng(0)
     seen, traces = set(), 0

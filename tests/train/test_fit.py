@@ -92,8 +92,6 @@ def test_a_generator_that_starts_at_what_is_better_keeps_its_start(tiny_config, 
 def test_only_one_part_assigns_and_only_from_images_that_are_there(tiny_config, tiny):
     tiny_config.mask.start, tiny_config.mask.hold = "better", 0.5
     clip, variables = tiny
-    classifier = {"kernel": np.zeros((16, 20)), "bias": np.zeros(20)}
-    variables = {**variables, "params": {**variables["params"], "classifier": classifier}}
     tiny_config.head.kind = "mapping"
     with pytest.raises(UserError, match=r"config\.mask and config\.head both assign"):
         build(resolve(tiny_config), clip, variables, classes=10)

@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from tests.train.trajectory import small_config, train_step_of
-from vprompt_jax.adaptation.model import variables_of
+from vprompt_jax.adaptation.variables import variables_of
 from vprompt_jax.clip import preprocess_batch, unit_norm
 from vprompt_jax.config import resolve
 from vprompt_jax.data import pipeline

@@ -239,13 +239,13 @@ def test_texts_are_encoded_under_the_precision_of_the_config(original, monkeypat
     from vprompt_jax.adaptation import adaptation
 
     seen = []
-    encode = adaptation.encode_classes
+    encode = adaptation.encode_texts
 
-    def encode_classes(*args):
+    def encode_texts(*args):
         seen.append(jax.config.jax_default_matmul_precision)
         return encode(*args)
 
-    monkeypatch.setattr(adaptation, "encode_classes", encode_classes)
+    monkeypatch.setattr(adaptation, "encode_texts", encode_texts)
     vp.load(original / "run")
     assert seen == ["highest"]
     assert jax.config.jax_default_matmul_precision != "highest"

@@ -10,10 +10,12 @@ import numpy as np
 
 from vprompt_jax import clip as clip_lib
 from vprompt_jax.adaptation.build import build
-from vprompt_jax.adaptation.model import AdaptedCLIP, Built, for_inference, variables_of
+from vprompt_jax.adaptation.model import AdaptedCLIP, Built
+from vprompt_jax.adaptation.variables import for_inference, variables_of
 from vprompt_jax.clip.class_texts import (
     class_texts,
-    encode_classes,
+    encode_texts,
+    of_classes,
     tokens_of,
     unlearned,
     without_padding,
@@ -127,23 +129,26 @@ def adapt(
       UserError: if a part does not fit the tower, a text is too long for it, or the embedding of
         one is not finite.
     """
-    built = build(config, clip, variables, len(class_names))
+    built = build(config, clip, variables, len(class_names), len(texts))
     learns_texts = built.model.has("text")
     used = {k: v for k, v in variables["params"].items() if k != "text" or learns_texts}
     constants: dict[str, np.ndarray] = {}
     unknown: list[str] = []
     if clip.config.has_text:
-        of_classes = class_texts(class_names, texts)
+        sentences = class_texts(class_names, texts)
         with jax.default_matmul_precision(config.model.matmul_precision):
-            embeddings = np.asarray(encode_classes(clip, variables, of_classes))
+            embeddings = encode_texts(clip, variables, sentences)
+            constants["text_features"] = np.asarray(of_classes(embeddings))
         with finite.explained("the class texts", variables):
-            finite.check("their embeddings", embeddings)
-        constants["text_features"] = embeddings
+            finite.check("their embeddings", constants["text_features"])
+        if built.maps_texts:
+            by_template = np.asarray(embeddings).swapaxes(0, 1)
+            constants["source_texts"] = by_template.reshape(-1, by_template.shape[-1])
         unknown = unlearned(variables, class_names)
         if learns_texts:
             for part in built.model.built("text"):
-                of_classes = part.module.texts(class_names, of_classes)
-            tokens = tokens_of(clip, of_classes)
+                sentences = part.module.texts(class_names, sentences)
+            tokens = tokens_of(clip, sentences)
             constants["text_tokens"] = without_padding(tokens, clip.config.require_text())
     frozen = {"params": {"clip": used}, "constants": constants}
     if "batch_stats" in variables:

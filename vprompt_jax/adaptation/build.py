@@ -26,6 +26,7 @@ class BuiltParts:
       weights: parts that replace some of the tower's weights, by name.
       assignment: what a part assigns rather than trains; None if none does.
       arrays: those that a part's solver finds, as they are before it, by part and by name.
+      maps_texts: whether every class text by itself is a class to map from.
       facts: what is said of the parts in `result.json`.
     """
 
@@ -33,6 +34,7 @@ class BuiltParts:
     weights: Mapping[str, SelectedWeights]
     assignment: Assignment | None
     arrays: Mapping[str, Mapping[str, np.ndarray]]
+    maps_texts: bool
     facts: Mapping[str, Any]
 
 
@@ -43,7 +45,9 @@ def parts_of(sections: Mapping[str, Section]) -> list[Part[Any]]:
     )
 
 
-def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int) -> BuiltParts:
+def build(
+    config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int, templates: int = 1
+) -> BuiltParts:
     """Builds the parts of a config.
 
     Args:
@@ -51,6 +55,7 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
       clip: the frozen CLIP.
       variables: its variables; only their shapes matter.
       classes: number of classes.
+      templates: number of texts per class.
 
     Raises:
       UserError: if a part does not fit the tower.
@@ -63,7 +68,7 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
             "take each other's for their own: switch one of the two off"
         )
     dtype = jnp.dtype(config.model.dtype)
-    around = Surroundings(clip, variables, classes, dtype, config.parts, *adders)
+    around = Surroundings(clip, variables, classes, templates, dtype, config.parts, *adders)
     modules: list[Built] = []
     weights: dict[str, SelectedWeights] = {}
     entries: list[Where] = []
@@ -101,7 +106,8 @@ def build(config: Config, clip: CLIP, variables: Mapping[str, Any], classes: int
     _check_frozen_is_there(parts)
     entry = lowest(entries)
     model = AdaptedCLIP(clip, tuple(modules), around.depth if entry is None else entry)
-    return BuiltParts(model, weights, assignment, arrays, facts)
+    maps_texts = clip.config.classes == 0 and any(part.maps_sources for part in parts)
+    return BuiltParts(model, weights, assignment, arrays, maps_texts, facts)
 
 
 def _check_texts_are_read(parts: Sequence[Part[Any]]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.class_texts import mean_embeddings
-from vprompt_jax.clip.model import CLIP, unit_norm
+from vprompt_jax.clip.model import CLIP, cosine_logits, unit_norm
 from vprompt_jax.clip.preprocess import preprocess_batch
 from vprompt_jax.clip.sites import PIXELS, Where, layer_name
 from vprompt_jax.parts import (
@@ -19,7 +19,6 @@ from vprompt_jax.parts import (
     Context,
     HeadInputs,
     LossInputs,
-    SelectedWeights,
     Side,
     TextPart,
 )
@@ -49,8 +48,8 @@ class AdaptedCLIP(nn.Module):
 
     Its variables are those of its parts: "params" under the parts' names (trained) and under "clip"
     (frozen; only what is used of it is needed), "batch_stats" of a ResNet, "constants" (the frozen
-    CLIP's "text_features" [C, E] of the classes, and "text_tokens" [C, T, N] where a part acts on
-    the text side) and "assigned", by name.
+    CLIP's "text_features" [C, E] of the classes, "source_texts" [T C, E] where a head maps them,
+    and "text_tokens" [C, T, N] where a part acts on the text side) and "assigned", by name.
 
     Attributes:
       clip: the CLIP whose weights stay as they are, but for those that `variables_of` replaces.
@@ -213,7 +212,7 @@ class AdaptedCLIP(nn.Module):
         given = HeadInputs(
             texts=texts,
             logit_scale=lambda: self.clip.logit_scale,
-            source_logits=self.clip.source_logits,
+            source_logits=self.source_logits,
             assigned=self._assigned(),
         )
         logits, out = head(features, given)
@@ -228,6 +227,13 @@ class AdaptedCLIP(nn.Module):
             )
             out = {**out, "penalty": sum(penalty(seen) for penalty in penalties)}
         return logits, out
+
+    def source_logits(self, features: jax.Array) -> jax.Array:
+        """Logits [B, K] of what a head may map to the classes (`HeadInputs.source_logits`)."""
+        if self.clip.config.classes:
+            return self.clip.source_logits(features)
+        texts: jax.Array = self.get_variable("constants", "source_texts")
+        return cosine_logits(features, texts, self.clip.logit_scale)
 
     def _assigned(self) -> dict[str, jax.Array]:
         names = self.variables.get("assigned", {})
@@ -245,52 +251,3 @@ class AdaptedCLIP(nn.Module):
     def init_parts(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the parts that have any, by name."""
         return dict(self.init(key, method="_touch_parts").get("params", {}))
-
-
-def for_inference(
-    model: AdaptedCLIP,
-    params: Mapping[str, Any],
-    frozen: Mapping[str, Any],
-    weights: Mapping[str, SelectedWeights],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters and frozen variables of `model.at_inference()`.
-
-    Class texts that parts on the text side make stay the same at inference, so that they are
-    encoded here, once, unless they depend on the image. Parts on the weights' side may use others
-    than in training.
-    """
-    clip = frozen["params"]["clip"]
-    changed = {
-        name: selected.at_inference(clip["visual"], params[name])
-        for name, selected in weights.items()
-    }
-    if model.has("text") and not model.texts_see_images:
-        variables = {"params": {"clip": clip, **params}, "constants": frozen["constants"]}
-        frozen = {**frozen, "constants": {"text_features": _encoded_texts(model, variables)}}
-    return {**params, **changed}, dict(frozen)
-
-
-@functools.partial(jax.jit, static_argnums=0)  # compiled once, not at every evaluation
-def _encoded_texts(model: AdaptedCLIP, variables: Mapping[str, Any]) -> Any:
-    return model.apply(variables, method="text_features")
-
-
-def variables_of(
-    params: Mapping[str, Any],
-    assigned: Mapping[str, Any],
-    frozen: Mapping[str, Any],
-    weights: Mapping[str, SelectedWeights],
-) -> dict[str, Any]:
-    """All variables of an `AdaptedCLIP`: the trained ones beside, or in place of, the frozen ones.
-
-    Args:
-      params: parameters by part.
-      assigned: assigned arrays by name.
-      frozen: the frozen variables.
-      weights: how the parts on the weights' side replace the image tower's weights, by name.
-    """
-    clip = frozen["params"]["clip"]
-    for name, selected in weights.items():
-        clip = {**clip, "visual": selected.replaced(clip["visual"], params[name])}
-    parts = {name: tree for name, tree in params.items() if name not in weights}
-    return {**frozen, "params": {"clip": clip, **parts}, "assigned": dict(assigned)}

@@ -92,21 +92,26 @@ def mean_embeddings(features: jax.Array) -> jax.Array:
     Returns:
       float32 [C, E]: the means of the unit embeddings, scaled to unit length again.
     """
-    return unit_norm(unit_norm(features.astype(jnp.float32)).mean(1))
+    return of_classes(unit_norm(features.astype(jnp.float32)))
 
 
-def encode_classes(
+def of_classes(embeddings: jax.Array) -> jax.Array:
+    """The same for embeddings that have unit length: float32 [C, T, E] -> [C, E]."""
+    return unit_norm(embeddings.mean(1))
+
+
+def encode_texts(
     clip: CLIP, variables: Mapping[str, Any], texts: Sequence[Sequence[str]]
 ) -> jax.Array:
-    """Computes the classes' text embeddings, once per run.
+    """Computes the embeddings of the classes' texts, once per run.
 
     Args:
       clip: a CLIP with a text tower.
       variables: its variables.
-      texts: C lists of T texts; the embeddings of a list are averaged.
+      texts: C lists of T texts.
 
     Returns:
-      float32 [C, E] of unit length.
+      float32 [C, T, E] of unit length.
 
     Raises:
       UserError: as from `tokens_of`.
@@ -122,8 +127,17 @@ def encode_classes(
     width = min(len(flat), _TEXTS_AT_A_TIME)
     padded = np.pad(flat, ((0, -len(flat) % width), (0, 0)), mode="edge")
     parts = [encode(variables, part) for part in padded.reshape(-1, width, flat.shape[1])]
-    embeddings = jnp.concatenate(parts)[: len(flat)].reshape(len(texts), -1, parts[0].shape[-1])
-    return unit_norm(embeddings.mean(1))
+    return jnp.concatenate(parts)[: len(flat)].reshape(len(texts), -1, parts[0].shape[-1])
+
+
+def encode_classes(
+    clip: CLIP, variables: Mapping[str, Any], texts: Sequence[Sequence[str]]
+) -> jax.Array:
+    """The classes' embeddings, float32 [C, E]: the means of their texts', of unit length again.
+
+    Arguments and errors are those of `encode_texts`.
+    """
+    return of_classes(encode_texts(clip, variables, texts))
 
 
 def unlearned(variables: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:

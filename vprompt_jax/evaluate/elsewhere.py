@@ -65,7 +65,7 @@ def _bound_to_classes(model: Adapted, other: Adaptation) -> str:
     if "batch_stats" in frozen:
         variables["batch_stats"] = frozen["batch_stats"]["clip"]
     more = len(model.class_names) + 1
-    parts = build(model.config, other.model.clip, variables, more)
+    parts = build(model.config, other.model.clip, variables, more, len(other.texts))
     shapes = jax.tree.map(np.shape, jax.eval_shape(parts.model.init_parts, keys.root(0)))
     for name, tree in shapes.items():
         if jax.tree.map(np.shape, dict(model.params[name])) != tree:

@@ -1,12 +1,14 @@
-"""Label mapping: reuses the classifier that a checkpoint came with.
+"""Label mapping: reuses the classifier that a checkpoint came with, or a CLIP's texts.
 
 One source class stands for each target class (ILM, arXiv 2211.11635), or every source class has a
-weight (BLM and BLM+, arXiv 2410.24018, after the authors' code, tmlr-group/BayesianLM).
+weight (BLM and BLM+, arXiv 2410.24018, after the authors' code, tmlr-group/BayesianLM). A CLIP's
+source classes are the classes' texts, each template's by themselves, as in ILM's code
+(OPTML-Group/ILM-VP, `experiments/clip/ilm_tp_vp.py`).
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -181,29 +183,43 @@ class MappingHeadSection(Section):
 
 
 class MappingHeadPart(Part[MappingHeadSection]):
-    """Maps the target classes to the checkpoint's own classes."""
+    """Maps the target classes to the checkpoint's own classes, or to a CLIP's texts."""
 
     name = "head"
     section = MappingHeadSection
     switch = "kind"
     kind = "mapping"
     side = "head"
+    maps_sources = True
 
     def build(self, section: MappingHeadSection, around: Surroundings) -> MappingHead:
-        source = around.variables["params"].get("classifier")
-        if source is None:
-            raise ValueError("head.kind=mapping needs a checkpoint with a classifier of its own")
-        if section.mapping not in _WEIGHTED and around.classes > source["bias"].shape[-1]:
+        c = around.clip.config
+        if not c.classes and not c.has_text:
+            raise ValueError(
+                "head.kind=mapping needs a checkpoint with a classifier of its own, or with a text "
+                "tower: set config.head.kind=linear"
+            )
+        if section.mapping not in _WEIGHTED and around.classes > _sources(around):
             raise ValueError(
                 f"head.kind=mapping: {around.classes} classes cannot be mapped one to one to the "
-                f"checkpoint's {source['bias'].shape[-1]}: set config.head.mapping=bayesian"
+                f"checkpoint's {_sources(around)}: set config.head.mapping=bayesian"
             )
         return MappingHead()
 
     def assignment(self, section: MappingHeadSection, around: Surroundings) -> LabelMap:
-        sources = around.variables["params"]["classifier"]["bias"].shape[-1]
         kind = LabelWeights if section.mapping in _WEIGHTED else LabelMap
-        return kind(section.mapping, around.classes, sources)
+        return kind(section.mapping, around.classes, _sources(around))
+
+    def facts(
+        self, section: MappingHeadSection, built: MappingHead, around: Surroundings
+    ) -> dict[str, Any]:
+        del section, built
+        return {"source_classes": _sources(around)}
+
+
+def _sources(around: Surroundings) -> int:
+    """Number of source classes: the classifier's, or the texts of all classes."""
+    return around.clip.config.classes or around.classes * around.templates
 
 
 PART = MappingHeadPart()

@@ -75,7 +75,7 @@ METHODS: dict[str, Method] = {
         "activation prompt: one perturbation inside the tower", title="AP", ap__positions=(0,)
     ),
     "ilm": row(
-        "visual prompt of a supervised tower, its classes mapped to the target's",
+        "visual prompt, a supervised tower's classes or CLIP's texts mapped to the target's",
         title="ILM-VP",
         prompt__template="padding",
         head__kind="mapping",

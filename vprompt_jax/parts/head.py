@@ -15,7 +15,8 @@ class HeadInputs:
       texts: () -> the classes' text embeddings, float32 of unit length: [C, E], or [B, C, E] where
         each image has texts of its own.
       logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
-      source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier.
+      source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier; without
+        one, of all class texts by themselves, K = T C, those of the first template first.
       assigned: the arrays that parts assign (`Part.assignment`) or solvers find (`Part.arrays`), by
         name.
     """

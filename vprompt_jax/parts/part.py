@@ -51,6 +51,7 @@ class Surroundings:
       clip: the frozen CLIP.
       variables: its variables; only their shapes matter.
       classes: number of classes C.
+      templates: number T of texts per class.
       dtype: dtype of the frozen tower's computation.
       sections: config sections of all parts that are on, by name.
       token_adder: name of the part that adds tokens to the sequence; None if no part does.
@@ -59,6 +60,7 @@ class Surroundings:
     clip: CLIP
     variables: Mapping[str, Any]
     classes: int
+    templates: int
     dtype: Any
     sections: Mapping[str, Section]
     token_adder: str | None = None
@@ -134,6 +136,7 @@ class Part(Generic[S]):
       adds_tokens: whether it changes the number of tokens inside the tower.
       sweepable: the key that holds positions to sweep over; "" if there is none.
       reads_texts: whether it is a head that compares image features with the classes' texts.
+      maps_sources: whether it is a head that reads `HeadInputs.source_logits`.
     """
 
     name: ClassVar[str]
@@ -146,6 +149,7 @@ class Part(Generic[S]):
     adds_tokens: ClassVar[bool] = False
     sweepable: ClassVar[str] = ""
     reads_texts: ClassVar[bool] = False
+    maps_sources: ClassVar[bool] = False
 
     @property
     def trains(self) -> bool:

@@ -82,6 +82,6 @@ def _given(run: Training, params: Mapping[str, Any], assigned: Mapping[str, Any]
     return HeadInputs(
         texts=lambda: jax.device_get(model.apply(variables, method="text_features")),
         logit_scale=lambda: jax.device_get(clip["params"]["logit_scale"]),
-        source_logits=lambda x: model.clip.apply(clip, x, method="source_logits"),
+        source_logits=lambda x: model.apply(variables, x, method="source_logits"),
         assigned=jax.device_get(assigned),
     )

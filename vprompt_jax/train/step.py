@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vprompt_jax.adaptation.model import AdaptedCLIP, for_inference, variables_of
+from vprompt_jax.adaptation.model import AdaptedCLIP
+from vprompt_jax.adaptation.variables import for_inference, variables_of
 from vprompt_jax.clip.layers import BLOCK_INPUT
 from vprompt_jax.data.augment import augment
 from vprompt_jax.parts import Context, SelectedWeights
