@@ -114,7 +114,7 @@ def base(name: str, variant: str):
 
 
 def own_keys(method: str, variant: str) -> dict:
-    """Keys in which a method has to differ: a frame leaves an image, a map needs texts to choose."""
+    """Keys in which a method differs: a frame must leave an image, a map needs many texts."""
     if method == "evp" and variant != "paper":
         return {"prompt.size": 4}
     return {"data.templates": "ensemble"} if method in ("ilm", "blm", "blm_plus") else {}

@@ -80,6 +80,7 @@ _CHOSEN = {
     "coop": 0.02,
     "cocoop": 0.02,
     "maple": 0.35,
+    "promptsrc": 1.0,
     "clip_lora": 1e-2,
     "clip_adapter": 3e-2,
     "tip_adapter_f": 0.1,
