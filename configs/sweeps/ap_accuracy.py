@@ -22,8 +22,8 @@ def get_config(variant="paper"):
         c.sweep += grid({"data.split": ("vtab",), "data.name": common.VTAB} | methods)
     else:
         for method in common.MINI_METHODS:
-            keys = common.own_keys(method, variant) | learning_rates.chosen(method)
-            axes = {"method.name": (method,)} | {key: (value,) for key, value in keys.items()}
+            keys = {"method.name": method} | common.own_keys(method, variant)
+            keys |= learning_rates.chosen(method)
             paired = method in (*common.VIT_METHODS, "lor_vp")
-            c.sweep += grid(axes, common.PAIRED_SEEDS if paired else common.SEEDS)
+            c.sweep += grid(common.fixed(keys), common.PAIRED_SEEDS if paired else common.SEEDS)
     return c

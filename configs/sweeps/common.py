@@ -120,6 +120,11 @@ def own_keys(method: str, variant: str) -> dict:
     return {"data.templates": "ensemble"} if method in ("ilm", "blm", "blm_plus") else {}
 
 
+def fixed(keys: dict) -> dict:
+    """Axes of a sweep that have one value each, from keys and values."""
+    return {key: (value,) for key, value in keys.items()}
+
+
 def images_at(path: str) -> dict:
     """Keys of images that the user has: a folder of photographs, or an .npz of arrays."""
     return {"data.source": "arrays" if path.endswith(".npz") else "folder", "data.dir": path}

@@ -114,8 +114,8 @@ def get_config(variant="paper"):
         all_rates = _MINI_RATES
     for tower, methods in towers.items():
         for method, (_, rates) in all_rates.items():
-            axes = {"model.checkpoint": (tower,), "method.name": (method,)}
+            keys = {"model.checkpoint": tower, "method.name": method}
+            keys |= common.own_keys(method, variant)
             for rate in rates if method in methods else ():
-                keys = common.own_keys(method, variant) | _keys(method, rate)
-                c.sweep += grid(axes | {key: (value,) for key, value in keys.items()})
+                c.sweep += grid(common.fixed(keys | _keys(method, rate)))
     return c

@@ -21,6 +21,6 @@ def get_config(variant="paper"):
         c.sweep = grid({"data.name": common.DATASETS, "method.name": _METHODS} | counts)
     else:
         for method in _METHODS:
-            rate = {key: (value,) for key, value in learning_rates.chosen(method).items()}
-            c.sweep += grid({"method.name": (method,), "vpt.tokens": (1, 5, 10, 20, 50)} | rate)
+            keys = {"method.name": method} | learning_rates.chosen(method)
+            c.sweep += grid(common.fixed(keys) | {"vpt.tokens": (1, 5, 10, 20, 50)})
     return c
