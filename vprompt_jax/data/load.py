@@ -14,6 +14,7 @@ from vprompt_jax.data import (
     copies,
     digits,
     folder,
+    halves,
     huggingface,
     images,
     manifest,
@@ -90,6 +91,8 @@ def labelled(
     """
     row = None if section.label else catalogue.find(section.name)
     dataset = _source(section, row, resolution, resize)
+    names = class_names(row, dataset.class_names)
+    dataset = halves.kept(dataclasses.replace(dataset, class_names=names), section.classes)
     splits = {name: part for name, part in dataset.splits() if len(part)}
     chosen = splits.get(split)
     if chosen is None and split == "test":
@@ -99,7 +102,6 @@ def labelled(
     chosen, left_out = images.decoded(chosen, section.on_bad_image)
     dataset = dataclasses.replace(
         dataset,
-        class_names=class_names(row, dataset.class_names),
         train=chosen.take(np.array([], int)),
         val=None,
         test=chosen,
@@ -139,6 +141,7 @@ def prepare(
     if c.source not in _PUBLIC:
         check_names(dataset)
         dataset = copies.kept_apart(dataset, c.on_bad_image)
+    dataset = halves.kept(dataset, c.classes)
     dataset = splits.with_test(dataset, fraction, c.split_seed)
     if protocol == "val" or c.few_shot is not None:
         dataset = splits.with_validation(dataset, c.val_fraction, c.split_seed)

@@ -1,6 +1,7 @@
 """Measures a finished run: vprompt evaluate --workdir DIR [--dir FOLDER]"""
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help="config.data.name, for --source=tfds")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test",
                         help="default: test; all images where there is none")  # fmt: skip
+    parser.add_argument("--classes", choices=("all", "base", "new"),
+                        help="all classes, or half of them; default: the run's own")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="where the CLIP's weights are now, if they have moved")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="the parameters best on val")
@@ -43,10 +46,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: if the run or the images cannot be used, or their classes do not fit.
     """
-    from vprompt_jax.evaluate.elsewhere import fitted
+    from vprompt_jax.evaluate.evaluation import evaluated
     from vprompt_jax.export.files import load_either
-    from vprompt_jax.measures import table
-    from vprompt_jax.measures.split import measured
 
     if args.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
@@ -54,22 +55,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} holds a run: choose another folder")
     model = load_either(args.workdir, best=args.best, checkpoint=args.checkpoint)
     name, class_names, split = _images(args, model)
-    model, label_of = fitted(model, class_names)
-    labels = label_of[split.labels]
-    parts = [
-        model.logits(split.fetch(np.arange(start, min(start + args.batch_size, len(split)))))
-        for start in range(0, len(split), args.batch_size)
-    ]
-    logits = np.concatenate(parts)
-    temperature = model.result.get("temperature")
-    found = measured(logits, labels, model.class_names, temperature=temperature, zero_shot=None)
+    found = evaluated(model, class_names, split, args.batch_size)
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        about = {"run": str(args.workdir), "dataset": name, "split": args.split, **found}
-        (args.out / "evaluation.json").write_text(json.dumps(about, indent=2) + "\n")
-        rows = {args.split: table.Predictions(list(split.keys), labels, logits, None)}
-        table.write(args.out / table.NAME, rows, temperature, model.class_names)
-    print(json.dumps(found) if args.json else _lines(name, found))
+        found.write(args.out, args.split, {"run": str(args.workdir), "dataset": name})
+    print(json.dumps(found.measures) if args.json else _lines(name, found.measures))
 
 
 def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...], Any]:
@@ -80,9 +69,10 @@ def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...],
     if not elsewhere and not hasattr(model, "config"):
         raise UserError("an export does not know its images: name some by --dir")
     if not elsewhere:
-        dataset = data.load(
-            model.config.data, model.config.protocol, model.resolution, resize=model.resize
-        )
+        section = model.config.data
+        if args.classes is not None:
+            section = dataclasses.replace(section, classes=args.classes)
+        dataset = data.load(section, model.config.protocol, model.resolution, resize=model.resize)
         splits = dict(dataset.splits())
         if args.split not in splits:
             raise UserError(f"this run has no {args.split} split: choose another --split")
@@ -94,6 +84,7 @@ def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...],
     config.data.source = args.source or "folder"
     config.data.dir = args.dir or ""
     config.data.name = args.name
+    config.data.classes = args.classes or "all"
     section = resolve(config).data
     dataset = data.labelled(section, args.split, model.resolution, resize=model.resize)
     return dataset.name, dataset.class_names, dataset.test

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vprompt_jax.config.config import flat
+from vprompt_jax.evaluate import NAME, NEW
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
@@ -32,11 +33,14 @@ class Record:
       result: the contents of `result.json`.
       config: the resolved config by dotted key, with sizes that followed the tower filled in;
         "method.name" names the combination of parts.
+      new_accuracy: of a run on base classes, on the test images of the new ones; None if there is
+        none.
     """
 
     workdir: Path
     result: dict[str, Any]
     config: dict[str, Any]
+    new_accuracy: float | None = None
 
     @property
     def method(self) -> str:
@@ -98,7 +102,9 @@ def read(workdir: Path) -> Record:
         if field.key.fact in result:
             config[key] = result[field.key.fact]
     config["method.name"] = combination(config)
-    return Record(workdir, result, config)
+    path = workdir / NEW / NAME
+    new = read_json(path, "delete it and give the run's command again") if path.is_file() else {}
+    return Record(workdir, result, config, new.get("accuracy"))
 
 
 def gather(workdirs: Iterable[Path], *, by_dataset: bool = False) -> list[Record]:

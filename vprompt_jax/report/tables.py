@@ -179,6 +179,28 @@ def datasets(groups: Groups) -> Table:
     return Table("Test accuracy (%) by dataset", ["method", *columns], body, best)
 
 
+def base_to_new(groups: Groups) -> Table | None:
+    """A row per setting with runs on base classes: base, new, and their harmonic mean H.
+
+    As in MaPLe's tables, H is that of the two means over seeds. None without such runs.
+    """
+    rows: list[list[str]] = []
+    for setting, by_seed in groups.items():
+        new = np.array([r.new_accuracy for r in by_seed.values() if r.new_accuracy is not None])
+        if len(new) != len(by_seed):
+            continue
+        base = accuracies(by_seed)
+        rows.append([describe(setting), spread(base), spread(new), _harmonic(base, new)])
+    header = ["method", "base (%)", "new (%)", "H (%)"]
+    return Table("Base-to-new generalisation", header, rows) if rows else None
+
+
+def _harmonic(base: np.ndarray, new: np.ndarray) -> str:
+    """The harmonic mean of two means, in %."""
+    a, b = float(base.mean()), float(new.mean())
+    return f"{100 * 2 * a * b / (a + b):.1f}" if a + b else "0.0"
+
+
 def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
     """Printed values beside ours, and a sentence about those that have none beside them."""
     rows = [
@@ -224,6 +246,7 @@ def as_csv(records: Sequence[Record]) -> str:
             in_spreadsheet(key): in_spreadsheet(value) if isinstance(value, str) else value
             for key, value in (
                 {k: v for k, v in r.result.items() if isinstance(v, scalars)}
+                | {"new_accuracy": r.new_accuracy}
                 | {f"config.{k}": shareable(k, v) for k, v in r.config.items()}
             ).items()
         }

@@ -57,7 +57,8 @@ def write(
     shown = [tables.datasets(groups)] if several else []
     shown.append(tables.summary(groups))
     beside, note = tables.against_published(records)
-    shown += [t for t in (differences.table(groups), beside) if t is not None]
+    more = (tables.base_to_new(groups), differences.table(groups), beside)
+    shown += [t for t in more if t is not None]
     facts = _facts(records)
     found = Sources(checkpoints, data_dir)
 

@@ -77,6 +77,13 @@ class DataSection(Section):
     )
     split: Literal["official", "vtab"] = key("official", "vtab: VTAB-1k's 800 + 200 and test")
     split_file: str = key("", "CoOp's JSON", names_file=True)
+    classes: Literal["all", "base", "new"] = key(
+        "all",
+        "base: the first half of the classes alone, and accuracy on the others is measured, too; "
+        "new: the second half",
+        source="CoCoOp's code",
+        label="classes",
+    )
     few_shot: int | None = key(None, "training images per class", low=1, high=MANY)
     val_shots: int | None = key(
         None,

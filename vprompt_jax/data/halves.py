@@ -1,0 +1,41 @@
+"""Base and new classes: halves of a dataset, to measure on classes that were not trained on.
+
+The halves are those of CoCoOp's code (KaiyangZhou/CoOp, `datasets/oxford_pets.py`): the first C / 2
+classes, rounded up, and the rest.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from vprompt_jax.data.dataset import Dataset, Split
+from vprompt_jax.process.errors import UserError
+
+Half = Literal["all", "base", "new"]
+
+
+def kept(dataset: Dataset, which: Half) -> Dataset:
+    """The dataset with the classes of a half alone, and their images.
+
+    Raises:
+      UserError: if the half would have fewer than two classes.
+    """
+    if which == "all":
+        return dataset
+    classes = len(dataset.class_names)
+    half = (classes + 1) // 2
+    first, stop = (0, half) if which == "base" else (half, classes)
+    if stop - first < 2:
+        raise UserError(
+            f"config.data.classes={which}: {dataset.name} has {classes} classes, and a half needs "
+            "two or more: set config.data.classes=all"
+        )
+
+    def own(split: Split) -> Split:
+        of_half = split.take(np.flatnonzero((split.labels >= first) & (split.labels < stop)))
+        return dataclasses.replace(of_half, labels=of_half.labels - first)
+
+    splits = {name: own(split) for name, split in dataset.splits()}
+    names = dataset.class_names[first:stop]
+    return dataclasses.replace(dataset.with_splits(splits), class_names=names)
