@@ -25,6 +25,8 @@ TOWERS = {
         BASE, layer_scale=0.1, patch_bias=True, pre_norm=False
     ),
     "no norm at the end": dataclasses.replace(BASE, pooling="mean", final_norm="none"),
+    "attention": dataclasses.replace(BASE, class_token=False, pooling="attention"),
+    "attention beside other tokens": dataclasses.replace(BASE, registers=2, pooling="attention"),
 }
 PIXELS = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
 
@@ -47,6 +49,23 @@ def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndar
     def softmax(x):
         x = np.exp(x - x.max(-1, keepdims=True))
         return x / x.sum(-1, keepdims=True)
+
+    def perceptron(x, part):
+        y = dense(x, part["c_fc"])
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        return dense(y, part["c_proj"])
+
+    def attention_pooling(x, part):
+        q, k, v = (
+            dense(y, part[f"{n}_proj"]) for n, y in zip("qkv", (part["probe"], x, x), strict=True)
+        )
+        heads = []
+        for h in range(HEADS):
+            own = slice(h * WIDTH // HEADS, (h + 1) * WIDTH // HEADS)
+            weights = softmax(k[..., own] @ q[own] / np.sqrt(WIDTH // HEADS))
+            heads.append(np.einsum("bn,bnd->bd", weights, v[..., own]))
+        y = dense(np.concatenate(heads, -1), part["out_proj"])
+        return y + perceptron(norm(y, part["ln_2"]), part["mlp"])
 
     tokens = []
     for row in range(0, SIDE, PATCH):
@@ -73,13 +92,14 @@ def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndar
             heads.append(softmax(scores) @ v[..., part])
         y = dense(np.concatenate(heads, -1), block["attn"]["out_proj"])
         x = x + y * (block["ls_1"]["gamma"] if vision.layer_scale else 1)
-        y = dense(norm(x, block["ln_2"]), block["mlp"]["c_fc"])
-        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
-        y = dense(y, block["mlp"]["c_proj"])
+        y = perceptron(norm(x, block["ln_2"]), block["mlp"])
         x = x + y * (block["ls_2"]["gamma"] if vision.layer_scale else 1)
     if vision.final_norm == "before":
         x = norm(x, p["ln_post"])
-    x = x[:, 0] if vision.pooling == "class" else x[:, vision.prefix :].mean(1)
+    if vision.pooling == "attention":
+        x = attention_pooling(x[:, vision.prefix :], p["attnpool"])
+    else:
+        x = x[:, 0] if vision.pooling == "class" else x[:, vision.prefix :].mean(1)
     if vision.final_norm == "after":
         x = norm(x, p["ln_post"])
     return x @ p["proj"]
@@ -163,7 +183,10 @@ def test_interpolation_leaves_what_is_before_the_grid():
         np.testing.assert_array_equal(resized[first:], positions.interpolate(table[5:], 4, 6))
 
 
-@pytest.mark.parametrize("config", [TINY, RESNET, config_of(TOWERS["no norm at the end"])])
+@pytest.mark.parametrize(
+    "config",
+    [TINY, RESNET, config_of(TOWERS["no norm at the end"]), config_of(TOWERS["attention"])],
+)
 def test_normalisations_are_found_by_what_they_are(config):
     variables = random_variables(config)
     found = sites.sites_of(CLIP(config), variables)

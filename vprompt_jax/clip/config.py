@@ -26,7 +26,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)  # mean and std that map pixels to [-1, 1] (ViT, arXiv 2010.11929)
 
-Resize = Literal["shortest", "squash"]
+Resize = Literal["shortest", "squash", "squash_bilinear"]
 
 Fields = dict[str, Any]
 
@@ -51,7 +51,10 @@ class CLIPConfig:
       classes: outputs of the classifier the checkpoint came with; 0: none.
       pre_logits: width of the tanh layer before that classifier; 0: none.
       resize: how a photograph becomes square: "shortest" (the short side is resized, the centre cut
-        out) or "squash" (both sides are resized, whatever their ratio).
+        out) or "squash" (both sides are resized, whatever their ratio). By bicubic interpolation;
+        "squash_bilinear" says otherwise.
+      logit_bias: whether a learned number is added to the logits of an image and a text (SigLIP,
+        arXiv 2303.15343). It is the same for all texts, so a softmax over them does not see it.
     """
 
     embed_dim: int
@@ -62,6 +65,7 @@ class CLIPConfig:
     classes: int = 0
     pre_logits: int = 0
     resize: Resize = "shortest"
+    logit_bias: bool = False
 
     # Short names that users may give: each sets the field in every tower listed here. In addition,
     # "vision_heads" means "vision.heads", and so on.

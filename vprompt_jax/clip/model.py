@@ -1,5 +1,9 @@
 """The two towers, or an image tower alone, as one Flax module."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,11 +45,14 @@ class CLIP(nn.Module):
       dtype: dtype of the computation; parameters keep theirs.
       train: whether batch normalisation uses the batch's statistics and updates the stored ones.
         Only pretraining sets it; adapting a CLIP leaves the frozen statistics alone.
+      vocabulary: path of the file that holds the text tower's vocabulary; "" if there is none, as
+        with CLIP's own tokenizer. Only `class_texts` reads it; the towers take ids.
     """
 
     config: CLIPConfig
     dtype: jnp.dtype = jnp.float32
     train: bool = False
+    vocabulary: str = ""
 
     def setup(self) -> None:
         c = self.config
@@ -57,6 +64,9 @@ class CLIP(nn.Module):
             self.text = TextTransformer(c.text, c.embed_dim, self.dtype)
             # ln(1/0.07): the paper starts with a temperature of 0.07.
             self.logit_scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())
+            if c.logit_bias:
+                # -10: where SigLIP starts (arXiv 2303.15343, section 3.2): most pairs do not match.
+                self.logit_bias = self.param("logit_bias", nn.initializers.constant(-10.0), ())
         if c.pre_logits:
             self.pre_logits = nn.Dense(c.pre_logits, dtype=self.dtype)
         if c.classes:
@@ -110,7 +120,7 @@ class CLIP(nn.Module):
         return self.classifier(features)
 
     def __call__(self, images: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
-        """Logits [images, texts]: exp(logit_scale) times the cosine of every pair.
+        """Logits [images, texts]: exp(logit_scale) times the cosine of every pair, and the bias.
 
         Without a text tower: the logits [images, K] of the checkpoint's own classifier, or the
         features if it has none.
@@ -122,4 +132,13 @@ class CLIP(nn.Module):
             raise ValueError("a CLIP with a text tower needs tokens beside the images")
         text = unit_norm(self.encode_text(tokens))
         cosines = (unit_norm(image) @ text.T).astype(jnp.float32)
-        return jnp.exp(self.logit_scale) * cosines
+        logits = jnp.exp(self.logit_scale) * cosines
+        return logits + self.logit_bias if self.config.logit_bias else logits
+
+
+def image_tower_alone(clip: CLIP, variables: Mapping[str, Any]) -> tuple[CLIP, dict[str, Any]]:
+    """A CLIP and its variables without the text tower and what compares with it."""
+    config = dataclasses.replace(clip.config, text=None, logit_bias=False)
+    of_texts = ("text", "logit_scale", "logit_bias")
+    params = {k: v for k, v in variables["params"].items() if k not in of_texts}
+    return CLIP(config, clip.dtype, clip.train), {**variables, "params": params}

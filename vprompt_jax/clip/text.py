@@ -1,4 +1,4 @@
-"""CLIP's text tower."""
+"""The text tower, as CLIP and SigLIP use it."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ EMBEDDINGS = "embeddings"
 
 
 class TextTransformer(nn.Module):
-    """Transformer whose feature is taken at the end-of-text token.
+    """Transformer whose feature is taken at the end-of-text token, or at the last place.
 
     Attributes:
       config: the tower's config.
@@ -51,12 +51,17 @@ class TextTransformer(nn.Module):
             nn.initializers.normal(c.width**-0.5),
             (c.width, self.embed_dim),
         )
+        if c.projection_bias:
+            self.text_projection_bias = self.param(
+                "text_projection_bias", nn.initializers.zeros, (self.embed_dim,)
+            )
 
     def __call__(self, tokens: jax.Array, *, tap: Tap = no_tap) -> jax.Array:
         """Features [B, E] of token ids int32 [B, T], T <= context_length.
 
         Args:
-          tokens: the ids, among them the end-of-text token.
+          tokens: the ids, among them the end-of-text token. A tower that is not causal, or that
+            reads the last place, was trained with T = context_length.
           tap: called with "embeddings" and the tokens' embeddings [B, T, D] before positions are
             added, then with 0..L-1 and the inputs of the blocks; the tower continues with what it
             returns.
@@ -65,8 +70,16 @@ class TextTransformer(nn.Module):
         x = x + self.positional_embedding[None, : tokens.shape[1]].astype(x.dtype)
         for position, block in enumerate(self.resblocks):
             x = block(tap(position, x))
+        x = self._pool(self.ln_final(x), tokens) @ self.text_projection.astype(self.dtype)
+        if self.config.projection_bias:
+            x = x + self.text_projection_bias.astype(self.dtype)[None]
+        return x
+
+    def _pool(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
+        """Where the feature is read: [B, T, D] -> [B, D]."""
+        if self.config.pooling == "last":
+            return x[:, -1]
         end_token = self.config.end_token
         # argmax finds the first maximum: the largest id, or the first place of the end token.
         end = jnp.argmax(tokens if end_token is None else tokens == end_token, axis=-1)
-        x = jnp.take_along_axis(self.ln_final(x), end[:, None, None], axis=1)[:, 0]
-        return x @ self.text_projection.astype(self.dtype)
+        return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

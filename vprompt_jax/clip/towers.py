@@ -4,6 +4,9 @@ import dataclasses
 from typing import Any
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
+# CLIP's own; SigLIP's, of texts in lower case without punctuation; SigLIP 2's, of texts in lower
+# case.
+TOKENIZERS = ("clip", "siglip", "gemma")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -34,19 +37,21 @@ class ViTConfig:
       width: channels of a token.
       layers: number of blocks.
       heads: attention heads per block; divides the width.
-      patch_size: side of a patch in pixels; divides the resolution.
-      image_resolution: side R of the square input, in pixels.
+      patch_size: side of a patch in pixels.
+      image_resolution: side R of the square input, in pixels. What is left of it behind the last
+        whole patch is not seen (384 pixels are 27 patches of 14).
       mlp_width: hidden channels of the perceptrons; None for four times `width`.
       class_token: whether a learned token stands for the image as a whole.
       registers: number of further learned tokens that stand for no patch.
-      pooling: where the features come from: the "class" token, or the "mean" of the patches.
+      pooling: where the features come from: the "class" token, the "mean" of the patches, or
+        "attention" to the patches with a learned query (`pooling.ProbePooling`).
       activation: one of `ACTIVATIONS`: "quick_gelu" (OpenAI's weights), "gelu" (exact; most of
         OpenCLIP's), "gelu_tanh" (the original ViT in JAX).
       norm_eps: epsilon of every LayerNorm.
       patch_bias: whether the projection of the patches has a bias.
       pre_norm: whether a LayerNorm comes before the first block (`ln_pre`).
       final_norm: whether `ln_post` acts "before" the pooling, "after" it, or not at all ("none").
-        With the class token, before and after are the same.
+        With the class token, before and after are the same. With attention there is no "after".
       layer_scale: initial value of a learned factor per channel on each residual branch; None for
         no factor.
       projection: whether the features are projected to the joint space (`proj`).
@@ -74,8 +79,10 @@ class ViTConfig:
         check_positive("vision", self, "width", "layers", "heads", "patch_size", "image_resolution")
         _divides("vision", self)
         check_choice("vision.activation", self.activation, ACTIVATIONS)
-        check_choice("vision.pooling", self.pooling, ("class", "mean"))
+        check_choice("vision.pooling", self.pooling, ("class", "mean", "attention"))
         check_choice("vision.final_norm", self.final_norm, ("before", "after", "none"))
+        if self.pooling == "attention" and self.final_norm == "after":
+            raise ValueError("vision.final_norm 'after' is not for vision.pooling 'attention'")
         if self.pooling == "class" and not self.class_token:
             raise ValueError("vision.pooling 'class' needs a class token")
 
@@ -186,7 +193,7 @@ class ResNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """CLIP's text transformer (arXiv 2103.00020, section 2.4).
+    """A text transformer (arXiv 2103.00020, section 2.4); the defaults are CLIP's.
 
     Attributes:
       width: channels of a token.
@@ -197,9 +204,15 @@ class TextConfig:
       mlp_width: hidden channels of the perceptrons; None for four times `width`.
       activation: one of `ACTIVATIONS`.
       norm_eps: epsilon of every LayerNorm.
-      end_token: id of the token at whose first occurrence the text's feature is read; None for the
-        largest id in the text, which is end-of-text in CLIP's vocabulary.
+      end_token: id of the token that ends a text; None for the largest id in the text, which is
+        end-of-text in CLIP's vocabulary.
       causal: whether a token attends only to itself and to those before it.
+      pooling: where the text's feature is read: at the first "end" token, or at the "last" place,
+        padding or not (SigLIP).
+      projection_bias: whether the projection to the joint space has a bias.
+      tokenizer: how texts become ids: one of `TOKENIZERS`; None if that is not known. "clip" is
+        part of this package; "siglip" and "gemma" need the vocabulary's file (`vocabularies`).
+      pad_token: id that fills the places behind a text.
     """
 
     width: int
@@ -212,11 +225,20 @@ class TextConfig:
     norm_eps: float = 1e-5
     end_token: int | None = None
     causal: bool = True
+    pooling: str = "end"
+    projection_bias: bool = False
+    tokenizer: str | None = "clip"
+    pad_token: int = 0
 
     def __post_init__(self) -> None:
         check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
         _divides("text", self)
         check_choice("text.activation", self.activation, ACTIVATIONS)
+        check_choice("text.pooling", self.pooling, ("end", "last"))
+        if self.tokenizer is not None:
+            check_choice("text.tokenizer", self.tokenizer, TOKENIZERS)
+        if self.tokenizer in ("siglip", "gemma") and self.end_token is None:
+            raise ValueError(f"text.tokenizer {self.tokenizer!r} needs text.end_token")
 
     @property
     def block_counts(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tower
+from vprompt_jax.clip.pooling import ProbePooling
 from vprompt_jax.clip.towers import ViTConfig
 
 
@@ -80,6 +81,10 @@ class VisionTransformer(nn.Module):
         ]
         if c.final_norm != "none":
             self.ln_post = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
+        if c.pooling == "attention":
+            self.attnpool = ProbePooling(
+                c.heads, c.activation, c.mlp_width, c.norm_eps, dtype=self.dtype
+            )
         if c.projection:
             self.proj = self.param("proj", scale, (c.width, self.embed_dim))
 
@@ -120,7 +125,7 @@ class VisionTransformer(nn.Module):
         else:
             x = x[:, -(c.grid**2) :]  # patches come last, whatever tokens precede them
             x = x if c.final_norm != "before" else self.ln_post(x)
-            x = x.mean(axis=1)
+            x = self.attnpool(x) if c.pooling == "attention" else x.mean(axis=1)
         if c.final_norm == "after" or (c.final_norm == "before" and c.pooling == "class"):
             x = self.ln_post(x)
         return x @ self.proj.astype(self.dtype) if c.projection else x
