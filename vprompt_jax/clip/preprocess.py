@@ -1,8 +1,9 @@
-"""CLIP's image preprocessing on host and device: bicubic resize, centre crop, normalisation."""
+"""The towers' image preprocessing on host and device: resize, centre crop, normalisation."""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,12 @@ def resized_size(
     """Height and width before the crop; `mode` is `CLIPConfig.resize`.
 
     "shortest": the short side becomes `resolution`, the other follows as torchvision rounds it;
-    "squash": both become `resolution`.
+    "squash", "squash_bilinear": both become `resolution`.
     """
-    if mode == "squash":
+    if mode in ("squash", "squash_bilinear"):
         return resolution, resolution
     if mode != "shortest":
-        raise ValueError(f"mode must be 'shortest' or 'squash', got {mode!r}")
+        raise ValueError(f"mode must be one of {', '.join(get_args(Resize))}, got {mode!r}")
     if height <= width:
         return resolution, max(resolution, int(resolution * width / height))
     return max(resolution, int(resolution * height / width)), resolution
@@ -39,14 +40,15 @@ def _crop_start(size: int, resolution: int) -> int:
 
 
 @functools.cache
-def resize_matrix(source: int, target: int) -> np.ndarray:
-    """Bicubic resampling along one axis as a matrix [target, source], as Pillow computes it.
+def resize_matrix(source: int, target: int, bilinear: bool = False) -> np.ndarray:
+    """Resampling along one axis as a matrix [target, source], as Pillow computes it.
 
-    Keys' kernel with a = -0.5; when shrinking, it is widened by the ratio (antialiasing).
+    Bicubic (Keys' kernel with a = -0.5) or bilinear; when shrinking, the kernel is widened by the
+    ratio (antialiasing).
     """
     scale = source / target
     support_scale = max(scale, 1.0)
-    support = 2.0 * support_scale
+    support = (1.0 if bilinear else 2.0) * support_scale
     matrix = np.zeros((target, source))
     for i in range(target):
         centre = (i + 0.5) * scale
@@ -56,6 +58,8 @@ def resize_matrix(source: int, target: int) -> np.ndarray:
         near = (1.5 * x - 2.5) * x * x + 1.0
         far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
         weights = np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+        if bilinear:
+            weights = np.maximum(1.0 - x, 0.0)
         matrix[i, low:high] = weights / weights.sum()
     return matrix.astype(np.float32)
 
@@ -86,7 +90,7 @@ def preprocess_batch(
 ) -> jax.Array:
     """Resizes, crops and normalises images of one size inside a compiled function.
 
-    Agrees with Pillow's bicubic to one grey level: like it, rows are resized first, and each
+    Agrees with Pillow to one grey level: like it, rows are resized first, and each
     pass rounds to whole grey levels. (From version 13 on Pillow may begin with the columns where
     they shrink more; squashed images can then differ at edges that a pass clips.)
 
@@ -103,16 +107,17 @@ def preprocess_batch(
     height, width = images.shape[1:3]
     new_height, new_width = resized_size(height, width, resolution, mode)
     x = images.astype(jnp.float32)
+    bilinear = mode == "squash_bilinear"
     precision = jax.lax.Precision.HIGHEST  # grey levels need more than bfloat16's eight bits
     if new_width != width:
-        columns = _axis_matrix(width, new_width, resolution)
+        columns = _axis_matrix(width, new_width, resolution, bilinear)
         x = jnp.einsum("bhwc,rw->bhrc", x, columns, precision=precision)
         x = jnp.clip(jnp.round(x), 0.0, 255.0)
     else:
         start = _crop_start(width, resolution)
         x = x[:, :, start : start + resolution]
     if new_height != height:
-        rows = _axis_matrix(height, new_height, resolution)
+        rows = _axis_matrix(height, new_height, resolution, bilinear)
         x = jnp.einsum("bhwc,rh->brwc", x, rows, precision=precision)
         x = jnp.clip(jnp.round(x), 0.0, 255.0)
     else:
@@ -121,10 +126,10 @@ def preprocess_batch(
     return normalize(x, mean, std)
 
 
-def _axis_matrix(source: int, target: int, resolution: int) -> np.ndarray:
+def _axis_matrix(source: int, target: int, resolution: int, bilinear: bool) -> np.ndarray:
     """Resizes and crops one axis in one matrix [resolution, source]."""
     start = _crop_start(target, resolution)
-    return resize_matrix(source, target)[start : start + resolution]
+    return resize_matrix(source, target, bilinear)[start : start + resolution]
 
 
 def grey_levels(array: np.ndarray, rank: int) -> np.ndarray:
@@ -159,7 +164,9 @@ def resize_and_crop(image: Stored, resolution: int, *, mode: Resize = "shortest"
     """
     picture = decode(image)
     height, width = resized_size(picture.height, picture.width, resolution, mode)
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    bilinear = mode == "squash_bilinear"
+    kernel = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    picture = picture.resize((width, height), kernel)
     left, top = _crop_start(width, resolution), _crop_start(height, resolution)
     picture = picture.crop((left, top, left + resolution, top + resolution))
     return np.asarray(picture.convert("RGB"))
