@@ -12,7 +12,8 @@ from vprompt_jax.clip.variants import VARIANTS, VISION_HEADS, variant_name
 pytestmark = pytest.mark.fast
 
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
-# checkpoints, the ResNets' and supervised ViTs' those of torchvision and timm (1000 classes).
+# checkpoints, SigLIP's those of transformers' classes (tests/clip/test_siglip_live.py), the
+# ResNets' and supervised ViTs' those of torchvision and timm (1000 classes).
 PUBLISHED = {
     "RN50": 102_007_137,
     "RN101": 119_688_033,
@@ -26,6 +27,28 @@ PUBLISHED = {
     "OpenCLIP ViT-B-32": 151_277_313,
     "OpenCLIP ViT-B-16": 149_620_737,
     "OpenCLIP ViT-L-14": 427_616_513,
+    "SigLIP ViT-B/16": 203_155_970,
+    "SigLIP ViT-B/16@256px": 203_202_050,
+    "SigLIP ViT-B/16@384px": 203_447_810,
+    "SigLIP ViT-B/16@512px": 203_791_874,
+    "SigLIP ViT-L/16@256px": 652_150_786,
+    "SigLIP ViT-L/16@384px": 652_478_466,
+    "SigLIP So400m/14@384px": 877_960_498,
+    "SigLIP 2 ViT-B/32@256px": 376_856_066,
+    "SigLIP 2 ViT-B/16": 375_187_970,
+    "SigLIP 2 ViT-B/16@256px": 375_234_050,
+    "SigLIP 2 ViT-B/16@384px": 375_479_810,
+    "SigLIP 2 ViT-B/16@512px": 375_823_874,
+    "SigLIP 2 ViT-L/16@256px": 881_526_786,
+    "SigLIP 2 ViT-L/16@384px": 881_854_466,
+    "SigLIP 2 ViT-L/16@512px": 882_313_218,
+    "SigLIP 2 So400m/14": 1_135_463_602,
+    "SigLIP 2 So400m/14@384px": 1_136_008_498,
+    "SigLIP 2 So400m/16@256px": 1_135_670_962,
+    "SigLIP 2 So400m/16@384px": 1_136_039_602,
+    "SigLIP 2 So400m/16@512px": 1_136_555_698,
+    "SigLIP 2 giant-opt/16@256px": 1_871_393_906,
+    "SigLIP 2 giant-opt/16@384px": 1_871_885_426,
     "supervised ViT-B/16": 86_567_656,
     "supervised ViT-L/16": 304_326_632,
     "supervised ResNet-50": 25_557_032,
@@ -69,7 +92,9 @@ def test_every_variant_has_its_number_checked():
 
 
 def test_heads_that_are_not_64_channels_wide_are_in_the_table():
-    assert VISION_HEADS == {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
+    of_open_clip = {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
+    of_siglip = {(1152, 27, 14): 16, (1152, 27, 16): 16, (1536, 40, 16): 16}
+    assert of_open_clip | of_siglip == VISION_HEADS
 
 
 def test_variants_are_told_apart():

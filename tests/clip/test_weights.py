@@ -411,7 +411,6 @@ def test_a_long_text_names_no_option_of_python(tiny):
     "names, tower",
     [
         (["text_model.a", "text_projection.weight"], "CLIPTextModelWithProjection"),
-        (["vision_model.embeddings.position_embedding.weight"], "SigLIP"),
         (["visual.trunk.stem.0.weight"], "image tower is one of timm's"),
         (["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"], r"ConvNeXt \(timm\)"),
         (["blocks.0.attn.q_bias", "patch_embed.proj.weight", "cls_token"], "EVA"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax import clip as clip_lib
-from vprompt_jax.adaptation.build import build
+from vprompt_jax.adaptation.build import build, parts_of
 from vprompt_jax.adaptation.model import AdaptedCLIP, Built
 from vprompt_jax.adaptation.variables import for_inference, variables_of
 from vprompt_jax.clip.class_texts import (
@@ -20,7 +20,8 @@ from vprompt_jax.clip.class_texts import (
     unlearned,
     without_padding,
 )
-from vprompt_jax.clip.model import CLIP
+from vprompt_jax.clip.model import CLIP, image_tower_alone
+from vprompt_jax.clip.vocabularies import missing
 from vprompt_jax.config import Config
 from vprompt_jax.heads import text as text_head
 from vprompt_jax.parts import Assignment, SelectedWeights, keys
@@ -98,12 +99,21 @@ class Adaptation:
 
 
 def load_clip(config: Config) -> tuple[CLIP, dict[str, Any]]:
-    """The CLIP of a config and its variables, as `clip.load` gives them."""
-    return clip_lib.load(
+    """The CLIP of a config and its variables, as `clip.load` gives them.
+
+    A linear head needs no class texts: where the text tower's vocabulary is not at hand, the tower
+    is left out.
+    """
+    clip, variables = clip_lib.load(
         config.model.checkpoint,
         activation=config.model.activation,
         dtype=jnp.dtype(config.model.dtype),
     )
+    text = clip.config.text
+    needed = any(part.reads_texts for part in parts_of(config.parts))
+    if text is not None and not needed and missing(text, clip.vocabulary):
+        return image_tower_alone(clip, variables)
+    return clip, variables
 
 
 def adapt(
@@ -144,7 +154,7 @@ def adapt(
         if built.maps_texts:
             by_template = np.asarray(embeddings).swapaxes(0, 1)
             constants["source_texts"] = by_template.reshape(-1, by_template.shape[-1])
-        unknown = unlearned(variables, class_names)
+        unknown = unlearned(clip, variables, class_names)
         if learns_texts:
             for part in built.model.built("text"):
                 sentences = part.module.texts(class_names, sentences)

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ def convert(args: argparse.Namespace) -> str:
     """Writes a checkpoint in this package's own format."""
     from flax import traverse_util
 
+    from vprompt_jax.clip import vocabularies
     from vprompt_jax.clip.checkpoints import formats, openai
     from vprompt_jax.clip.checkpoints.load import load
+    from vprompt_jax.clip.checkpoints.vocabularies import own_name
 
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output}: the output's name must end in .safetensors")
@@ -122,6 +125,10 @@ def convert(args: argparse.Namespace) -> str:
         args.checkpoint, dtype=dtype, image_resolution=args.resolution, **_chosen(args)
     )
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    if clip.vocabulary:
+        source = Path(clip.vocabulary)
+        file = next(file for file in vocabularies.FILES if source.name.endswith(file))
+        shutil.copyfile(source, own_name(args.output, file))
     partial = args.output.with_name(f"{args.output.name}.partial")
     flat = traverse_util.flatten_dict(variables)
     formats.write_safetensors(partial, openai.to_state_dict(flat), {})

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vprompt_jax.clip.model import CLIP, unit_norm
-from vprompt_jax.clip.tokenizer import VOCABULARY, LongText, tokenize
+from vprompt_jax.clip.tokenizer import LongText
 from vprompt_jax.clip.towers import TextConfig
+from vprompt_jax.clip.vocabularies import token_ids, words_in
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 
@@ -50,18 +51,11 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
 
     Raises:
       UserError: if there is no text tower, a text is longer than the checkpoint's context, or
-        the tower's vocabulary is not CLIP's.
+        the tower's vocabulary is not at hand.
     """
     tower = clip.config.require_text()
-    vocabulary = tower.vocab_size
-    if vocabulary != VOCABULARY:
-        raise UserError(
-            f"the checkpoint knows {vocabulary} tokens, CLIP's tokenizer has {VOCABULARY}: this "
-            "text tower was trained with another tokenizer, so it cannot embed class names; train "
-            "a linear head (head.kind=linear), or choose a CLIP with CLIP's own vocabulary"
-        )
     try:
-        tokens = [tokenize(of_class, tower.context_length) for of_class in texts]
+        tokens = [token_ids(tower, clip.vocabulary, of_class) for of_class in texts]
     except LongText as error:
         raise UserError(
             f"class text too long for this checkpoint: {error.summary}; shorten the class's "
@@ -75,9 +69,10 @@ def without_padding(tokens: np.ndarray, tower: TextConfig) -> np.ndarray:
 
     Args:
       tokens: ids int32 [..., N].
-      tower: the text tower's config; one that is not causal is given all tokens.
+      tower: the text tower's config; one that is not causal, or reads the last place, is given all
+        tokens.
     """
-    if not tower.causal:
+    if not tower.causal or tower.pooling == "last":
         return tokens
     ends = tokens if tower.end_token is None else tokens == tower.end_token
     return tokens[..., : int(ends.argmax(-1).max()) + 1]
@@ -140,14 +135,15 @@ def encode_classes(
     return of_classes(encode_texts(clip, variables, texts))
 
 
-def unlearned(variables: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+def unlearned(clip: CLIP, variables: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
     """Finds classes whose names hold nothing that the text tower has learned.
 
     A tower that was trained on few words, like an embedded one's, has embeddings of zero for the
     tokens of all others.
 
     Args:
-      variables: of a CLIP with a text tower and CLIP's own vocabulary.
+      clip: a CLIP with a text tower whose vocabulary is at hand.
+      variables: its variables.
       class_names: names without a template.
 
     Returns:
@@ -155,9 +151,9 @@ def unlearned(variables: Mapping[str, Any], class_names: Sequence[str]) -> list[
     """
     embedding = np.asarray(variables["params"]["text"]["token_embedding"]["embedding"])
     learned: np.ndarray = np.any(embedding != 0, axis=1)
-    tokens = tokenize(list(class_names), truncate=True)
-    # The first token is that of the start, and the largest that of the end.
-    inner = (np.arange(tokens.shape[1])[None] > 0) & (tokens > 0) & (tokens < VOCABULARY - 1)
+    tower = clip.config.require_text()
+    tokens = token_ids(tower, clip.vocabulary, class_names, truncate=True)
+    inner = words_in(tower, tokens)
     return [
         name
         for name, ids, own in zip(class_names, tokens, inner, strict=True)

@@ -48,11 +48,45 @@ def _supervised_resnet(blocks: tuple[int, ...]) -> CLIPConfig:
     return CLIPConfig(2048, vision, mean=IMAGENET_MEAN, std=IMAGENET_STD, classes=1000)
 
 
+def _siglip(
+    patch: int, resolution: int, size: str, vocabulary: int = 32_000, pad: int = 1
+) -> CLIPConfig:
+    """SigLIP; SigLIP 2 (arXiv 2502.14786) differs in its vocabulary and padding."""
+    width, layers, heads, mlp = _SIGLIP_VISION[size]
+    vision = ViTConfig(
+        width, layers, heads, patch, resolution, mlp, class_token=False, pooling="attention",
+        activation="gelu_tanh", norm_eps=1e-6, patch_bias=True, pre_norm=False, projection=False,
+    )  # fmt: skip
+    # The giant's text tower is So400m's.
+    width, layers, heads, mlp = _SIGLIP_VISION["So400m" if size == "giant" else size]
+    text = TextConfig(
+        width, layers, heads, 64, vocabulary, mlp, activation="gelu_tanh",
+        norm_eps=1e-6, end_token=1, causal=False, pooling="last", projection_bias=True,
+        tokenizer="siglip" if pad else "gemma", pad_token=pad,
+    )  # fmt: skip
+    return CLIPConfig(
+        vision.width, vision, text, HALF, HALF, resize="squash" if pad else "squash_bilinear",
+        logit_bias=True,
+    )  # fmt: skip
+
+
+def _siglip2(patch: int, resolution: int, size: str) -> CLIPConfig:
+    return _siglip(patch, resolution, size, 256_000, pad=0)
+
+
+# Width, layers, heads and MLP's width of SigLIP's image towers, and of the text towers beside them.
+_SIGLIP_VISION: dict[str, tuple[int, int, int, int | None]] = {
+    "B": (768, 12, 12, None),
+    "L": (1024, 24, 16, None),
+    "So400m": (1152, 27, 16, 4304),
+    "giant": (1536, 40, 16, None),
+}
+
 # Text towers by width: (channels, heads, layers).
 _T512, _T640, _T768, _T1024 = (512, 8, 12), (640, 10, 12), (768, 12, 12), (1024, 16, 12)
 
 # OpenAI's nine under OpenAI's names, OpenCLIP's under theirs (with the activation that most of
-# their weights were trained with), and supervised towers.
+# their weights were trained with), SigLIP's, and supervised towers.
 VARIANTS: dict[str, CLIPConfig] = {
     "RN50": _resnet(224, (3, 4, 6, 3), 64, 1024, _T512),
     "RN101": _resnet(224, (3, 4, 23, 3), 64, 512, _T512),
@@ -69,6 +103,28 @@ VARIANTS: dict[str, CLIPConfig] = {
     "OpenCLIP ViT-H-14": _vit(14, 224, 1280, 32, 16, 1024, (1024, 16, 24), "gelu"),
     "OpenCLIP ViT-g-14": _vit(14, 224, 1408, 40, 16, 1024, (1024, 16, 24), "gelu", 6144),
     "OpenCLIP ViT-bigG-14": _vit(14, 224, 1664, 48, 16, 1280, (1280, 20, 32), "gelu", 8192),
+    "SigLIP ViT-B/16": _siglip(16, 224, "B"),
+    "SigLIP ViT-B/16@256px": _siglip(16, 256, "B"),
+    "SigLIP ViT-B/16@384px": _siglip(16, 384, "B"),
+    "SigLIP ViT-B/16@512px": _siglip(16, 512, "B"),
+    "SigLIP ViT-L/16@256px": _siglip(16, 256, "L"),
+    "SigLIP ViT-L/16@384px": _siglip(16, 384, "L"),
+    "SigLIP So400m/14@384px": _siglip(14, 384, "So400m"),
+    "SigLIP 2 ViT-B/32@256px": _siglip2(32, 256, "B"),
+    "SigLIP 2 ViT-B/16": _siglip2(16, 224, "B"),
+    "SigLIP 2 ViT-B/16@256px": _siglip2(16, 256, "B"),
+    "SigLIP 2 ViT-B/16@384px": _siglip2(16, 384, "B"),
+    "SigLIP 2 ViT-B/16@512px": _siglip2(16, 512, "B"),
+    "SigLIP 2 ViT-L/16@256px": _siglip2(16, 256, "L"),
+    "SigLIP 2 ViT-L/16@384px": _siglip2(16, 384, "L"),
+    "SigLIP 2 ViT-L/16@512px": _siglip2(16, 512, "L"),
+    "SigLIP 2 So400m/14": _siglip2(14, 224, "So400m"),
+    "SigLIP 2 So400m/14@384px": _siglip2(14, 384, "So400m"),
+    "SigLIP 2 So400m/16@256px": _siglip2(16, 256, "So400m"),
+    "SigLIP 2 So400m/16@384px": _siglip2(16, 384, "So400m"),
+    "SigLIP 2 So400m/16@512px": _siglip2(16, 512, "So400m"),
+    "SigLIP 2 giant-opt/16@256px": _siglip2(16, 256, "giant"),
+    "SigLIP 2 giant-opt/16@384px": _siglip2(16, 384, "giant"),
     "supervised ViT-B/16": _supervised_vit(768, 12, 12),
     "supervised ViT-L/16": _supervised_vit(1024, 24, 16),
     "supervised ResNet-50": _supervised_resnet((3, 4, 6, 3)),
@@ -90,7 +146,7 @@ def _shape(config: CLIPConfig) -> tuple[Any, ...]:
     vision, text = config.vision, config.text
     return (
         type(vision), vision.block_counts, vision.width, vision.image_resolution, vision.downscale,
-        vision.pooling, config.embed_dim, text and (text.width, text.layers),
+        vision.pooling, config.embed_dim, text and (text.width, text.layers, text.vocab_size),
     )  # fmt: skip
 
 

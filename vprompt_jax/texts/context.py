@@ -139,8 +139,14 @@ def learned_context(
       **others: further attributes.
 
     Raises:
-      ValueError: if the tower has no room for it, or `start` has fewer tokens than `count`.
+      ValueError: if the tower's tokenizer is not CLIP's or it has no room for the vectors, or if
+        `start` has fewer tokens than `count`.
     """
+    if text.tokenizer != "clip":
+        raise ValueError(
+            f"{section} puts vectors between the start of a text and its end, which are CLIP's: "
+            "this text tower has another tokenizer; choose a CLIP, or another method"
+        )
     words = len(_ids(start)) if start else count
     if words < count:
         raise ValueError(

@@ -67,6 +67,7 @@ def configure(
         preprocessor,
         preprocessor_file,
         f"{path.parent.name}/{path.name}",
+        path.parent,
     )
     told = family.configure(tensors, configs)
     towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told

@@ -1,6 +1,7 @@
 """What a family of checkpoints is: how its names, layouts and shapes map to ours."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ class Beside:
         `preprocessor_config.json`.
       preprocessor_file: which of the two.
       name: of the weights' file and its folder, which may say what they are.
+      folder: where they lie, for files that only some layouts read.
     """
 
     hugging_face: dict[str, Any]
@@ -42,6 +44,7 @@ class Beside:
     preprocessor: dict[str, Any]
     preprocessor_file: str
     name: str
+    folder: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vprompt_jax.clip.checkpoints.family import (
     plain_vit_from_torch,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
+from vprompt_jax.clip.checkpoints.keys import agree
 from vprompt_jax.clip.checkpoints.processors import pixel_fields
 from vprompt_jax.clip.checkpoints.tower_fields import (
     PLAIN_VIT,
@@ -32,67 +32,15 @@ from vprompt_jax.clip.checkpoints.transformers_keys import (
     RESNET,
     VIT,
 )
+from vprompt_jax.clip.checkpoints.transformers_values import (
+    activation,
+    check_type,
+    part_of,
+    square,
+    with_vit_config,
+)
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
-
-_ACTIVATIONS = {
-    "quick_gelu": "quick_gelu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
-
-
-def _activation(name: str) -> str:
-    if name not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
-        raise UserError(f"config.json: hidden_act {name!r} is not supported (known: {known})")
-    return _ACTIVATIONS[name]
-
-
-def _check_type(config: dict[str, Any], *kinds: str) -> None:
-    if config.get("model_type") not in kinds:
-        raise UserError(
-            f"config.json beside the weights is of model_type {config.get('model_type')!r}, the "
-            f"weights are of {kinds[0]!r}: it belongs to another checkpoint"
-        )
-
-
-def _part(config: dict[str, Any], name: str, keys: Keys) -> dict[str, Any]:
-    """The values of one tower's config, as transformers resolves them.
-
-    Old files have a second copy under "NAME_dict", which takes the first's place as a whole: what
-    it leaves out has the library's default, whatever the first copy says.
-    """
-    part, override = config.get(name) or {}, config.get(f"{name}_dict")
-    if isinstance(override, dict) and isinstance(part, dict):
-        part = {k: v for k, v in part.items() if k not in keys.read and k not in keys.must}
-        part |= override
-    return keys.values(part)
-
-
-def _square(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """A ViT's config with one number for each size that must be a square's side."""
-    sizes = ("image_size", "patch_size")
-    return config | {key: side_of(config[key], f"{where}: {key}") for key in sizes}
-
-
-def _of_vit(fields: Fields, config: dict[str, Any], where: str) -> Fields:
-    """A ViT's fields with what its config adds, if that describes the tower that shapes tell."""
-    width = fields["vision.width"]
-    shapes = {
-        "hidden_size": width,
-        "num_hidden_layers": fields["vision.layers"],
-        "intermediate_size": fields["vision.mlp_width"] or 4 * width,
-        "image_size": fields["vision.image_resolution"],
-        "patch_size": fields["vision.patch_size"],
-    }
-    agree(config, shapes, where)
-    return fields | {
-        "vision.heads": config["num_attention_heads"],
-        "vision.activation": _activation(config["hidden_act"]),
-        "vision.norm_eps": config["layer_norm_eps"],
-    }
 
 
 def _clip_vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
@@ -101,10 +49,10 @@ def _clip_vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
     layers = count(tensors, r"vision_model\.encoder\.layers\.(\d+)\.")
     name = "vision_model.embeddings.position_embedding.weight"
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
-    config = config and _square(config, CLIP_VISION.where)
+    config = config and square(config, CLIP_VISION.where)
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 2)[0], name, mlp)
     fields |= vit_heads(width, layers, patch)
-    return _of_vit(fields, config, CLIP_VISION.where) if config else fields
+    return with_vit_config(fields, config, CLIP_VISION.where) if config else fields
 
 
 def _clip_text(tensors: Tensors, config: dict[str, Any]) -> Fields:
@@ -131,7 +79,7 @@ def _clip_text(tensors: Tensors, config: dict[str, Any]) -> Fields:
     largest = end in (2, vocab_size - 1)
     return fields | {
         "text.heads": config["num_attention_heads"],
-        "text.activation": _activation(config["hidden_act"]),
+        "text.activation": activation(config["hidden_act"]),
         "text.norm_eps": config["layer_norm_eps"],
         "text.end_token": None if largest else end,
     }
@@ -143,11 +91,11 @@ def _configure_clip(tensors: Tensors, beside: Beside) -> Fields:
     vision: dict[str, Any] = {}
     text: dict[str, Any] = {}
     if config:
-        _check_type(config, "clip", "clip_vision_model")
+        check_type(config, "clip", "clip_vision_model")
         if config["model_type"] == "clip":
             projection = CLIP.values(config)["projection_dim"]
-            vision = _part(config, "vision_config", CLIP_VISION)
-            text = _part(config, "text_config", CLIP_TEXT)
+            vision = part_of(config, "vision_config", CLIP_VISION)
+            text = part_of(config, "text_config", CLIP_TEXT)
         else:
             vision = dataclasses.replace(CLIP_VISION, where="config.json").values(config)
             projection = vision["projection_dim"]
@@ -220,15 +168,15 @@ def _configure_vit(tensors: Tensors, beside: Beside) -> Fields:
     mlp = shape_of(tensors, "encoder.layer.0.intermediate.dense.weight", 2)[0]
     config = beside.hugging_face
     if config:
-        _check_type(config, "vit")
-        config = _square(VIT.values(config), VIT.where)
+        check_type(config, "vit")
+        config = square(VIT.values(config), VIT.where)
     fields = vit_tower(width, layers, patch, shape_of(tensors, name, 3)[1], name, mlp)
     fields |= PLAIN_VIT | {"embed_dim": width, "vision.norm_eps": 1e-12}
     if "classifier.weight" in tensors:
         fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
     fields |= vit_heads(width, layers, patch)
     if config:
-        fields = _of_vit(fields, config, VIT.where)
+        fields = with_vit_config(fields, config, VIT.where)
     return fields | pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=False)
 
 
@@ -262,7 +210,7 @@ def _configure_resnet(tensors: Tensors, beside: Beside) -> Fields:
     width = shape_of(tensors, "embedder.embedder.convolution.weight", 4)[0]
     blocks = [count(tensors, rf"encoder\.stages\.{s}\.layers\.(\d+)\.") for s in range(stages)]
     if beside.hugging_face:
-        _check_type(beside.hugging_face, "resnet")
+        check_type(beside.hugging_face, "resnet")
         shapes = {
             "embedding_size": width,
             "hidden_sizes": tuple(4 * width * 2**s for s in range(stages)),

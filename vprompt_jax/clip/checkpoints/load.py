@@ -18,8 +18,10 @@ from vprompt_jax.clip.checkpoints import (
     openai,
     positions,
     recognise,
+    siglip,
     supervised,
     timm,
+    vocabularies,
 )
 from vprompt_jax.clip.checkpoints.configure import check_size, configure
 from vprompt_jax.clip.checkpoints.family import Family, to_variables
@@ -34,6 +36,7 @@ T = TypeVar("T")
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
     huggingface.CLIP_FAMILY,
+    siglip.FAMILY,
     huggingface.VIT_FAMILY,
     huggingface.RESNET_FAMILY,
     supervised.NPZ_FAMILY,
@@ -206,7 +209,8 @@ def load(
             if name[1] == "visual" and name[-1] == "positional_embedding":
                 flat[name] = positions.interpolate(array, old, side)
         config = config.with_fields({"image_resolution": image_resolution})
-    return CLIP(config, dtype), traverse_util.unflatten_dict(flat)
+    vocabulary = vocabularies.file_beside(opened.path, config.text)
+    return CLIP(config, dtype, vocabulary=vocabulary), traverse_util.unflatten_dict(flat)
 
 
 def stored_dtype(tensors: Tensors) -> np.dtype:

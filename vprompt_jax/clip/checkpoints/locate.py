@@ -2,9 +2,11 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vprompt_jax.clip import vocabularies
 from vprompt_jax.clip.checkpoints import formats
 from vprompt_jax.process import download
 from vprompt_jax.process.environment import is_set
@@ -121,7 +123,8 @@ def _in_order(folder: Path) -> tuple[str, ...]:
     if not (folder / "open_clip_config.json").is_file():
         return _WEIGHTS
     said = formats.read_json(config) if config.is_file() else {}
-    if said.get("model_type") == "clip" and said.get("architectures") in (None, ["CLIPModel"]):
+    whole = {"clip": ["CLIPModel"], "siglip": ["SiglipModel"]}.get(said.get("model_type", ""))
+    if whole and said.get("architectures") in (None, whole):
         return _WEIGHTS
     return tuple(sorted(_WEIGHTS, key=lambda name: not name.startswith("open_clip")))
 
@@ -178,13 +181,21 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
 
     def fetch(file_name: str, *, to: str | None = None, optional: bool = True) -> bool:
         url = f"{base}/{owner}/{name}/resolve/{revision}/{file_name}"
-        check = formats.read_json if file_name.endswith(".json") else formats.read_tensors
+        check: Callable[[Path], object] | None = formats.read_tensors
+        if file_name in vocabularies.FILES:  # read when texts are; SigLIP 2's has 34 MB
+            check = None
+        elif file_name.endswith(".json"):
+            check = formats.read_json
         return download.fetch(
             url, folder / (to or file_name), check=check, headers=headers, optional=optional
         )
 
     for file_name in _CONFIGS:
         fetch(file_name)
+    config = folder / "config.json"
+    if config.is_file() and formats.read_json(config).get("model_type") == "siglip":
+        fetch(vocabularies.SETTINGS)
+        any(map(fetch, vocabularies.FILES))  # the first that is there
     for file_name in _in_order(folder):
         if not file_name.endswith(".index.json"):
             if fetch(file_name):

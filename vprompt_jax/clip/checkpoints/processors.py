@@ -37,13 +37,15 @@ PROCESSOR = Keys(
 )
 
 
-def pixel_fields(config: dict[str, Any], file: str, *, decides: bool) -> Fields:
+def pixel_fields(config: dict[str, Any], file: str, *, decides: bool, crops: bool = True) -> Fields:
     """The fields that an image processor's config tells.
 
     Args:
       config: the processor's; {} where there is none.
       file: the name of the file it stands in.
-      decides: whether it tells how images are resized, too, as CLIP's do.
+      decides: whether it tells how images are resized, too, as CLIP's and SigLIP's do.
+      crops: whether it cuts out the centre where it does not say so, which is the library's default
+        for CLIP.
 
     Returns:
       "mean", "std" and, if it `decides` so, "resize".
@@ -55,16 +57,17 @@ def pixel_fields(config: dict[str, Any], file: str, *, decides: bool) -> Fields:
     fields = pixel_statistics(values, "image_mean", "image_std")
     if not decides or not config:
         return fields
-    if values["resample"] not in (3, None):
+    size, crop = values["size"], values["crop_size"]
+    cropped = crops if values["do_center_crop"] is None else values["do_center_crop"]
+    squashed = isinstance(size, dict) and {"height", "width"} <= size.keys() and not cropped
+    if values["resample"] not in (3, None) and not (squashed and values["resample"] == 2):
         raise UserError(
             f"{file} asks for resample={values['resample']}, which is not supported: images are "
-            "resized by bicubic interpolation (3)"
+            "resized by bicubic interpolation (3), or squashed by bilinear (2)"
         )
-    size, crop = values["size"], values["crop_size"]
-    cropped = values["do_center_crop"] is not False
-    if isinstance(size, dict) and {"height", "width"} <= size.keys() and not cropped:
+    if squashed:
         side_of([size["height"], size["width"]], f"{file}: size")
-        return fields | {"resize": "squash"}
+        return fields | {"resize": "squash" if values["resample"] != 2 else "squash_bilinear"}
     if not cropped:
         raise UserError(f"{file} says do_center_crop=False: the tower takes square images only")
     short = size.get("shortest_edge") if isinstance(size, dict) else size

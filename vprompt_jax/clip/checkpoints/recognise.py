@@ -17,10 +17,6 @@ _TOWERS: dict[str, tuple[str, ...]] = {
     ),
     "MobileCLIP": (r"^image_encoder\.model\.",),
     "EVA-CLIP": (r"^visual\.blocks\.\d+\.attn\.",),
-    "SigLIP": (
-        r"^vision_model\.embeddings\.position_embedding",
-        r"!^vision_model.*class_embedding",
-    ),
     "transformers' CLIPTextModelWithProjection, a text tower alone": (
         r"^text_model\.",
         r"!^vision_model\.",

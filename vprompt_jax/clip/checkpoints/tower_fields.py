@@ -46,22 +46,25 @@ def count(tensors: Tensors, pattern: str) -> int:
     return first + len(numbers) if numbers else 0
 
 
-def grid(positions: int, name: str) -> int:
-    """Side of the square grid that positions, the class token's aside, stand for.
+def grid(positions: int, name: str, prefix: int = 1) -> int:
+    """Side of the square grid that positions, those of the class token (`prefix`) aside, stand for.
 
     Raises:
       UserError: if they are no square.
     """
-    side = round((positions - 1) ** 0.5)
-    if side**2 != positions - 1 or side < 1:
+    side = round(max(positions - prefix, 0) ** 0.5)
+    if side**2 != positions - prefix or side < 1:
+        what = "one token and a square grid" if prefix else "a square grid"
         raise UserError(
-            f"{name} has {positions} positions, which are not one token and a square grid: towers "
-            "for images that are not square are not supported"
+            f"{name} has {positions} positions, which are not {what}: towers for images that are "
+            "not square are not supported"
         )
     return side
 
 
-def vit_tower(width: int, layers: int, patch: int, positions: int, name: str, mlp: int) -> Fields:
+def vit_tower(
+    width: int, layers: int, patch: int, positions: int, name: str, mlp: int, prefix: int = 1
+) -> Fields:
     """The fields of a ViT that shapes tell.
 
     Args:
@@ -70,13 +73,14 @@ def vit_tower(width: int, layers: int, patch: int, positions: int, name: str, ml
       patch: side in pixels.
       positions: number of them, the class token's included; `name` is their tensor's.
       mlp: channels inside the perceptrons.
+      prefix: positions that are no patch's: the class token's.
 
     Raises:
       UserError: if the positions are no square.
     """
     return {
         "vision.kind": "vit",
-        "vision.image_resolution": grid(positions, name) * patch,
+        "vision.image_resolution": grid(positions, name, prefix) * patch,
         "vision.layers": layers,
         "vision.width": width,
         "vision.patch_size": patch,

@@ -1,4 +1,4 @@
-"""What transformers' configs of CLIP, ViT, ResNet and of their image processors can say."""
+"""What transformers' configs of CLIP, SigLIP, ViT and ResNet can say."""
 
 from typing import Any
 
@@ -67,6 +67,41 @@ CLIP_TEXT = Keys(
     },
     must={**_NEVER},
     harmless=_OUTSIDE | {"projection_dim"},
+)
+SIGLIP = Keys(
+    "config.json",
+    read={},
+    must={**_NEVER},
+    harmless=_OUTSIDE | {"text_config", "vision_config", "text_config_dict", "vision_config_dict"},
+)
+SIGLIP_VISION = Keys(
+    "config.json: vision_config",
+    read={
+        **_SIZES,
+        "image_size": None,
+        "patch_size": None,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+    },
+    must={**_NEVER, "num_channels": (3,)},
+    # Whether there is a head, the weights tell.
+    harmless=_OUTSIDE | {"eos_token_id", "vision_use_head"},
+)
+# The ids of special tokens that these configs state are not those of the tokenizer.
+SIGLIP_TEXT = Keys(
+    "config.json: text_config",
+    read={
+        **_SIZES,
+        "vocab_size": None,
+        "max_position_embeddings": None,
+        "projection_size": None,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+    },
+    must={**_NEVER},
+    harmless=_OUTSIDE | {"eos_token_id"},
 )
 VIT = Keys(
     "config.json",
