@@ -24,8 +24,8 @@ def tokenizer_fields(folder: Path) -> Fields:
     """The fields of the text tower that `tokenizer_config.json` tells.
 
     Returns:
-      "text.tokenizer", which is None if the file is missing or of a tokenizer that is not known
-      here; else also "text.end_token" and "text.pad_token".
+      "text.tokenizer", which is None if this file or the vocabulary's is missing, or the tokenizer
+      is not known here; else also "text.end_token" and "text.pad_token".
 
     Raises:
       UserError: if it has a value that is not supported, or does not tell an id.
@@ -33,23 +33,21 @@ def tokenizer_fields(folder: Path) -> Fields:
     file = folder / SETTINGS
     said = formats.read_json(file) if file.is_file() else {}
     kind = _CLASSES.get(str(said.get("tokenizer_class")))
-    if kind is None:
+    vocabulary = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if kind is None or vocabulary is None:
         return {"text.tokenizer": None}
     for key, value in _MUST.items():
         if said.get(key, value) is not value:
             raise UserError(f"{file} asks for {key}={said[key]!r}, which is not supported")
+    end, pad = ("</s>", "</s>") if kind == "siglip" else ("<eos>", "<pad>")
     return {
         "text.tokenizer": kind,
-        "text.end_token": _id_of(
-            "eos_token", "</s>" if kind == "siglip" else "<eos>", said, folder
-        ),
-        "text.pad_token": _id_of(
-            "pad_token", "</s>" if kind == "siglip" else "<pad>", said, folder
-        ),
+        "text.end_token": _id_of("eos_token", end, said, file, vocabulary),
+        "text.pad_token": _id_of("pad_token", pad, said, file, vocabulary),
     }
 
 
-def _id_of(key: str, default: str, said: dict[str, Any], folder: Path) -> int:
+def _id_of(key: str, default: str, said: dict[str, Any], file: Path, vocabulary: Path) -> int:
     """The id of a special token: from the settings, else from the vocabulary."""
     token = said.get(key) or default
     token = token.get("content") if isinstance(token, dict) else token
@@ -57,15 +55,12 @@ def _id_of(key: str, default: str, said: dict[str, Any], folder: Path) -> int:
     try:
         ids = {str(entry["content"]): int(number) for number, entry in listed.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / SETTINGS}: added_tokens_decoder is no list of tokens ({error!r})"
-        ) from error
-    file = next((folder / file for file in FILES if (folder / file).is_file()), None)
+        raise UserError(f"{file}: added_tokens_decoder is no list of tokens ({error!r})") from error
     found = ids.get(str(token))
-    if found is None and file is not None:
-        found = id_of(file, str(token))
     if found is None:
-        raise UserError(f"{folder / SETTINGS} does not say which id {key} {token!r} has")
+        found = id_of(vocabulary, str(token))
+    if found is None:
+        raise UserError(f"neither {file} nor {vocabulary.name} says which id {key} {token!r} has")
     return found
 
 
