@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -232,6 +233,26 @@ def test_hugging_face_by_name_then_offline(hub, caplog):
     assert vp.clip.load("some/clip", offline=True)[0].config == clip.config
     with pytest.raises(UserError, match=r"other/clip is not in .*VPROMPT_OFFLINE"):
         vp.clip.load("other/clip", offline=True)
+
+
+@pytest.mark.parametrize("vocabulary", ["tokenizer.json", "spiece.model"])
+def test_siglip_by_name_comes_with_its_vocabulary(hub, vocabulary):
+    hub.files |= hub_files(GOLDEN / "siglip_tiny", "/some/siglip/resolve/main")
+    hub.files["/some/siglip/resolve/main/spiece.model"] = b"pieces"
+    if vocabulary == "spiece.model":
+        # Without the other file, the settings have to tell the ids.
+        del hub.files["/some/siglip/resolve/main/tokenizer.json"]
+        name = "/some/siglip/resolve/main/tokenizer_config.json"
+        ids = {"1": {"content": "<eos>"}, "0": {"content": "<pad>"}}
+        said = json.loads(hub.files[name]) | {"added_tokens_decoder": ids}
+        hub.files[name] = json.dumps(said).encode()
+    clip, _ = vp.clip.load("some/siglip")
+    assert clip.vocabulary.endswith(vocabulary)
+    got = [path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET"]
+    assert ("spiece.model" in got) == (vocabulary == "spiece.model")
+    asked = len(hub.requests)
+    vp.clip.load("some/siglip", offline=True)
+    assert len(hub.requests) == asked
 
 
 def test_shards_and_a_revision_by_name(hub, tmp_path):

@@ -342,3 +342,95 @@ def test_bilinear_agrees_with_pillow(height, width):
     assert np.abs(np.asarray(device) * 255 - host).max() < 1.01
     bicubic = resize_and_crop(image, 34, mode="squash")
     assert (height, width) == (34, 34) or np.abs(bicubic.astype(int) - host).max() > 5
+
+
+def big_vision(stacked=False, **other):
+    """The recorded weights as big_vision lays them out."""
+    theirs = {n: t.astype(np.float32) for n, t in load_file(SIGLIP / WEIGHTS).items()}
+    out = {"params/t": theirs["logit_scale"], "params/b": theirs["logit_bias"]}
+
+    def attention(name, q, k, v, proj, heads):
+        name = f"{name}/MultiHeadDotProductAttention_0"
+        width = q[1].size
+        for word, (weight, bias) in (("query", q), ("key", k), ("value", v)):
+            out[f"{name}/{word}/kernel"] = weight.T.reshape(width, heads, -1)
+            out[f"{name}/{word}/bias"] = bias.reshape(heads, -1)
+        out[f"{name}/out/kernel"] = proj[0].T.reshape(heads, -1, width)
+        out[f"{name}/out/bias"] = proj[1]
+
+    def both(name):
+        return theirs[f"{name}.weight"], theirs[f"{name}.bias"]
+
+    def norm(name, of):
+        out[f"{name}/scale"], out[f"{name}/bias"] = both(of)
+
+    def dense(name, of):
+        weight, out[f"{name}/bias"] = both(of)
+        out[f"{name}/kernel"] = weight.T
+
+    for tower, encoder, their, heads in (
+        ("params/img", "Transformer", "vision_model", 3),
+        ("params/txt", "Encoder_0", "text_model", 4),
+    ):
+        position = theirs[f"{their}.embeddings.position_embedding.weight"]
+        out[f"{tower}/pos_embedding"] = position[None]
+        for i in range(2):
+            name, of = f"{tower}/{encoder}/encoderblock_{i}", f"{their}.encoder.layers.{i}"
+            projections = (both(f"{of}.self_attn.{word}_proj") for word in ("q", "k", "v", "out"))
+            attention(name, *projections, heads)
+            for j in (0, 1):
+                norm(f"{name}/LayerNorm_{j}", f"{of}.layer_norm{j + 1}")
+                dense(f"{name}/MlpBlock_0/Dense_{j}", f"{of}.mlp.fc{j + 1}")
+        if stacked:
+            first = f"{tower}/{encoder}/encoderblock_0/"
+            for name in [name for name in out if name.startswith(first)]:
+                blocks = [out.pop(name), out.pop(name.replace("block_0/", "block_1/"))]
+                out[name.replace("block_0/", "block/")] = np.stack(blocks)
+    norm("params/img/Transformer/encoder_norm", "vision_model.post_layernorm")
+    norm("params/txt/Encoder_0/encoder_norm", "text_model.final_layer_norm")
+    dense("params/txt/head", "text_model.head")
+    table = theirs["text_model.embeddings.token_embedding.weight"]
+    out["params/txt/Embed_0/embedding"] = table
+    weight, bias = both("vision_model.embeddings.patch_embedding")
+    out["params/img/embedding/kernel"] = weight.transpose(2, 3, 1, 0)
+    out["params/img/embedding/bias"] = bias
+    pool = "params/img/MAPHead_0"
+    out[f"{pool}/probe"] = theirs["vision_model.head.probe"]
+    weights, biases = (np.split(theirs[f"vision_model.head.attention.in_proj_{x}"], 3)
+                       for x in ("weight", "bias"))  # fmt: skip
+    three = zip(weights, biases, strict=True)
+    attention(pool, *three, both("vision_model.head.attention.out_proj"), 3)
+    norm(f"{pool}/LayerNorm_0", "vision_model.head.layernorm")
+    for j in (0, 1):
+        dense(f"{pool}/MlpBlock_0/Dense_{j}", f"vision_model.head.mlp.fc{j + 1}")
+    return out | other
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_big_visions_layout_holds_the_same(tmp_path, siglip, stacked):
+    np.savez(tmp_path / "siglip.npz", **big_vision(stacked))
+    clip, variables = vp.clip.load(tmp_path / "siglip.npz", fields={"image_resolution": 34})
+    jax.tree.map(np.testing.assert_array_equal, variables, siglip[1])
+    c = clip.config
+    assert (c.vision.heads, c.text.heads, c.vision.activation) == (3, 4, "gelu_tanh")
+    assert (c.resize, c.vision.norm_eps, c.text.tokenizer) == ("squash", 1e-6, None)
+    shutil.copy(SIGLIP / "tokenizer.json", tmp_path)
+    shutil.copy(SIGLIP / "tokenizer_config.json", tmp_path)
+    clip, _ = vp.clip.load(tmp_path / "siglip.npz")
+    assert class_texts.tokens_of(clip, [["a cat"]]).shape == (1, 1, 24)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"params/img/embedding/kernel": np.zeros((192, 48))}, "images of any shape"),
+        ({"params/b": None}, "only SigLIP's are supported"),
+        ({"params/img/head/kernel": np.zeros((48, 48))}, "img/head/kernel is not part of the mo"),
+        ({"params/txt/Encoder_0/pos_embedding": np.zeros(2)}, "pos_embedding is not part of the"),
+    ],
+)
+def test_other_pairs_of_towers_of_big_vision_are_refused(tmp_path, change, message):
+    tensors = {n: t for n, t in big_vision(**change).items() if t is not None}
+    np.savez(tmp_path / "other.npz", **tensors)
+    with pytest.raises(UserError, match=message):
+        vp.clip.load(tmp_path / "other.npz")

@@ -12,6 +12,7 @@ from absl import logging
 from flax import traverse_util
 
 from vprompt_jax.clip.checkpoints import (
+    big_vision,
     formats,
     huggingface,
     locate,
@@ -40,6 +41,7 @@ FAMILIES: tuple[Family, ...] = (
     huggingface.VIT_FAMILY,
     huggingface.RESNET_FAMILY,
     supervised.NPZ_FAMILY,
+    big_vision.FAMILY,
     timm.FC_NORM_FAMILY,
     timm.FAMILY,
     supervised.TORCHVISION_FAMILY,

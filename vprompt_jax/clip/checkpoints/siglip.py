@@ -10,7 +10,13 @@ from vprompt_jax.clip.checkpoints.family import Beside, Family, Path, from_torch
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import agree
 from vprompt_jax.clip.checkpoints.processors import pixel_fields
-from vprompt_jax.clip.checkpoints.tower_fields import PLAIN_VIT, count, shape_of, vit_tower
+from vprompt_jax.clip.checkpoints.tower_fields import (
+    SIGLIP_VIT,
+    count,
+    shape_of,
+    siglip_text,
+    vit_tower,
+)
 from vprompt_jax.clip.checkpoints.transformers_keys import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from vprompt_jax.clip.checkpoints.transformers_values import (
     activation,
@@ -20,7 +26,7 @@ from vprompt_jax.clip.checkpoints.transformers_values import (
     with_vit_config,
 )
 from vprompt_jax.clip.checkpoints.vocabularies import tokenizer_fields
-from vprompt_jax.clip.config import HALF, Fields
+from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"
@@ -36,12 +42,7 @@ def _vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
     positions = shape_of(tensors, name, 2)[0]
     mlp = shape_of(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0]
     fields = vit_tower(width, layers, patch, positions, name, mlp, prefix=0)
-    fields |= PLAIN_VIT | {
-        "embed_dim": width,
-        "vision.class_token": False,
-        "vision.pooling": "attention",
-        "vision.norm_eps": 1e-6,
-    }
+    fields |= SIGLIP_VIT | {"embed_dim": width}
     if "classifier.weight" in tensors:  # of the patches' mean
         fields["classes"] = shape_of(tensors, "classifier.weight", 2)[0]
         fields["vision.pooling"] = "mean"
@@ -71,24 +72,11 @@ def _text(tensors: Tensors, config: dict[str, Any], beside: Beside, embed_dim: i
         "vocab_size": shape_of(tensors, "text_model.embeddings.token_embedding.weight", 2)[0],
         "projection_size": shape_of(tensors, "text_model.head.weight", 2)[0],
     }
-    if shapes["projection_size"] != embed_dim:
-        raise UserError(
-            f"its texts' features have {shapes['projection_size']} channels and its images' "
-            f"{embed_dim}: these towers do not belong together"
-        )
-    fields: Fields = {
-        "text.width": width,
-        "text.layers": shapes["num_hidden_layers"],
-        "text.context_length": context_length,
-        "text.vocab_size": shapes["vocab_size"],
-        "text.mlp_width": None if mlp == 4 * width else mlp,
-        "text.norm_eps": 1e-6,
-        "text.causal": False,
-        "text.pooling": "last",
-        "text.projection_bias": True,
-        "logit_bias": True,
-        **tokenizer_fields(beside.folder),
-    }
+    layers, vocabulary = shapes["num_hidden_layers"], shapes["vocab_size"]
+    fields = siglip_text(
+        width, layers, mlp, context_length, vocabulary, shapes["projection_size"], embed_dim
+    )
+    fields |= tokenizer_fields(beside.folder)
     if not config:
         return fields
     agree(config, shapes, SIGLIP_TEXT.where)
@@ -117,7 +105,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             text = part_of(config, "text_config", SIGLIP_TEXT)
         else:
             vision = dataclasses.replace(SIGLIP_VISION, where="config.json").values(config)
-    fields = _vision(tensors, vision) | {"mean": HALF, "std": HALF, "resize": "squash"}
+    fields = _vision(tensors, vision)
     fields |= pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=True, crops=False)
     if any(name.startswith("text_model.") for name in tensors):
         fields |= _text(tensors, text, beside, fields["embed_dim"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vprompt_jax.clip.checkpoints.formats import Tensors
-from vprompt_jax.clip.config import IMAGENET_MEAN, IMAGENET_STD, Fields
+from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, Fields
 from vprompt_jax.clip.variants import VISION_HEADS
 from vprompt_jax.process.errors import UserError
 
@@ -94,6 +94,49 @@ PLAIN_VIT: Fields = {
     "vision.pre_norm": False,
     "vision.projection": False,
 }
+
+
+# SigLIP's towers (arXiv 2303.15343).
+SIGLIP_VIT: Fields = PLAIN_VIT | {
+    "vision.class_token": False,
+    "vision.pooling": "attention",
+    "vision.norm_eps": 1e-6,
+    "mean": HALF,
+    "std": HALF,
+    "resize": "squash",
+}
+
+
+def siglip_text(
+    width: int, layers: int, mlp: int, context_length: int, vocab_size: int, features: int, own: int
+) -> Fields:
+    """The fields of SigLIP's text tower that shapes tell.
+
+    Args:
+      width, layers, mlp, context_length, vocab_size: as shapes tell them.
+      features: channels of the texts' features.
+      own: channels of the images' features.
+
+    Raises:
+      UserError: if the features' channels differ.
+    """
+    if features != own:
+        raise UserError(
+            f"its texts' features have {features} channels and its images' {own}: these towers do "
+            "not belong together"
+        )
+    return {
+        "text.width": width,
+        "text.layers": layers,
+        "text.context_length": context_length,
+        "text.vocab_size": vocab_size,
+        "text.mlp_width": None if mlp == 4 * width else mlp,
+        "text.norm_eps": 1e-6,
+        "text.causal": False,
+        "text.pooling": "last",
+        "text.projection_bias": True,
+        "logit_bias": True,
+    }
 
 
 def text_tower(width: int, layers: int, mlp: int, context_length: int, vocab_size: int) -> Fields:
