@@ -1,5 +1,6 @@
 """The benchmark's counts: a step is near the least it can cost, and compiled once."""
 
+import dataclasses
 import json
 import time
 
@@ -11,6 +12,7 @@ from tests.conftest import TINY
 from vprompt_jax.benchmark import __main__ as command
 from vprompt_jax.benchmark import compiled, machines, measure, modes, torch_side
 from vprompt_jax.clip import CLIP
+from vprompt_jax.clip.class_texts import tokens_of
 from vprompt_jax.config import default_config
 from vprompt_jax.process.errors import UserError
 
@@ -165,3 +167,10 @@ def test_on_a_gpu_a_cpu_counts_the_flops(capsys, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         command.main([*arguments, "--predict", "100"])
     assert "JAX_PLATFORMS=cpu" in capsys.readouterr().err
+
+
+def test_a_random_tower_needs_no_vocabulary_of_its_own(monkeypatch):
+    text = dataclasses.replace(TINY.text, tokenizer="siglip", end_token=1, vocab_size=50)
+    monkeypatch.setitem(compiled.VARIANTS, "tiny", dataclasses.replace(TINY, text=text))
+    clip, _ = compiled.random_weights("tiny", jax.numpy.float32)
+    assert tokens_of(clip, [["a cat"]]).shape == (1, 1, 16)

@@ -87,6 +87,13 @@ def test_classify_names_a_digit(run, tmp_path):
     assert "no text tower" in error
 
 
+def test_classify_by_a_siglip(run, tmp_path):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    out, error = run("classify", GOLDEN / "siglip_tiny", tmp_path / "red.png", "cat", "dog")
+    assert error is None
+    assert sorted(line.split()[1] for line in out.splitlines()) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(
     "args, message",
     [

@@ -118,5 +118,5 @@ def test_an_image_tower_alone_has_no_text_head(folder, tmp_path):
 
 
 def test_learned_context_is_clips(folder, tmp_path):
-    with pytest.raises(UserError, match="context puts vectors between the start of a text"):
+    with pytest.raises(UserError, match="context puts vectors between the tokens that start"):
         fit(config_of(folder, "coop"), tmp_path / "run")

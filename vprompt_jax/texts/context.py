@@ -139,13 +139,13 @@ def learned_context(
       **others: further attributes.
 
     Raises:
-      ValueError: if the tower's tokenizer is not CLIP's or it has no room for the vectors, or if
+      ValueError: if the tower's texts are not CLIP's or it has no room for the vectors, or if
         `start` has fewer tokens than `count`.
     """
-    if text.tokenizer != "clip":
+    if text.tokenizer != "clip" or text.pooling != "end":
         raise ValueError(
-            f"{section} puts vectors between the start of a text and its end, which are CLIP's: "
-            "this text tower has another tokenizer; choose a CLIP, or another method"
+            f"{section} puts vectors between the tokens that start and end a text of CLIP's: this "
+            "text tower has other texts; choose a CLIP, or another method"
         )
     words = len(_ids(start)) if start else count
     if words < count:

@@ -38,7 +38,10 @@ def tokenizer_fields(folder: Path) -> Fields:
         return {"text.tokenizer": None}
     for key, value in _MUST.items():
         if said.get(key, value) is not value:
-            raise UserError(f"{file} asks for {key}={said[key]!r}, which is not supported")
+            raise UserError(
+                f"{file} asks for {key}={said[key]!r}, which is not supported: choose another "
+                "checkpoint, or move the file away and train a linear head (head.kind=linear)"
+            )
     end, pad = ("</s>", "</s>") if kind == "siglip" else ("<eos>", "<pad>")
     return {
         "text.tokenizer": kind,
