@@ -284,6 +284,21 @@ def test_the_packages_own_format_keeps_the_vocabulary(tmp_path, siglip, recorded
     assert "attention" in main_lib.inspect(main_lib.parser().parse_args(["inspect", str(out)]))
 
 
+def test_a_vocabulary_that_comes_later_is_found(tmp_path, recorded):
+    from vprompt_jax.clip import __main__ as main_lib
+
+    folder = changed(tmp_path, tokenizer_config=None)
+    out = tmp_path / "w.safetensors"
+    main_lib.convert(main_lib.parser().parse_args(["convert", str(folder), str(out)]))
+    clip, _ = vp.clip.load(out)
+    assert (clip.config.text.tokenizer, clip.vocabulary) == (None, "")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(SIGLIP / name, tmp_path)
+    clip, _ = vp.clip.load(out)
+    texts = [str(text) for text in recorded["texts"]]
+    np.testing.assert_array_equal(class_texts.tokens_of(clip, [texts])[0], recorded["tokens"])
+
+
 def test_another_resolution(siglip, recorded):
     clip, variables = vp.clip.load(SIGLIP, image_resolution=48)
     assert variables["params"]["visual"]["positional_embedding"].shape == (36, 48)

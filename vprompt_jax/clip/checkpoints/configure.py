@@ -10,6 +10,7 @@ import jax
 from vprompt_jax.clip.checkpoints import formats, locate, openai
 from vprompt_jax.clip.checkpoints.family import Beside, Family
 from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.vocabularies import tokenizer_fields
 from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
 from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
@@ -113,6 +114,9 @@ def _own_config(path: Path, given: Fields) -> CLIPConfig:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe a CLIP ({error!r})") from error
     try:
+        if config.text is not None and config.text.tokenizer is None:
+            # It was not known when this was written; its files may be here now.
+            config = config.with_fields(tokenizer_fields(path.parent))
         return config.with_fields(given)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error

@@ -77,5 +77,6 @@ def file_beside(weights: Path, text: TextConfig | None) -> str:
     """The path of the vocabulary's file that belongs to weights; "" if none is needed or there."""
     if text is None or text.tokenizer in (None, "clip"):
         return ""
-    places = [place for file in FILES for place in (own_name(weights, file), weights.parent / file)]
+    places = [own_name(weights, file) for file in FILES]
+    places += [weights.parent / file for file in FILES]
     return str(next((place for place in places if place.is_file()), ""))
