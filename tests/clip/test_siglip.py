@@ -7,6 +7,7 @@ the last whole patch are not seen, and a vocabulary trained on a few sentences.
 import functools
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -282,6 +283,22 @@ def test_the_packages_own_format_keeps_the_vocabulary(tmp_path, siglip, recorded
     np.testing.assert_array_equal(class_texts.tokens_of(clip, [texts])[0], recorded["tokens"])
     assert file_beside(out, clip.config.text) == str(out.with_name("w.tokenizer.json"))
     assert "attention" in main_lib.inspect(main_lib.parser().parse_args(["inspect", str(out)]))
+
+
+def test_spiece_model_without_its_library_names_what_to_install(tmp_path, siglip, monkeypatch):
+    (tmp_path / "spiece.model").write_bytes(b"pieces")
+    clip = siglip[0].clone(vocabulary=str(tmp_path / "spiece.model"))
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(UserError, match=r'pip install "vprompt_jax\[sentencepiece\]", or put'):
+        class_texts.tokens_of(clip, [["a cat"]])
+
+
+def test_a_damaged_spiece_model_is_refused(tmp_path, siglip):
+    pytest.importorskip("sentencepiece")
+    (tmp_path / "spiece.model").write_bytes(b"pieces")
+    clip = siglip[0].clone(vocabulary=str(tmp_path / "spiece.model"))
+    with pytest.raises(UserError, match=r"spiece\.model is not a readable tokenizer"):
+        class_texts.tokens_of(clip, [["a cat"]])
 
 
 def test_a_vocabulary_that_comes_later_is_found(tmp_path, recorded):
