@@ -236,8 +236,14 @@ REFUSED = [
         dict(context__kind="unified", context__start=START, context__position="front"),
         "context.start='a photo of a' stands before the name: set config.context.position=end",
     ),
-    (dict(maple__tokens=2, context__kind="unified"), "both learn the words before a class name"),
-    (dict(maple__tokens=2, vpt__kind="shallow"), "config.vpt and config.maple both add tokens"),
+    (
+        dict(maple__tokens=2, context__kind="unified"),
+        "both learn the words beside the class names: set config.context.kind=none",
+    ),
+    (
+        dict(maple__tokens=2, vpt__kind="shallow"),
+        "config.vpt and config.maple both add tokens .*: set config.maple.tokens=0",
+    ),
     (dict(maple__tokens=2, head__kind="linear"), "config.maple acts on the classes' texts"),
     (dict(vpt__kind="shallow", vpt__depth=2), "vpt.depth=2 has no effect with vpt.kind=shallow"),
     (

@@ -92,7 +92,7 @@ def test_trained_keys_start_at_the_cache_and_the_search_comes_last(config, tmp_p
 def right_on(model, examples, **arrays):
     """How many features a model's head, with some arrays changed, gives the right class."""
     variables = model.variables | {"assigned": model.variables["assigned"] | arrays}
-    logits, _ = model.model.apply(variables, examples.features, method="_logits")
+    logits, _ = model.model.apply(variables, examples.features, None, method="_logits")
     return int((logits.argmax(-1) == examples.labels).sum())
 
 

@@ -61,14 +61,9 @@ def build(
       UserError: if a part does not fit the tower.
     """
     parts = parts_of(config.parts)
-    adders = [part.name for part in parts if part.adds_tokens]
-    if len(adders) > 1:
-        raise UserError(
-            f"config.{adders[0]} and config.{adders[1]} both add tokens to the sequence, and would "
-            "take each other's for their own: switch one of the two off"
-        )
+    adder = next((part.name for part in parts if part.adds_tokens), None)
     dtype = jnp.dtype(config.model.dtype)
-    around = Surroundings(clip, variables, classes, templates, dtype, config.parts, *adders)
+    around = Surroundings(clip, variables, classes, templates, dtype, config.parts, adder)
     modules: list[Built] = []
     weights: dict[str, SelectedWeights] = {}
     entries: list[Where] = []

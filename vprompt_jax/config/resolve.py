@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from vprompt_jax.config import solvers
+from vprompt_jax.config import pairs, solvers
 from vprompt_jax.config.config import Config, flat
 from vprompt_jax.methods import registry, table
 from vprompt_jax.parts.part import Part
@@ -91,6 +91,7 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             part.check(sections[part.name], sections)
         except ValueError as error:
             raise UserError(str(error)) from error
+    pairs.check(parts, overridden)
     solvers.check(parts, sections, values, overridden)
     base = {name: _base(name, section, values) for name, section in SECTIONS.items()}
     root = {name: values[name] for name in schema.fields(RootSection)}

@@ -133,6 +133,7 @@ class Part(Generic[S]):
       order: rank among the parts of its side; the lowest acts first.
       also_on_texts: whether a part inside the image tower acts on the text side, too; its module is
         an `Adapter` and a `TextPart`.
+      writes_texts: whether it puts learned words beside the class names, in place of a template.
       adds_tokens: whether it changes the number of tokens inside the tower.
       sweepable: the key that holds positions to sweep over; "" if there is none.
       reads_texts: whether it is a head that compares image features with the classes' texts.
@@ -146,6 +147,7 @@ class Part(Generic[S]):
     side: ClassVar[Side]
     order: ClassVar[int] = 0
     also_on_texts: ClassVar[bool] = False
+    writes_texts: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False
     sweepable: ClassVar[str] = ""
     reads_texts: ClassVar[bool] = False

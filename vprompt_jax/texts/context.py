@@ -208,6 +208,7 @@ class ContextPart(Part[ContextSection]):
     switch = "kind"
     side = "text"
     order = 10
+    writes_texts = True
 
     def check(self, section: ContextSection, sections: Mapping[str, Section]) -> None:
         if section.start and section.position != "end":

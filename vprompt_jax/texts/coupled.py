@@ -7,7 +7,7 @@ patches, which makes no difference to attention.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from vprompt_jax.clip.sites import Where
 from vprompt_jax.parts import Adapter, Part, Surroundings, TextPart
 from vprompt_jax.parts.initializers import uniform_within
 from vprompt_jax.parts.part import needs_text, needs_vit
-from vprompt_jax.schema import Optimizer, Section, TrainedSection, key, learning_rate, optimizer
+from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
 from vprompt_jax.texts.context import LearnedContext, learned_context
 
 _CODE = "MaPLe's code"
@@ -98,13 +98,7 @@ class CoupledPart(Part[CoupledSection]):
     order = 10
     adds_tokens = True
     also_on_texts = True
-
-    def check(self, section: CoupledSection, sections: Mapping[str, Section]) -> None:
-        if "context" in sections:
-            raise ValueError(
-                "maple.tokens and context.kind both learn the words before a class name: set "
-                "config.context.kind=none or config.maple.tokens=0"
-            )
+    writes_texts = True
 
     def build(self, section: CoupledSection, around: Surroundings) -> CoupledTokens:
         what, off = f"maple.tokens={section.tokens}", "config.maple.tokens=0"
