@@ -261,6 +261,13 @@ def test_what_does_not_go_together_is_refused(tower, keys, message):
         adaptation(tower, **keys)
 
 
+def test_a_moving_average_that_a_config_asks_for_takes_the_place_of_the_methods(tower):
+    plain = adaptation(tower, method__name="promptsrc").config.optim
+    assert (plain.average, plain.average_mean) == (0.0, 0.75)
+    asked = adaptation(tower, method__name="promptsrc", optim__average=0.9).config.optim
+    assert (asked.average, asked.average_mean) == (0.9, None)
+
+
 @pytest.mark.parametrize("method", ["cocoop", "maple", "promptsrc"])
 def test_a_run_is_trained_predicts_and_is_exported(method, tiny_config, tmp_path):
     tiny_config.method.name = method

@@ -118,6 +118,8 @@ def _chosen(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Part[Any]]]
     are on."""
     values = _typed(config)
     for key, value in table.lookup(values["method.name"]).defaults.items():
+        if key == "optim.average_mean" and values["optim.average"]:
+            continue  # the config asks for another average
         if values.get(key) is None:
             values[key] = value
     return values, _parts_on(values)
