@@ -5,14 +5,12 @@ classes, rounded up, and the rest.
 """
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
 from vprompt_jax.data.dataset import Dataset, Split
 from vprompt_jax.process.errors import UserError
-
-Half = Literal["all", "base", "new"]
+from vprompt_jax.schema.sections import Half
 
 
 def kept(dataset: Dataset, which: Half) -> Dataset:

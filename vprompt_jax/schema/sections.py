@@ -8,6 +8,7 @@ from vprompt_jax.schema.keys import LARGE, Section, key
 Protocol = Literal["val", "paper"]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 Augmentation = Literal["none", "flip", "flip_crop", "trivial", "rand"]
+Half = Literal["all", "base", "new"]  # of a dataset's classes
 Remat = Literal["none", "dots", "blocks"]
 Tracker = Literal["none", "wandb", "mlflow"]
 OnBadImage = Literal["stop", "skip"]
@@ -77,7 +78,7 @@ class DataSection(Section):
     )
     split: Literal["official", "vtab"] = key("official", "vtab: VTAB-1k's 800 + 200 and test")
     split_file: str = key("", "CoOp's JSON", names_file=True)
-    classes: Literal["all", "base", "new"] = key(
+    classes: Half = key(
         "all",
         "base: the first half of the classes alone, and accuracy on the others is measured, too; "
         "new: the second half",
