@@ -26,7 +26,10 @@ def free_port() -> int:
 
 def environment(devices: int, port: int, processes: int, process: int) -> dict[str, str]:
     """Of one process of several on this machine, with so many virtual devices of its own."""
-    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    # On a busy machine, eight devices may wait for each other for longer than XLA's 40 seconds.
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    flags = f"--xla_force_host_platform_device_count={devices} {patience}"
+    env = {**os.environ, "XLA_FLAGS": flags}
     if processes > 1:
         env |= {
             "VPROMPT_COORDINATOR": f"127.0.0.1:{port}",
