@@ -19,6 +19,8 @@ from vprompt_jax.clip.checkpoints.tower_fields import (
 )
 from vprompt_jax.clip.checkpoints.transformers_keys import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from vprompt_jax.clip.checkpoints.transformers_values import (
+    BLOCK_NAMES,
+    TOWER_NAMES,
     activation,
     check_type,
     part_of,
@@ -141,11 +143,7 @@ FAMILY = Family(
         r"^(vision_model\.)?embeddings\.position_embedding\.weight$",
     ),
     renames=(
-        (r"^text\.resblocks_(\d+)\.", r"text_model.encoder.layers.\1."),
-        (r"^visual\.resblocks_(\d+)\.", r"vision_model.encoder.layers.\1."),
-        (r"^text\.token_embedding\.embedding$", r"text_model.embeddings.token_embedding.weight"),
-        (r"^text\.positional_embedding$", r"text_model.embeddings.position_embedding.weight"),
-        (r"^text\.ln_final\.", r"text_model.final_layer_norm."),
+        *TOWER_NAMES,
         (r"^text\.text_projection$", r"text_model.head.weight"),
         (r"^text\.text_projection_bias$", r"text_model.head.bias"),
         (r"^visual\.conv1\.", r"vision_model.embeddings.patch_embedding."),
@@ -157,12 +155,7 @@ FAMILY = Family(
         (r"^visual\.attnpool\.out_proj\.", r"vision_model.head.attention.out_proj."),
         (r"^visual\.attnpool\.ln_2\.", r"vision_model.head.layernorm."),
         (r"^visual\.attnpool\.", r"vision_model.head."),
-        (r"\.attn\.in_proj\.", r".self_attn.{}_proj."),
-        (r"\.attn\.out_proj\.", r".self_attn.out_proj."),
-        (r"\.ln_(\d)\.", r".layer_norm\1."),
-        (r"\.c_fc\.", r".fc1."),
-        (r"\.c_proj\.", r".fc2."),
-        (r"\.(kernel|scale)$", r".weight"),
+        *BLOCK_NAMES,
     ),
     split=("q", "k", "v"),
     configure=_configure,

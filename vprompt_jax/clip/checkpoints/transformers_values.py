@@ -1,11 +1,28 @@
-"""What values in transformers' configs mean for the towers here."""
+"""What transformers' CLIP and SigLIP have in common: names, and what values in configs mean."""
 
 from typing import Any
 
+from vprompt_jax.clip.checkpoints.family import Renames
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
+# Our names -> those that the library's CLIP and SigLIP share: of the towers, and in their blocks.
+TOWER_NAMES: Renames = (
+    (r"^text\.resblocks_(\d+)\.", r"text_model.encoder.layers.\1."),
+    (r"^visual\.resblocks_(\d+)\.", r"vision_model.encoder.layers.\1."),
+    (r"^text\.token_embedding\.embedding$", r"text_model.embeddings.token_embedding.weight"),
+    (r"^text\.positional_embedding$", r"text_model.embeddings.position_embedding.weight"),
+    (r"^text\.ln_final\.", r"text_model.final_layer_norm."),
+)
+BLOCK_NAMES: Renames = (
+    (r"\.attn\.in_proj\.", r".self_attn.{}_proj."),
+    (r"\.attn\.out_proj\.", r".self_attn.out_proj."),
+    (r"\.ln_(\d)\.", r".layer_norm\1."),
+    (r"\.c_fc\.", r".fc1."),
+    (r"\.c_proj\.", r".fc2."),
+    (r"\.(kernel|scale)$", r".weight"),
+)
 _ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "gelu": "gelu",
