@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from vprompt_jax.clip import vocabularies
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.clip.variants import VARIANTS
+from vprompt_jax.heads.sigmoid import SigmoidHead
 from vprompt_jax.process.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -64,9 +65,12 @@ def test_both_towers_and_the_logits(tmp_path, vision, text):
         image = features_of(theirs.get_image_features(pixel_values=to_torch(images)))
         of_texts = features_of(theirs.get_text_features(input_ids=tokens))
         logits = theirs(input_ids=tokens, pixel_values=to_torch(images)).logits_per_image
+        loss = theirs(tokens[:2], to_torch(images), return_loss=True).loss
     check(jax.jit(lambda v: clip.apply(v, images, method="encode_image"))(variables), image)
     check(jax.jit(lambda v: clip.apply(v, TOKENS, method="encode_text"))(variables), of_texts)
     check(jax.jit(clip.apply)(variables, images, TOKENS), logits)
+    pairs = jax.jit(clip.apply)(variables, images, TOKENS[:2])
+    check(SigmoidHead.losses(pairs, np.arange(2)).mean(), loss)
 
 
 def test_the_image_tower_alone(tmp_path):

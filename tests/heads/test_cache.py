@@ -39,6 +39,7 @@ def given(alpha=1.5, beta=2.0, sizes=SIZES, **more):
     return HeadInputs(
         texts=lambda: jnp.asarray(TEXTS),
         logit_scale=lambda: jnp.float32(1.0),
+        logit_bias=lambda: jnp.float32(0.0),
         source_logits=lambda features: features,
         assigned=arrays,
     )

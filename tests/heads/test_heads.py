@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vprompt_jax.heads import feature_adapter, linear, mapping, probe, text
+from vprompt_jax.heads import feature_adapter, linear, mapping, probe, sigmoid, text
 from vprompt_jax.parts import HeadInputs
 
 RNG = np.random.default_rng(0)
@@ -20,6 +20,7 @@ def given(**assigned):
     return HeadInputs(
         texts=lambda: texts,
         logit_scale=lambda: jnp.float32(2.0),
+        logit_bias=lambda: jnp.float32(-3.0),
         source_logits=lambda features: features @ kernel,
         assigned=assigned,
     )
@@ -32,6 +33,36 @@ def test_text_head_is_the_scaled_cosine():
     for b, c in np.ndindex(6, 3):
         cosine = FEATURES[b] @ inputs.texts()[c] / np.linalg.norm(FEATURES[b])
         assert logits[b, c] == pytest.approx(np.exp(2.0) * cosine, rel=1e-4, abs=1e-5)
+
+
+def test_sigmoid_head_has_a_bias_and_decides_each_class_by_itself():
+    inputs, labels = given(), np.array([0, 2, 1, 1, 0, 2], np.int32)
+    head = sigmoid.SigmoidHead()
+    logits, _ = head.apply({}, FEATURES, inputs)
+    np.testing.assert_allclose(
+        logits, text.TextHead().apply({}, FEATURES, inputs)[0] - 3.0, rtol=1e-6
+    )
+    for smoothing in (0.0, 0.3):
+        losses = head.losses(logits, labels, smoothing)
+        for b in range(6):
+            expected = 0.0
+            for c in range(3):
+                right = float(np.log1p(np.exp(-np.float64(logits[b, c]))))
+                wrong = float(np.log1p(np.exp(np.float64(logits[b, c]))))
+                target = (1 - smoothing) * (c == labels[b]) + smoothing / 3
+                expected += target * right + (1 - target) * wrong
+            assert losses[b] == pytest.approx(expected, rel=1e-5)
+
+
+def test_other_heads_lose_the_cross_entropy():
+    logits = RNG.normal(size=(4, 3)).astype(np.float32)
+    labels = np.array([2, 0, 1, 1], np.int32)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for smoothing in (0.0, 0.3):
+        for b in range(4):
+            target = (1 - smoothing) * np.eye(3)[labels[b]] + smoothing / 3
+            loss = text.TextHead.losses(logits, labels, smoothing)[b]
+            assert loss == pytest.approx(-(target * log_p[b]).sum(), rel=1e-5)
 
 
 def test_linear_head_starts_at_zero_and_sees_features_of_unit_length():

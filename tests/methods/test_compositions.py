@@ -27,7 +27,7 @@ from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.training import initial_state, optimizer_of
 
 TOWERS = {
-    "vit": TINY,
+    "vit": dataclasses.replace(TINY, logit_bias=True),  # which the sigmoid head needs
     "resnet": RESNET,
     "supervised": dataclasses.replace(TINY, text=None, classes=12),
 }
@@ -60,6 +60,8 @@ def drawn(rng: np.random.Generator, tower: str) -> dict[str, Any]:
         likely = 0.3
         if tower == "supervised":
             likely = {"text": 0.05, "head": 0.95}.get(side, likely)
+            if side == "head" and rng.random() < 0.8:
+                on = [v for v in on if not registry.part_of(name, v).reads_texts]
         keys[_switch(name)] = on[rng.integers(len(on))] if rng.random() < likely else off
     keys["ap.shape"] = ("full", "channel")[rng.integers(2)]
     return keys

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.conftest import GOLDEN, leaves_by_path, small_config
 from tests.train.test_fit import Stop, _stopping
@@ -97,6 +98,24 @@ def test_recomputed_activations_change_nothing(folder, tmp_path):
         np.testing.assert_allclose(params[1][name], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_sigmoid_head_trains_with_siglips_loss(folder, tmp_path):
+    results = {}
+    for kind in ("text", "sigmoid"):
+        c = config_of(folder, "vp")
+        c.head.kind, c.optim.epochs = kind, 0
+        results[kind] = fit(c, tmp_path / kind)
+    assert results["text"]["test_accuracy"] == results["sigmoid"]["test_accuracy"]
+    logits = {kind: adapted.load(tmp_path / kind).logits(IMAGES) for kind in results}
+    bias = load_file(folder / "model.safetensors")["logit_bias"]
+    np.testing.assert_allclose(logits["sigmoid"], logits["text"] + bias, rtol=1e-5)
+    c.optim.epochs = 2
+    fit(c, tmp_path / "trained")
+    lines = (tmp_path / "trained/metrics.jsonl").read_text().splitlines()
+    losses = [line["val/loss"] for line in map(json.loads, lines) if "val/loss" in line]
+    # Ten classes, each decided by itself: at a start that knows nothing, far from log 10.
+    assert losses[-1] < losses[0]
+
+
 def test_a_linear_head_needs_no_tokenizer(folder, tmp_path):
     (folder / "tokenizer.json").unlink()
     result = fit(config_of(folder, "linear"), tmp_path / "run")
@@ -108,8 +127,6 @@ def test_a_linear_head_needs_no_tokenizer(folder, tmp_path):
 
 
 def test_an_image_tower_alone_has_no_text_head(folder, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
     tensors = load_file(folder / "model.safetensors")
     alone = {n: np.array(t) for n, t in tensors.items() if n.startswith("vision_model.")}
     save_file(alone, folder / "model.safetensors")

@@ -81,6 +81,13 @@ class AdaptedCLIP(nn.Module):
         return bool(self.built(side))
 
     @property
+    def losses(self) -> Callable[..., jax.Array]:
+        """The head's `Head.losses`."""
+        (head,) = self.built("head")
+        losses: Callable[..., jax.Array] = head.module.losses
+        return losses
+
+    @property
     def texts_see_images(self) -> bool:
         """Whether every image has class texts of its own."""
         return any(part.module.sees_images for part in self.built("text"))
@@ -212,6 +219,7 @@ class AdaptedCLIP(nn.Module):
         given = HeadInputs(
             texts=texts,
             logit_scale=lambda: self.clip.logit_scale,
+            logit_bias=lambda: self.clip.logit_bias,
             source_logits=self.source_logits,
             assigned=self._assigned(),
         )

@@ -16,7 +16,7 @@ from vprompt_jax.adapters import (
     tokens,
     tuning,
 )
-from vprompt_jax.heads import cache, feature_adapter, linear, mapping, text
+from vprompt_jax.heads import cache, feature_adapter, linear, mapping, sigmoid, text
 from vprompt_jax.losses import consistency
 from vprompt_jax.parts.part import SIDES, Part
 from vprompt_jax.process.errors import UserError
@@ -46,6 +46,7 @@ PARTS: list[Part[Any]] = [
     text_lora.PART,
     coupled.PART,
     text.PART,
+    sigmoid.PART,
     linear.PART,
     feature_adapter.PART,
     cache.PART,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,7 @@ class HeadInputs:
       texts: () -> the classes' text embeddings, float32 of unit length: [C, E], or [B, C, E] where
         each image has texts of its own.
       logit_scale: () -> CLIP's learned logarithm of the logits' scale, a float32 scalar.
+      logit_bias: () -> the learned bias of the logits, a float32 scalar, of a CLIP that has one.
       source_logits: features [B, E] -> logits [B, K] of the checkpoint's own classifier; without
         one, of all class texts by themselves, K = T C, those of the first template first.
       assigned: the arrays that parts assign (`Part.assignment`) or solvers find (`Part.arrays`), by
@@ -23,6 +25,7 @@ class HeadInputs:
 
     texts: Callable[[], jax.Array]
     logit_scale: Callable[[], jax.Array]
+    logit_bias: Callable[[], jax.Array]
     source_logits: Callable[[jax.Array], jax.Array]
     assigned: Mapping[str, jax.Array]
 
@@ -38,3 +41,21 @@ class Head(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Features [B, E] -> float32 logits [B, C], and any other outputs by name."""
         raise NotImplementedError
+
+    @staticmethod
+    def losses(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+        """The loss of each example, float32 [B]: the cross-entropy of the softmax.
+
+        Args:
+          logits: float32 [B, C].
+          labels: int32 [B].
+          smoothing: share of a label that is spread over all classes.
+        """
+        if not smoothing:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return optax.softmax_cross_entropy(logits, smoothed(labels, logits.shape[-1], smoothing))
+
+
+def smoothed(labels: jax.Array, classes: int, share: float) -> jax.Array:
+    """int32 [B] -> float32 [B, C]: one at the label, less the share that is spread evenly."""
+    return optax.smooth_labels(jax.nn.one_hot(labels, classes), share)

@@ -78,10 +78,11 @@ def _given(run: Training, params: Mapping[str, Any], assigned: Mapping[str, Any]
     adaptation = run.adaptation
     model: Any = adaptation.model
     variables = adaptation.variables(params, assigned)
-    clip = {"params": variables["params"]["clip"]}
+    clip = variables["params"]["clip"]
     return HeadInputs(
         texts=lambda: jax.device_get(model.apply(variables, method="text_features")),
-        logit_scale=lambda: jax.device_get(clip["params"]["logit_scale"]),
+        logit_scale=lambda: jax.device_get(clip["logit_scale"]),
+        logit_bias=lambda: jax.device_get(clip["logit_bias"]),
         source_logits=lambda x: model.apply(variables, x, method="source_logits"),
         assigned=jax.device_get(assigned),
     )

@@ -58,24 +58,12 @@ class TrainState(flax.struct.PyTreeNode):
         return average
 
 
-def _losses(logits: jax.Array, batch: Batch) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-
-
-def _smoothed_losses(logits: jax.Array, batch: Batch, smoothing: float) -> jax.Array:
-    """Cross-entropy with labels of which a share is spread over all classes."""
-    if not smoothing:
-        return _losses(logits, batch)
-    labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, labels)
-
-
-def _sums(logits: jax.Array, batch: Batch, out: Mapping[str, Any]) -> Sums:
+def _sums(model: AdaptedCLIP, logits: jax.Array, batch: Batch, out: Mapping[str, Any]) -> Sums:
     """Sums over the examples of a batch, padding aside."""
     weight = batch["weight"]
     hits = (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
     sums = {
-        "loss": jnp.sum(_losses(logits, batch) * weight),
+        "loss": jnp.sum(model.losses(logits, batch["label"]) * weight),
         "accuracy": jnp.sum(hits * weight),
         "count": jnp.sum(weight),
     }
@@ -143,11 +131,11 @@ def make_train_step(
             weight = batch["weight"]
             if class_weights is not None:
                 weight = weight * jnp.asarray(class_weights)[batch["label"]]
-            losses = _smoothed_losses(logits, batch, label_smoothing)
+            losses = model.losses(logits, batch["label"], label_smoothing)
             if "penalty" in out:
                 losses = losses + out["penalty"]
             loss = jnp.sum(losses * weight)
-            return loss, _sums(logits, batch, out)
+            return loss, _sums(model, logits, batch, out)
 
         return jax.grad(loss_sum, has_aux=True)(state.params)
 
@@ -218,7 +206,7 @@ def make_eval_step(
 
     def step(params: Any, assigned: Any, frozen: Any, root: jax.Array, batch: Batch) -> Any:
         logits, out = infer(params, assigned, frozen, root, batch)
-        sums = jax.lax.psum(_sums(logits, batch, out), AXIS)
+        sums = jax.lax.psum(_sums(model, logits, batch, out), AXIS)
         return sums, *jax.lax.all_gather((logits, batch["index"]), AXIS, tiled=True)
 
     on_batch = on_all_devices(step, arguments=5)
