@@ -26,14 +26,14 @@ _RATES = {
 }
 # The same for the embedded towers, and the prompts' there: their papers' rates are for 224 pixels.
 _MINI_RATES = {
-    "vp": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
+    "vp": ("prompt", (0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0)),
     "adavipro": ("mask", (0.1, 0.3, 1.0, 3.0)),
     "lor_vp": ("prompt", (0.005, 0.02, 0.1, 0.3, 1.0)),
     "ilm": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "blm": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "blm_plus": ("prompt", (0.1, 0.25, 0.5, 1.0, 2.0)),
     "ap": ("ap", (0.1, 0.3, 1.0, 3.0, 10.0)),
-    "linear": ("head", (3.0, 10.0, 30.0, 100.0)),
+    "linear": ("head", (1.0, 3.0, 10.0, 30.0, 100.0)),
     "full": ("tune", (1e-4, *_ADAMW)),
     "norm": ("tune", _SMALL_ADAMW),
     "bitfit": ("tune", _SMALL_ADAMW),
