@@ -19,6 +19,7 @@ from vprompt_jax.prompts.marks import (
     sampled_marks,
     temperature_at,
 )
+from vprompt_jax.prompts.vp import support
 
 RNG = np.random.default_rng(0)
 
@@ -230,10 +231,58 @@ def test_initialisation_is_torchs():
 
 
 def test_24_of_49_regions_hold_a_padding_of_30_at_224():
-    from vprompt_jax.prompts.vp import support
-
     active = regions_with(jnp.asarray(support("padding", 30, 224))[None], 32)
     assert int(active.sum()) == 24
+
+
+def test_regions_without_template_are_not_computed_and_nothing_else_changes():
+    """A support that is known while the step is traced, against one that is not."""
+    side, region, width = 28, 4, 8
+    x = RNG.normal(size=(2, side, side, 3)).astype(np.float32)
+    added = RNG.normal(size=(1, side, side, 3)).astype(np.float32)
+    weight = RNG.normal(size=x.shape).astype(np.float32)
+    known = support("padding", 4, side)[None]
+    added = added * known[..., None]
+    mask = adavipro.RegionalMask(region, width)
+    params = mask.init(jax.random.key(0), x)["params"]
+    values = {"temperature": jnp.float32(2)}
+    context = Context(jax.random.key(1), jnp.arange(2), jnp.int32(3), values)
+
+    def loss(params, where):
+        canvas = Canvas(x, added=added, support=where)
+        done = mask.apply({"params": params}, canvas, context, method="prompted")
+        return jnp.sum(done.added * weight), done
+
+    everywhere = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params, known).compile()
+    some = jax.jit(lambda p: jax.value_and_grad(loss, has_aux=True)(p, known))
+    some = some.lower(params).compile()
+    (value, done), gradient = some(params)
+    (expected, whole), expected_gradient = everywhere(params, known)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_array_equal(done.added, whole.added)
+    np.testing.assert_array_equal(done.metrics["regions_on"], whole.metrics["regions_on"])
+    for name, leaf in expected_gradient.items():
+        np.testing.assert_allclose(gradient[name], leaf, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert np.abs(leaf).max() > 0
+    logits = mask.apply({"params": params}, x, known.reshape(1, 7, 4, 7, 4).any((2, 4)))
+    inner = np.array(mask.apply({"params": params}, x))
+    inner[:, 1:-1, 1:-1] = 0
+    np.testing.assert_allclose(logits, inner, rtol=1e-5, atol=1e-6)
+
+
+def test_a_padding_leaves_half_of_the_generators_work():
+    x = jax.ShapeDtypeStruct((4, 224, 224, 3), jnp.float32)
+    mask = MaskGenerator(32, 8, at_once=1)
+    params = jax.eval_shape(mask.init, jax.random.key(0), x)
+    wanted = regions_with(support("padding", 30, 224)[None], 32)
+
+    def loops(wanted):
+        """How often the loop over groups of one region runs."""
+        jaxpr = jax.make_jaxpr(lambda p, x: mask.apply(p, x, wanted))(params, x)
+        return [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"]
+
+    assert loops(wanted) == [4 * 24]
+    assert loops(None) == [4 * 49]
 
 
 def test_a_region_that_does_not_divide_names_the_nearest():

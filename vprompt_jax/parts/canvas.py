@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 
 
 class Canvas(flax.struct.PyTreeNode):
@@ -13,7 +14,8 @@ class Canvas(flax.struct.PyTreeNode):
     Attributes:
       image: normalised pixels, float32 [B, R, R, 3].
       added: pixels to add to them, float32 [1 or B, R, R, 3]; None if no part adds any (yet).
-      support: where `added` has parameters, bool [1 or B, R, R]; None if `added` is None.
+      support: where `added` has parameters, bool [1 or B, R, R]; None if `added` is None. A NumPy
+        array if it is the same at every step, so that what lies elsewhere need not be computed.
       metrics: numbers per example, float32 [B], by name; their means are logged.
       assigned: arrays by name that parts assign rather than train (`Part.assignment`).
       shown: arrays by name, for pictures and inspection; the compiler drops those nobody reads.
@@ -21,7 +23,7 @@ class Canvas(flax.struct.PyTreeNode):
 
     image: jax.Array
     added: jax.Array | None = None
-    support: jax.Array | None = None
+    support: jax.Array | np.ndarray | None = None
     metrics: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
     assigned: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
     shown: Mapping[str, Any] = flax.struct.field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vprompt_jax.parts import Canvas, Context, Part, Progress, Schedule, Surroundings
 from vprompt_jax.prompts.edges import EDGES
@@ -60,7 +61,9 @@ class RegionalMask(MaskGenerator):
         # `MaskPart.check` has made sure of a prompt.
         assert canvas.added is not None
         assert canvas.support is not None
-        logits = self(canvas.image)
+        active = regions_with(canvas.support, self.region)
+        # Marks elsewhere change nothing: a template at the border leaves half of the work.
+        logits = self(canvas.image, active if isinstance(active, np.ndarray) else None)
         if "lean" in canvas.assigned:
             logits = logits.at[..., 1].add(canvas.assigned["lean"])
         if context.is_training:
@@ -77,7 +80,6 @@ class RegionalMask(MaskGenerator):
                 marks = marks[_next_example(context.index)]
             if "tried" in context.values:
                 marks = jnp.broadcast_to(context.values["tried"], marks.shape)
-        active = regions_with(canvas.support, self.region)
         counted = jnp.broadcast_to(active, marks.shape).astype(jnp.float32)
         on = jnp.sum(marks * counted, (1, 2)) / jnp.maximum(jnp.sum(counted, (1, 2)), 1.0)
         edges = jnp.abs(EDGES[self.edge](canvas.image)).mean(-1)

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vprompt_jax.parts.initializers import uniform_within
 from vprompt_jax.process import devices
@@ -43,8 +44,14 @@ class MaskGenerator(nn.Module):
     starts_on: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Normalised pixels [B, R, R, 3] -> logits [B, R/region, R/region, 2] (off, on)."""
+    def __call__(self, images: jax.Array, wanted: np.ndarray | None = None) -> jax.Array:
+        """Normalised pixels [B, R, R, 3] -> logits [B, R/region, R/region, 2] (off, on).
+
+        Args:
+          images: the pixels.
+          wanted: bool [n, R/region, R/region], the regions whose logits are computed, wherever one
+            of the n is true; those of the others are 0. None for all.
+        """
         batch, side, _, channels = images.shape
         r, width, grid = self.region, self.width, side // self.region
         kernel, bias = self._convolution("convergence", (3, 3, channels, width))
@@ -52,10 +59,21 @@ class MaskGenerator(nn.Module):
         policy_kernel, policy_bias = self._convolution("policy", (r, r, width, 2), lean)
         edges = jax.lax.stop_gradient(EDGES[self.edge](images.astype(jnp.float32)))
         regions = _regions(edges, r)
+        places = np.arange(grid**2) if wanted is None else np.flatnonzero(wanted.any(0))
+        if is_partial := len(places) < grid**2:
+            regions = regions.reshape(batch, grid**2, *regions.shape[1:])[:, places]
+            regions = regions.reshape(-1, *regions.shape[2:])
+
+        def placed(x: jax.Array) -> jax.Array:
+            if is_partial:
+                x = x.reshape(batch, len(places), 2)
+                x = jnp.zeros((batch, grid**2, 2)).at[:, places].set(x, unique_indices=True)
+            return x.reshape(batch, grid, grid, 2)
+
         exported = devices.is_exported(batch)
         if not exported and self.at_once is None and self._suits_tensor_cores():
             x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
-            return (x + policy_bias[None]).reshape(batch, grid, grid, 2)
+            return placed(x + policy_bias[None])
         kernel = kernel.reshape(-1, width).astype(self.dtype)
         off, on = policy_kernel.reshape(-1, 2).T
 
@@ -71,15 +89,14 @@ class MaskGenerator(nn.Module):
             return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias[None]
 
         if exported:
-            return logits(regions).reshape(batch, grid, grid, 2)
+            return placed(logits(regions))
         # The channels between the convolutions take far more memory than the image. Computed for a
         # few regions at a time, and computed again for the gradient, they never leave the cache.
-        count = batch * grid * grid
+        count = batch * len(places)
         most = self.at_once or max(1, _working_set() // (4 * r * r * width))
         at_once = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
         groups = regions.reshape(-1, at_once, *regions.shape[1:])
-        x = jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups)
-        return x.reshape(batch, grid, grid, 2)
+        return placed(jax.lax.map(jax.checkpoint(logits, prevent_cse=False), groups))
 
     def _suits_tensor_cores(self) -> bool:
         rounds = jax.config.values["jax_default_matmul_precision"] != "highest"  # float32 to TF32

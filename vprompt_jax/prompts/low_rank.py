@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vprompt_jax.parts import Canvas, Context, Part, Surroundings
 from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, optimizer
@@ -41,7 +42,7 @@ class LowRankPrompt(nn.Module):
         del context
         pixels = self()[None]
         shown = {**canvas.shown, "prompt": pixels}
-        everywhere = jnp.ones(pixels.shape[:-1], bool)
+        everywhere = np.ones(pixels.shape[:-1], bool)
         return canvas.replace(added=pixels, support=everywhere, shown=shown)
 
 

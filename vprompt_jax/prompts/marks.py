@@ -1,7 +1,10 @@
 """Marks of regions: drawn by Gumbel-Softmax in training, chosen by argmax at inference."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def temperature_at(epoch: jax.Array, initial: float, decay: float, minimum: float) -> jax.Array:
@@ -42,11 +45,14 @@ def dilate(marks: jax.Array, region: int) -> jax.Array:
     return jnp.repeat(jnp.repeat(marks, region, axis=1), region, axis=2)[..., None]
 
 
-def regions_with(support: jax.Array, region: int) -> jax.Array:
+def regions_with(support: jax.Array | np.ndarray, region: int) -> jax.Array | np.ndarray:
     """Tells which regions hold a parameter of the template: bool [n, R, R] -> bool [n, g, g].
 
-    Marks in other regions change nothing, so shares and pictures leave them out.
+    Marks in other regions change nothing, so shares and pictures leave them out. NumPy's array
+    gives one of NumPy's.
     """
     n, side, _ = support.shape
     grid = side // region
-    return support.reshape(n, grid, region, grid, region).any(axis=(2, 4))
+    cells: Any = support.reshape(n, grid, region, grid, region)
+    regions: jax.Array | np.ndarray = cells.any(axis=(2, 4))
+    return regions

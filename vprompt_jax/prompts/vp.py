@@ -69,7 +69,7 @@ class VisualPrompt(nn.Module):
     init_from: str = "normal"
 
     @nn.compact
-    def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, place_keys: jax.Array) -> tuple[jax.Array, jax.Array | np.ndarray]:
         """The pixels to add, and where they have parameters.
 
         Args:
@@ -78,7 +78,7 @@ class VisualPrompt(nn.Module):
 
         Returns:
           Pixels float32 [m, R, R, 3], zero where the template has no parameters, and the support
-          bool [m, R, R]; m is n for a random patch, else 1.
+          bool [m, R, R]; m is n for a random patch, else 1 (and the support a NumPy array).
         """
         side = self.resolution
         mask = support(self.template, self.size, side)
@@ -88,7 +88,7 @@ class VisualPrompt(nn.Module):
         pixels = pixels.at[np.flatnonzero(mask)].set(values, unique_indices=True)
         pixels = pixels.reshape(side, side, 3)
         if self.template != "random_patch":
-            return pixels[None], jnp.asarray(mask)[None]
+            return pixels[None], mask[None]
 
         def place(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             shift = jax.random.randint(key, (2,), 0, side - self.size + 1)
