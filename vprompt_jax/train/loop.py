@@ -113,10 +113,11 @@ class _Loop:
         self.start = int(at.state.step)
         self.writer = metrics.make_writer(workdir, self.start, run.config)
         self.trace = Trace(workdir / "profile", self.start, self.config.profile)
+        steps = 0 if run.is_solved else run.steps
         self.bar = tqdm.tqdm(
-            total=run.steps,
+            total=steps,
             initial=self.start,
-            desc=f"{self.config.method.name}: compiling",
+            desc=self.config.method.name + (": compiling" if steps else ""),
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=jax.process_index() != 0,
