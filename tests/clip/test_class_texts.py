@@ -46,6 +46,8 @@ def test_padding_behind_the_longest_text_changes_nothing(tiny):
     tokens = text.tokens_of(clip, [["a cat", "one big dog there"], ["hen", "a hen"]])
     short = text.without_padding(tokens, tower)
     assert short.shape == (2, 2, 6)  # start, four words, end
+    np.testing.assert_array_equal(text.without_padding(tokens, tower, 4), tokens[..., :8])
+    np.testing.assert_array_equal(text.without_padding(tokens, tower, 64), tokens)
     whole, cut = (
         clip.apply(variables, jnp.asarray(ids.reshape(4, -1)), method="encode_text")
         for ids in (tokens, short)

@@ -15,6 +15,7 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 
 _TEXTS_AT_A_TIME = 1024  # encoded per call: ImageNet's ensemble has 80,000
+_TOKENS_BY = 16  # texts are encoded in this many tokens or a multiple: few programs, little padding
 _CLASSES_AT_A_TIME = 1024  # compared with all others per matrix product
 _SAME_TEXT = 0.9999  # cosine above which two texts count as the same
 _PAIRS_LISTED = 10  # shown in a message
@@ -64,18 +65,20 @@ def tokens_of(clip: CLIP, texts: Sequence[Sequence[str]]) -> np.ndarray:
     return np.stack(tokens)
 
 
-def without_padding(tokens: np.ndarray, tower: TextConfig) -> np.ndarray:
+def without_padding(tokens: np.ndarray, tower: TextConfig, multiple: int = 1) -> np.ndarray:
     """Cuts off what stands behind the end of the longest text; a causal tower never looks there.
 
     Args:
       tokens: ids int32 [..., N].
       tower: the text tower's config; one that is not causal, or reads the last place, is given all
         tokens.
+      multiple: what is left is a multiple of it, or N.
     """
     if not tower.causal or tower.pooling == "last":
         return tokens
     ends = tokens if tower.end_token is None else tokens == tower.end_token
-    return tokens[..., : int(ends.argmax(-1).max()) + 1]
+    length = int(ends.argmax(-1).max()) + 1
+    return tokens[..., : -(-length // multiple) * multiple]
 
 
 def mean_embeddings(features: jax.Array) -> jax.Array:
@@ -111,7 +114,7 @@ def encode_texts(
     Raises:
       UserError: as from `tokens_of`.
     """
-    tokens = tokens_of(clip, texts)
+    tokens = without_padding(tokens_of(clip, texts), clip.config.require_text(), _TOKENS_BY)
 
     @jax.jit
     def encode(variables: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
@@ -202,6 +205,7 @@ def indistinguishable_message(pairs: Sequence[tuple[str, str]]) -> str:
     names = some_of([f"{a!r} = {b!r}" for a, b in pairs], _PAIRS_LISTED, ", ")
     return (
         f"the text tower cannot tell {len(pairs)} pairs of classes apart (cosine above "
-        f"{_SAME_TEXT}), so no method with a text head can: {names}. Give them other names, "
-        "train a linear head (head.kind=linear), or take a tower that was trained on such words"
+        f"{_SAME_TEXT}), so a head that has nothing but the texts cannot: {names}. Give them other "
+        "names, train a linear head (head.kind=linear), or take a tower that was trained on such "
+        "words"
     )
