@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 import time
 
 import jax
@@ -174,3 +175,14 @@ def test_a_random_tower_needs_no_vocabulary_of_its_own(monkeypatch):
     monkeypatch.setitem(compiled.VARIANTS, "tiny", dataclasses.replace(TINY, text=text))
     clip, _ = compiled.random_weights("tiny", jax.numpy.float32)
     assert tokens_of(clip, [["a cat"]]).shape == (1, 1, 16)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("model name\t: A CPU\nflags\t\t: fpu avx2 avx512f sse2\n\n", "A CPU, avx2, avx512f"),
+    ("Features\t: fp asimd sve bf16\n", f"{platform.machine()}, sve, bf16"),
+    ("", platform.machine()),
+])  # fmt: skip
+def test_the_processor_and_its_instructions_are_named(tmp_path, text, expected):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert machines.processor(tmp_path / "cpuinfo") == expected
+    assert machines.processor(tmp_path / "missing")

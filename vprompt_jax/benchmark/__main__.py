@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> None:
         program.set_up_process()
         import jax
 
-        from vprompt_jax.benchmark import modes
+        from vprompt_jax.benchmark import machines, modes
 
-        print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
-              f"{os.cpu_count()} cores", flush=True)  # fmt: skip
+        host = f"{os.cpu_count()} cores: {machines.processor()}"
+        print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {host}", flush=True)
         make = modes.predicted if args.predict else modes.fitting if args.fit else modes.measured
         tables = []
         with jax.default_matmul_precision(args.precision):

@@ -8,7 +8,10 @@ the prediction of this part is too high for them.
 
 import dataclasses
 import math
+import platform
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 from vprompt_jax.benchmark.measure import Cost
 
@@ -31,6 +34,22 @@ class Machine:
     flops: dict[str, float]
     bandwidth: float
     link: float = math.inf
+
+
+# Instructions that decide how fast a CPU multiplies matrices, by their names in Linux.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """This machine's CPU and which of `_INSTRUCTIONS` it has, where the system tells."""
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine()
+    text = cpuinfo.read_text()
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    has = listed[1].split() if listed else []
+    found = [word for word in _INSTRUCTIONS if word in has]
+    return ", ".join([name[1] if name else platform.machine(), *found])
 
 
 MACHINES = (
