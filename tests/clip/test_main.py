@@ -1,6 +1,7 @@
 """`python -m vprompt_jax.clip` as a user runs it."""
 
 import json
+import shutil
 import sys
 
 import jax
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 import vprompt_jax as vp
 from tests.conftest import GOLDEN
 from vprompt_jax.clip import __main__ as main_lib
+from vprompt_jax.clip.checkpoints import licence
 
 
 @pytest.fixture
@@ -43,6 +45,34 @@ def test_inspect_says_what_it_is(run):
     _, variables = vp.clip.load(GOLDEN / "hf_clip_tiny")
     count = sum(x.size for x in jax.tree.leaves(variables))
     assert rows["parameters"] == f"{count:,}"
+
+
+@pytest.mark.parametrize("file, text, expected", [
+    ("README.md", "---\nlicense: apache-2.0\ntags:\n- clip\n---\n# A CLIP\n",
+     "apache-2.0 (README.md)"),
+    ("README.md", "---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\n---\n",
+     "other, own, LICENSE (README.md)"),
+    ("README.md", "# A CLIP\nlicense: mit\n", None),
+    ("README.md", "---\nlicense: mit\n", None),
+    ("config.json", '{"pretrained_cfg": {"license": "mit"}}', "mit (config.json)"),
+    ("w.json", '{"licence": "MIT"}', "MIT"),
+])  # fmt: skip
+def test_the_licence_is_that_of_the_files_beside(tmp_path, file, text, expected):
+    weights = tmp_path / "w.safetensors"
+    assert licence.stated(weights) == ""
+    (tmp_path / file).write_text(text)
+    assert licence.stated(weights) == (expected or "")
+    assert licence.stated(tmp_path / "ViT-B-32.pt").startswith("MIT (github.com/openai/CLIP")
+
+
+def test_inspect_shows_the_licence_and_convert_keeps_it(run, tmp_path):
+    assert "Apache-2.0" in run("inspect", "mini-clip-vit")[0]
+    shutil.copytree(GOLDEN / "hf_clip_tiny", tmp_path / "clip")
+    assert "no file beside the weights states one" in run("inspect", tmp_path / "clip")[0]
+    (tmp_path / "clip/README.md").write_text("---\nlicense: mit\n---\n")
+    assert "mit (README.md)" in run("inspect", tmp_path / "clip")[0]
+    assert run("convert", tmp_path / "clip", tmp_path / "w.safetensors")[1] is None
+    assert "mit (README.md)" in run("inspect", tmp_path / "w.safetensors")[0]
 
 
 @pytest.mark.parametrize("name", ["openai_rn_tiny.pt", "hf_clip_tiny", "hf_vit_tiny"])

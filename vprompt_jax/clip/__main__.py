@@ -84,6 +84,7 @@ def inspect(args: argparse.Namespace) -> str:
     """Describes a checkpoint in lines of text."""
     import numpy as np
 
+    from vprompt_jax.clip.checkpoints import licence
     from vprompt_jax.clip.checkpoints.load import open_checkpoint, stored_dtype, variable_shapes
     from vprompt_jax.clip.variants import variant_name
 
@@ -98,6 +99,7 @@ def inspect(args: argparse.Namespace) -> str:
         "variant": variant_name(c) or "none of the public ones",
         "parameters": f"{count:,}",
         "stored as": f"{stored_dtype(opened.tensors)}, {stored / 2**20:,.1f} MiB",
+        "licence": licence.stated(opened.path) or "no file beside the weights states one",
         **c.fields(),
     }
     if opened.notice:
@@ -110,8 +112,9 @@ def convert(args: argparse.Namespace) -> str:
     from flax import traverse_util
 
     from vprompt_jax.clip import vocabularies
-    from vprompt_jax.clip.checkpoints import formats, openai
+    from vprompt_jax.clip.checkpoints import formats, licence, openai
     from vprompt_jax.clip.checkpoints.load import load
+    from vprompt_jax.clip.checkpoints.locate import locate
     from vprompt_jax.clip.checkpoints.vocabularies import own_name
 
     if args.output.suffix != ".safetensors":
@@ -132,7 +135,11 @@ def convert(args: argparse.Namespace) -> str:
     partial = args.output.with_name(f"{args.output.name}.partial")
     flat = traverse_util.flatten_dict(variables)
     formats.write_safetensors(partial, openai.to_state_dict(flat), {})
-    description.write_text(json.dumps({"clip": dataclasses.asdict(clip.config)}, indent=2) + "\n")
+    about: dict[str, Any] = {"clip": dataclasses.asdict(clip.config)}
+    weights, _ = locate(args.checkpoint)
+    if stated := licence.stated(weights):
+        about["licence"] = stated
+    description.write_text(json.dumps(about, indent=2) + "\n")
     os.replace(partial, args.output)
     return f"{args.output} and {description.name}: {args.output.stat().st_size / 2**20:,.1f} MiB"
 

@@ -37,6 +37,7 @@ from vprompt_jax.zoo.recipe import RECIPES, TOWERS, Recipe
 from vprompt_jax.zoo.steps import State, Step
 
 TEXT = "mini-clip-text"  # the file of the text tower that all mini CLIPs share
+LICENCE = "Apache-2.0"
 Say = Callable[[State], dict[str, float]]
 
 
@@ -90,7 +91,7 @@ def export(
     places = {k: name if k.startswith(("visual.", "logit_scale")) else TEXT for k in tensors}
     for file in (name, TEXT):
         own = {k: v for k, v in tensors.items() if places[k] == file}
-        formats.write_safetensors(folder / f"{file}.safetensors", own, {"license": "Apache-2.0"})
+        formats.write_safetensors(folder / f"{file}.safetensors", own, {"license": LICENCE})
     index = {"weight_map": {k: f"{file}.safetensors" for k, file in sorted(places.items())}}
     (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / f"{name}.json").write_text(json.dumps(notes, indent=2) + "\n")
@@ -176,6 +177,7 @@ def pretrain(recipe: Recipe, photos: Path, workdir: Path, name: str, save_every:
     by_name = zero_shot_vectors(recipe.config, variables, names)
     notes = dict(
         clip=dataclasses.asdict(recipe.config),
+        licence=LICENCE,
         recipe=dataclasses.asdict(recipe),
         # Of zero-shot classification by the classes' names.
         accuracy={

@@ -55,6 +55,7 @@ _CONFIGS = (
     "processor_config.json",
     "preprocessor_config.json",
 )
+CARD = "README.md"  # says under which licence the weights are
 REPOSITORY = re.compile(r"(?:hf-hub:)?(\w[\w.-]*)/(\w[\w.-]*)(?:@(\w[\w.-]*))?")
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".ckpt")
 
@@ -182,7 +183,8 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
     def fetch(file_name: str, *, to: str | None = None, optional: bool = True) -> bool:
         url = f"{base}/{owner}/{name}/resolve/{revision}/{file_name}"
         check: Callable[[Path], object] | None = formats.read_tensors
-        if file_name in vocabularies.FILES:  # read when texts are; SigLIP 2's has 34 MB
+        # Read when they are needed; SigLIP 2's vocabulary has 34 MB.
+        if file_name in vocabularies.FILES or file_name == CARD:
             check = None
         elif file_name.endswith(".json"):
             check = formats.read_json
@@ -190,7 +192,7 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
             url, folder / (to or file_name), check=check, headers=headers, optional=optional
         )
 
-    for file_name in _CONFIGS:
+    for file_name in (*_CONFIGS, CARD):
         fetch(file_name)
     config = folder / "config.json"
     if config.is_file() and formats.read_json(config).get("model_type") == "siglip":
