@@ -1,8 +1,6 @@
 """Whether probabilities are what they say, and the temperature that makes them so."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 BINS = 15  # as Guo et al. (arXiv 1706.04599, section 5)
 _RANGE = np.log(1e-3), np.log(1e3)  # of temperatures tried
@@ -10,6 +8,8 @@ _RANGE = np.log(1e-3), np.log(1e3)  # of temperatures tried
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean negative log likelihood, in nats, of logits [n, C] over a temperature."""
+    from scipy.special import log_softmax  # late: a run needs it at its end
+
     log_p = log_softmax(logits.astype(np.float64) / temperature, axis=-1)
     return float(-log_p[np.arange(len(labels)), labels].mean())
 
@@ -21,6 +21,8 @@ def fitted_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       logits: float [n, C], of a split that nothing is reported on.
       labels: int [n].
     """
+    from scipy.optimize import minimize_scalar  # late: a run needs it at its end
+
     found = minimize_scalar(
         lambda log_t: loss(logits, labels, float(np.exp(log_t))), bounds=_RANGE, method="bounded"
     )

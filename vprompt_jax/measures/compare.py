@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-from scipy import stats
 
 _DRAWS = 10_000
 
@@ -32,12 +31,16 @@ def interval(hits: np.ndarray) -> tuple[float, float]:
     Args:
       hits: bool [n].
     """
+    from scipy import stats  # late: it takes half a second, and a run needs it at its end
+
     low, high = stats.binom.ppf((0.025, 0.975), len(hits), np.mean(hits)) / len(hits)
     return float(low), float(high)
 
 
 def compare(hits: np.ndarray, others: np.ndarray) -> Comparison:
     """Compares by whether each of two classifiers is right on each of n images: bool [n] each."""
+    from scipy import stats  # late, as above
+
     n = len(hits)
     gained, lost = int((hits & ~others).sum()), int((others & ~hits).sum())
     disagree = gained + lost

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from vprompt_jax.measures.calibration import calibration_error, loss
 from vprompt_jax.measures.compare import compare, interval
@@ -56,6 +55,8 @@ def measured(
 
 def confidence(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Probability of the predicted class, float [n]."""
+    from scipy.special import softmax  # late: a run needs it at its end
+
     return softmax(logits.astype(np.float64) / temperature, axis=-1).max(-1)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import log_softmax
 
 from vprompt_jax.measures.split import confidence
 from vprompt_jax.process.errors import UserError
@@ -58,6 +57,8 @@ def write(
 def _of(
     split: str, given: Predictions, temperature: float | None, class_names: Sequence[str]
 ) -> pa.Table:
+    from scipy.special import log_softmax  # late: a run needs it at its end
+
     def called(labels: np.ndarray) -> pa.Array:
         return pa.array([class_names[label] for label in labels], pa.string())
 
