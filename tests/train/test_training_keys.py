@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.special import log_softmax
 
 from tests.conftest import leaves_by_path
 from vprompt_jax.config import resolve
@@ -12,19 +11,6 @@ from vprompt_jax.inference import adapted
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import fit
 from vprompt_jax.train.optimizer import averaging, gaussian, learned, moving
-from vprompt_jax.train.step import _smoothed_losses
-
-
-def test_smoothed_losses_spread_a_share_over_all_classes():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(6, 5)).astype(np.float32), np.array([0, 1, 2, 3, 4, 0])
-    batch = {"label": jnp.asarray(labels)}
-    found = _smoothed_losses(jnp.asarray(logits), batch, 0.2)
-    logs = log_softmax(logits, -1)
-    right = -0.8 * logs[np.arange(6), labels] - 0.2 * logs.mean(-1)
-    np.testing.assert_allclose(found, right, rtol=1e-5)
-    plain = _smoothed_losses(jnp.asarray(logits), batch, 0.0)
-    np.testing.assert_allclose(plain, -logs[np.arange(6), labels], rtol=1e-5)
 
 
 def test_an_average_follows_the_parameters():
