@@ -255,6 +255,15 @@ def test_siglip_by_name_comes_with_its_vocabulary(hub, vocabulary):
     assert len(hub.requests) == asked
 
 
+def test_siglip_of_open_clip_by_name_comes_with_its_vocabulary(hub, tmp_path):
+    from tests.clip.test_open_clip import write
+
+    hub.files |= hub_files(write(tmp_path / "siglip"), "/some/siglip/resolve/main")
+    clip, _ = vp.clip.load("some/siglip")
+    assert clip.config.text.tokenizer == "canonical"
+    assert clip.vocabulary.endswith("tokenizer.json")
+
+
 def test_shards_and_a_revision_by_name(hub, tmp_path):
     from tests.clip.test_huggingface import sharded
 

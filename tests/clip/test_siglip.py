@@ -233,7 +233,9 @@ def test_a_missing_tokenizer_says_what_to_put_where(tmp_path, recorded, gone):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"add_bos_token": True}, "asks for add_bos_token=True, which is not supported"),
+        ({"padding_side": "left"}, "asks for padding_side='left', which is not supported"),
+        ({"padding_side": None}, "asks for padding_side='left'"),  # as the library takes it
+        ({"truncation_side": "left"}, "asks for truncation_side='left'"),
         ({"do_lower_case": False}, "asks for do_lower_case=False"),
         ({"eos_token": "<end>"}, "says which id eos_token '<end>' has"),
         ({"added_tokens_decoder": ["<eos>"]}, "added_tokens_decoder is no list of tokens"),
@@ -242,6 +244,39 @@ def test_a_missing_tokenizer_says_what_to_put_where(tmp_path, recorded, gone):
 def test_another_tokenizer_is_refused(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         vp.clip.load(changed(tmp_path, tokenizer_config=change))
+
+
+def test_what_is_added_to_texts_the_vocabulary_says(tmp_path, recorded):
+    """As in transformers, where a tokenizer.json outweighs these words (test_siglip_live.py)."""
+    said = {"add_bos_token": True, "add_eos_token": False}
+    folder = changed(tmp_path, tokenizer_config=said)
+    clip, _ = vp.clip.load(folder)
+    texts = [str(text) for text in recorded["texts"]]
+    np.testing.assert_array_equal(class_texts.tokens_of(clip, [texts])[0], recorded["tokens"])
+    ids = {"1": {"content": "<eos>"}, "0": {"content": "<pad>"}}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"added_tokens_decoder": ids})
+    )
+    (folder / "tokenizer.json").rename(folder / "spiece.model")
+    with pytest.raises(UserError, match="asks for add_bos_token=True, which is not supported"):
+        vp.clip.load(folder)
+
+
+def test_a_vocabulary_that_fills_up_from_the_left_is_refused(tmp_path):
+    folder = changed(tmp_path, tokenizer_config={"padding_side": None})
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    for direction in ("Right", "Left"):
+        padding = {
+            "strategy": {"Fixed": 24}, "direction": direction, "pad_to_multiple_of": None,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
+        }  # fmt: skip
+        (folder / "tokenizer.json").write_text(json.dumps(vocabulary | {"padding": padding}))
+        if direction == "Right":
+            clip, _ = vp.clip.load(folder)
+            assert class_texts.tokens_of(clip, [["a cat"]])[0, 0, -1] == 0
+    with pytest.raises(UserError, match="asks for padding_side='left'"):
+        vp.clip.load(folder)
 
 
 def test_a_tokenizer_of_another_class_is_not_used(tmp_path):

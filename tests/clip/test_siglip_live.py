@@ -6,6 +6,7 @@ Real vocabularies are not at hand: those of the tests are trained on this reposi
 
 import json
 import random
+import shutil
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 import vprompt_jax as vp
 from tests.clip.test_libraries import check, moved, to_torch
-from tests.conftest import ROOT
+from tests.conftest import GOLDEN, ROOT
 from vprompt_jax.clip import vocabularies
 from vprompt_jax.clip.checkpoints.load import variable_shapes
 from vprompt_jax.clip.variants import VARIANTS
@@ -220,6 +221,39 @@ def test_tokens_of_siglip_2(model, tmp_path):
     model.save_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)
     compare(tmp_path, theirs, [*hard_texts(), "an <eos> and <EOS>", "<pad><bos> x"])
+
+
+@pytest.mark.parametrize("name", ["Siglip2Tokenizer", "GemmaTokenizer"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"add_bos_token": True},
+        {"add_bos_token": True, "add_eos_token": False},
+        {"add_bos_token": False, "add_eos_token": True},
+        {"padding_side": "left"},
+        {"padding_side": None},
+    ],
+)
+def test_settings_count_as_in_transformers(tmp_path, name, change):
+    """Of the recorded vocabulary: the ids are the library's, or the settings are refused."""
+    shutil.copytree(GOLDEN / "siglip_tiny", tmp_path / "siglip")
+    file = tmp_path / "siglip" / "tokenizer_config.json"
+    said = json.loads(file.read_text()) | {"tokenizer_class": name} | change
+    file.write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+    (tmp_path / "siglip" / "config.json").rename(tmp_path / "config.json")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "siglip")
+    (tmp_path / "config.json").rename(tmp_path / "siglip" / "config.json")
+    text = "a cat on a mat"
+    expected = theirs([text], padding="max_length", max_length=24)["input_ids"]
+    if theirs.padding_side == "left":
+        with pytest.raises(UserError, match="asks for padding_side='left'"):
+            vp.clip.load(tmp_path / "siglip")
+    else:
+        clip, _ = vp.clip.load(tmp_path / "siglip")
+        assert (
+            vocabularies.token_ids(clip.config.text, clip.vocabulary, [text]).tolist() == expected
+        )
 
 
 @pytest.mark.parametrize("resample", [2, 3])

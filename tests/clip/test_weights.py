@@ -308,9 +308,8 @@ def test_head_width_of_an_open_clip_resnet(tmp_path):
         ("vision_cfg", {"no_ln_pre": True}, "no_ln_pre True, the weights have False"),
         ("vision_cfg", {"qk_norm": True}, "qk_norm=True"),
         ("vision_cfg", {"rope": True}, "rope=True, which is not known here"),
-        ("text_cfg", {"hf_tokenizer_name": "bert"}, "hf_tokenizer_name='bert'"),
+        ("text_cfg", {"tokenizer_mode": "clips"}, "tokenizer_mode='clips'"),
         ("text_cfg", {"context_length": 20}, "text.context_length 20"),
-        ("model_cfg", {"custom_text": True}, "custom_text=True"),
     ],
 )
 def test_what_an_open_clip_config_must_not_say(tmp_path, part, change, message):
@@ -417,7 +416,6 @@ def test_a_long_text_names_no_option_of_python(tiny):
         (["visual.blocks.0.attn.q_bias"], "EVA-CLIP"),
         (["image_encoder.model.a"], "MobileCLIP"),
         (["text_decoder.a", "visual.conv1.weight"], "CoCa"),
-        (["visual.conv1.weight", "text.transformer.resblocks.0.ln_1.bias"], "custom_text"),
     ],
 )
 def test_other_towers_are_named(tmp_path, names, tower):

@@ -85,6 +85,11 @@ class CLIPConfig:
         features = self._own_features()
         if features is not None and features != self.embed_dim:
             raise ValueError(f"embed_dim is {self.embed_dim}, the tower's features have {features}")
+        text = self.text
+        if text is not None and not text.projection and text.width != self.embed_dim:
+            raise ValueError(
+                f"embed_dim is {self.embed_dim}, the texts' features have {text.width}"
+            )
 
     def _own_features(self) -> int | None:
         """Channels of the features if the tower fixes their number; None if a projection does."""

@@ -42,15 +42,17 @@ class TextTransformer(nn.Module):
                 c.norm_eps,
                 causal=c.causal,
                 dtype=self.dtype,
+                layer_scale=c.layer_scale,
             )
             for _ in range(c.layers)
         ]
         self.ln_final = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
-        self.text_projection = self.param(
-            "text_projection",
-            nn.initializers.normal(c.width**-0.5),
-            (c.width, self.embed_dim),
-        )
+        if c.projection:
+            self.text_projection = self.param(
+                "text_projection",
+                nn.initializers.normal(c.width**-0.5),
+                (c.width, self.embed_dim),
+            )
         if c.projection_bias:
             self.text_projection_bias = self.param(
                 "text_projection_bias", nn.initializers.zeros, (self.embed_dim,)
@@ -70,7 +72,9 @@ class TextTransformer(nn.Module):
         x = x + self.positional_embedding[None, : tokens.shape[1]].astype(x.dtype)
         for position, block in enumerate(self.resblocks):
             x = block(tap(position, x))
-        x = self._pool(self.ln_final(x), tokens) @ self.text_projection.astype(self.dtype)
+        x = self._pool(self.ln_final(x), tokens)
+        if self.config.projection:
+            x = x @ self.text_projection.astype(self.dtype)
         if self.config.projection_bias:
             x = x + self.text_projection_bias.astype(self.dtype)[None]
         return x

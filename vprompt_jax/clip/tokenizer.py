@@ -78,11 +78,15 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, text[done:]]
 
 
-def _clean(text: str) -> str:
+def mended(text: str) -> str:
+    """A text without the damage of wrong decoding and of HTML's escapes."""
     import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return re.sub(r"\s+", " ", text).strip().lower()
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"\s+", " ", mended(text)).strip().lower()
 
 
 def tokenize(

@@ -5,8 +5,8 @@ from typing import Any
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
 # CLIP's own; SigLIP's, of texts in lower case without punctuation; SigLIP 2's, of texts in lower
-# case.
-TOKENIZERS = ("clip", "siglip", "gemma")
+# case; either one's as OpenCLIP uses it ("canonicalize").
+TOKENIZERS = ("clip", "siglip", "gemma", "canonical")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -209,9 +209,12 @@ class TextConfig:
       causal: whether a token attends only to itself and to those before it.
       pooling: where the text's feature is read: at the first "end" token, or at the "last" place,
         padding or not (SigLIP).
-      projection_bias: whether the projection to the joint space has a bias.
+      projection: whether the features are projected to the joint space.
+      projection_bias: whether that projection has a bias.
+      layer_scale: initial value of a learned factor per channel on each residual branch; None for
+        no factor.
       tokenizer: how texts become ids: one of `TOKENIZERS`; None if that is not known. "clip" is
-        part of this package; "siglip" and "gemma" need the vocabulary's file (`vocabularies`).
+        part of this package; the others need the vocabulary's file (`vocabularies`).
       pad_token: id that fills the places behind a text.
     """
 
@@ -229,15 +232,19 @@ class TextConfig:
     projection_bias: bool = False
     tokenizer: str | None = "clip"
     pad_token: int = 0
+    layer_scale: float | None = None
+    projection: bool = True
 
     def __post_init__(self) -> None:
         check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
         _divides("text", self)
         check_choice("text.activation", self.activation, ACTIVATIONS)
         check_choice("text.pooling", self.pooling, ("end", "last"))
+        if self.projection_bias and not self.projection:
+            raise ValueError("text.projection_bias needs text.projection")
         if self.tokenizer is not None:
             check_choice("text.tokenizer", self.tokenizer, TOKENIZERS)
-        if self.tokenizer in ("siglip", "gemma") and self.end_token is None:
+        if self.tokenizer not in (None, "clip") and self.end_token is None:
             raise ValueError(f"text.tokenizer {self.tokenizer!r} needs text.end_token")
 
     @property

@@ -37,9 +37,9 @@ def missing(tower: TextConfig, vocabulary: str) -> str:
         if tower.tokenizer is not None and vocabulary:
             return ""
         return (
-            "this text tower was trained with a tokenizer of its own, whose files are missing: put "
-            f"{FILES[0]} (or {FILES[1]}) and {SETTINGS} of the same repository beside the weights, "
-            "or train a linear head (head.kind=linear)"
+            "this text tower was trained with a tokenizer of its own, which is not known here or "
+            f"whose files are missing: put {FILES[0]} (or {FILES[1]}) and {SETTINGS} of the same "
+            "repository beside the weights, or train a linear head (head.kind=linear)"
         )
     if tower.vocab_size == tokenizer.VOCABULARY:
         return ""
@@ -77,7 +77,7 @@ def token_ids(
         return tokenizer.tokenize(texts, length, truncate)
     end = tower.end_token
     assert end is not None  # `TextConfig` sees to it
-    encode = _encoder(vocabulary, tower.tokenizer == "siglip")
+    encode = _encoder(vocabulary, str(tower.tokenizer), end)
     rows = np.full((len(texts), length), tower.pad_token, np.int32)
     for row, text in zip(rows, texts, strict=True):
         ids = [*encode(text), end]
@@ -109,31 +109,66 @@ def canonical(text: str) -> str:
     return re.sub(r"\s+", " ", text.lower().translate(_NO_PUNCTUATION)).strip()
 
 
+def open_clip_canonical(text: str) -> str:
+    """A text as OpenCLIP's `canonicalize` leaves it: mended, and as `canonical` with a space for an
+    underscore."""
+    return canonical(tokenizer.mended(text).replace("_", " "))
+
+
 @functools.lru_cache(maxsize=4)
-def _encoder(vocabulary: str, canonicalised: bool) -> Callable[[str], list[int]]:
+def _encoder(vocabulary: str, kind: str, end: int) -> Callable[[str], list[int]]:
     """Text -> its ids without special tokens.
 
+    Args:
+      vocabulary: path of its file.
+      kind: one of `TOKENIZERS`, but CLIP's.
+      end: id of the end token.
+
     Raises:
-      UserError: if the file cannot be read.
+      UserError: if the file cannot be read, or adds other tokens to a text than the end's.
     """
     path = Path(vocabulary)
     if path.suffix == ".model":
-        pieces = _sentence_pieces(path).encode
-    else:
-        from tokenizers import normalizers
+        encode = _sentence_pieces(path).encode
 
+        def pieces(text: str) -> list[int]:
+            # Letter by letter, as the other file's library does: no sigma differs at a word's end.
+            return encode("".join(map(str.lower, text)) if kind == "gemma" else text)
+    else:
         fast = _fast(path)
-        if not canonicalised:
+        fast.no_truncation()
+        fast.no_padding()
+        # transformers reads this file for all tokenizers but SigLIP's, and then adds what it says.
+        added = fast.encode("").ids
+        if kind != "siglip" and added != [end]:
+            raise UserError(
+                f"{path} adds the tokens {added} to a text, which is not supported (supported: "
+                f"the end token {end} alone): train a linear head (head.kind=linear)"
+            )
+        if kind == "gemma":
+            from tokenizers import normalizers
+
             own = [] if fast.normalizer is None else [fast.normalizer]
             fast.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
         def pieces(text: str) -> list[int]:
             return fast.encode(text, add_special_tokens=False).ids
 
-    # The mark of a space in vocabularies stands for one in texts, too.
-    return (
-        (lambda text: pieces(canonical(text.replace("\u2581", " ")))) if canonicalised else pieces
-    )
+    if kind == "siglip":
+        # The mark of a space in vocabularies stands for one in texts, too.
+        return lambda text: pieces(canonical(text.replace("\u2581", " ")))
+    return pieces if kind == "gemma" else lambda text: pieces(open_clip_canonical(text))
+
+
+def padding_side(path: Path) -> str | None:
+    """The side, "left" or "right", on which a vocabulary's file fills up a text; None if it does
+    not say.
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
+    padding = None if path.suffix == ".model" else _fast(path).padding
+    return None if padding is None else str(padding["direction"]).lower()
 
 
 def id_of(path: Path, token: str) -> int | None:
@@ -156,8 +191,6 @@ def _fast(path: Path) -> "Tokenizer":
         fast = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare ones
         raise UserError(f"{path} is not a readable tokenizer: {error}") from error
-    fast.no_truncation()
-    fast.no_padding()
     return fast
 
 

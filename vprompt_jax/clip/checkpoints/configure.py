@@ -71,12 +71,12 @@ def configure(
         path.parent,
     )
     told = family.configure(tensors, configs)
+    notice = str(told.pop("notice", ""))
     towers = ViTConfig if told["vision.kind"] == "vit" else ResNetConfig, "text.width" in told
     try:
         told |= dotted(told_by_name, *towers) | dotted(given, *towers)
     except ValueError as error:
         raise UserError(str(error)) from error
-    notice = ""
     if family is openai.FAMILY and "text.activation" not in told:
         implied = openai.activation_of(path.name)
         if implied is not None:

@@ -55,8 +55,9 @@ class Family:
       title: for the reader.
       markers: patterns that each match a name which only this layout has.
       renames: our dotted name -> the file's: patterns and replacements, applied in order.
+      text_renames: those of the text tower, where others hold for it.
       configure: (tensors, files beside) -> the dotted fields of `CLIPConfig` that they
-        tell, "vision.kind" among them.
+        tell, "vision.kind" among them; and, as "notice", what the user should know.
       to_ours: (our path, the file's array) -> the array as we lay it out.
       split: the file's words for query, key and value where it keeps them apart, in place of
         "{}" in the renamed path; () where they are one array.
@@ -71,6 +72,7 @@ class Family:
     configure: Callable[[Tensors, Beside], Fields]
     to_ours: Callable[[Path, np.ndarray], np.ndarray]
     split: tuple[str, ...] = ()
+    text_renames: Renames = ()
     prefix: str = r"^$"
     ignored: str = r"num_batches_tracked$"
     prepare: Callable[[Tensors], Tensors] = lambda tensors: tensors
@@ -81,7 +83,8 @@ class Family:
 
     def names(self, path: Path) -> list[str]:
         """The file's names for one of our variables (its path without the collection)."""
-        name = rename(path, self.renames)
+        of_texts = path[0] == "text" and self.text_renames
+        name = rename(path, self.text_renames if of_texts else self.renames)
         return [name.format(word) for word in self.split] if "{}" in name else [name]
 
     def bare(self, tensors: Tensors) -> Tensors:

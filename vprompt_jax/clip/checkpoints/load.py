@@ -16,12 +16,14 @@ from vprompt_jax.clip.checkpoints import (
     formats,
     huggingface,
     locate,
+    open_clip_timm,
     openai,
     positions,
     recognise,
     siglip,
     supervised,
     timm,
+    timm_siglip,
     vocabularies,
 )
 from vprompt_jax.clip.checkpoints.configure import check_size, configure
@@ -36,14 +38,17 @@ T = TypeVar("T")
 
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
+    open_clip_timm.FAMILY,
     huggingface.CLIP_FAMILY,
     siglip.FAMILY,
     huggingface.VIT_FAMILY,
     huggingface.RESNET_FAMILY,
     supervised.NPZ_FAMILY,
     big_vision.FAMILY,
+    timm_siglip.FAMILY,
     timm.FC_NORM_FAMILY,
     timm.FAMILY,
+    timm_siglip.MEAN_FAMILY,
     supervised.TORCHVISION_FAMILY,
 )
 # What training, data parallelism and torch.compile put before every name.

@@ -166,6 +166,17 @@ def hub_headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether the configs in a folder say that the texts' tokenizer has files of its own."""
+    config, open_clip = folder / "config.json", folder / "open_clip_config.json"
+    if config.is_file() and formats.read_json(config).get("model_type") == "siglip":
+        return True
+    said = formats.read_json(open_clip) if open_clip.is_file() else {}
+    for part in ("model_cfg", "text_cfg"):
+        said = said.get(part) or {}
+    return bool(said.get("hf_tokenizer_name"))
+
+
 def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline: bool) -> Path:
     """Weights of a repository, downloaded last, so that their presence means that all is there."""
     revision = revision or "main"
@@ -194,8 +205,7 @@ def _from_hub(owner: str, name: str, revision: str | None, cache: Path, offline:
 
     for file_name in (*_CONFIGS, CARD):
         fetch(file_name)
-    config = folder / "config.json"
-    if config.is_file() and formats.read_json(config).get("model_type") == "siglip":
+    if _has_tokenizer(folder):
         fetch(vocabularies.SETTINGS)
         any(map(fetch, vocabularies.FILES))  # the first that is there
     for file_name in _in_order(folder):

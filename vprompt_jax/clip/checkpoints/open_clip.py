@@ -1,9 +1,12 @@
 """What OpenCLIP's `open_clip_config.json` can say."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
 from vprompt_jax.clip.checkpoints.tower_fields import pixel_statistics
+from vprompt_jax.clip.checkpoints.vocabularies import open_clip_tokenizer
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
@@ -24,13 +27,14 @@ MODEL = Keys(
     f"{FILE}: model_cfg",
     read={"embed_dim": None, "quick_gelu": False, "vision_cfg": None, "text_cfg": None},
     must={
-        "custom_text": (False, None),
         "nonscalar_logit_scale": (False,),
         "multimodal_cfg": (None,),
     },
+    # Whether there is a bias, and what the text tower's names are, the weights tell.
     harmless={
         "init_logit_scale",
         "init_logit_bias",
+        "custom_text",
         "output_dict",
         "cast_dtype",
     },
@@ -83,21 +87,20 @@ TEXT = Keys(
         "no_causal_mask": False,
         "pool_type": "argmax",
         "eos_id": 2,
+        "ls_init_value": None,
+        "proj_bias": False,
+        "proj_type": "linear",
         "act_kwargs": None,
         "norm_kwargs": None,
+        "hf_tokenizer_name": None,
+        "tokenizer_kwargs": None,
     },
     must={
         **_CUSTOM_BLOCKS,
-        "ls_init_value": (None,),
         "embed_cls": (False,),
         "final_ln_after_pool": (False,),
-        "proj_bias": (False,),
-        "proj_type": ("linear",),
         "hf_model_name": (None, ""),
-        # Other words to the same weights.
-        "hf_tokenizer_name": (None, ""),
         "tokenizer_mode": (None,),
-        "tokenizer_kwargs": (None, {}),
     },
     harmless={"pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
 )
@@ -112,9 +115,20 @@ PREPROCESS = Keys(
     harmless={"fill_color"},  # of the mode "longest" alone
 )
 
+# (vision_cfg, quick_gelu, the fields that shapes tell) -> the fields that it adds.
+Reader = Callable[[dict[str, Any], bool, Fields], Fields]
 
-def fields_of(config: dict[str, Any], shapes: Fields) -> Fields:
+
+def fields_of(
+    config: dict[str, Any], shapes: Fields, folder: Path, vision: Reader | None = None
+) -> Fields:
     """What a config adds to the fields that the weights' shapes tell.
+
+    Args:
+      config: the file's.
+      shapes: the fields that the shapes tell.
+      folder: where the tokenizer's files lie, if there are any.
+      vision: reads the image tower's part, if that is not one of OpenCLIP's own.
 
     Raises:
       UserError: if it describes another model than the shapes do, or one that is not supported.
@@ -127,8 +141,9 @@ def fields_of(config: dict[str, Any], shapes: Fields) -> Fields:
         if not isinstance(model[part], dict):
             raise UserError(f"{FILE} has no {part}")
     agree({"embed_dim": model["embed_dim"]}, shapes, FILE)
-    fields = _vision(VISION.values(model["vision_cfg"]), bool(model["quick_gelu"]), shapes)
-    fields |= _text(TEXT.values(model["text_cfg"]), bool(model["quick_gelu"]), shapes)
+    quick = bool(model["quick_gelu"])
+    fields = (vision or _vision)(model["vision_cfg"], quick, shapes)
+    fields |= _text(TEXT.values(model["text_cfg"]), quick, shapes, folder)
     return fields | _pixels(PREPROCESS.values(whole["preprocess_cfg"] or {}))
 
 
@@ -160,7 +175,8 @@ def _mlp(values: dict[str, Any], shapes: Fields, tower: str, where: str) -> None
         agree({"mlp_ratio * width": told}, {"mlp_ratio * width": stored}, where)
 
 
-def _vision(values: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
+def _vision(config: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
+    values = VISION.values(config)
     is_vit = shapes["vision.kind"] == "vit"
     layers, width = values["layers"], values["width"]
     told = {
@@ -200,23 +216,41 @@ def _vision(values: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
     }
 
 
-def _text(values: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
+def _text(values: dict[str, Any], quick: bool, shapes: Fields, folder: Path) -> Fields:
     told = {
         f"text.{key}": values[key] for key in ("width", "layers", "context_length", "vocab_size")
     }
     agree(told, shapes, FILE)
     _mlp(values, shapes, "text", TEXT.where)
-    if values["pool_type"] not in ("argmax", "eos"):
+    pooling = values["pool_type"]
+    if pooling not in ("argmax", "eos", "last"):
         raise UserError(
-            f"{TEXT.where} asks for pool_type={values['pool_type']!r}, which is not supported "
-            "(supported: 'argmax' or 'eos')"
+            f"{TEXT.where} asks for pool_type={pooling!r}, which is not supported "
+            "(supported: 'argmax', 'eos' or 'last')"
         )
+    agree(
+        {
+            "ls_init_value": values["ls_init_value"] is not None,
+            "proj_bias": bool(values["proj_bias"]),
+            "proj_type": values["proj_type"],
+        },
+        {
+            "ls_init_value": shapes.get("text.layer_scale") is not None,
+            "proj_bias": shapes.get("text.projection_bias", False),
+            "proj_type": "linear" if shapes.get("text.projection", True) else "none",
+        },
+        TEXT.where,
+    )
     return {
         "text.heads": values["heads"],
         "text.activation": _activation(quick, values["act_kwargs"], TEXT.where),
         "text.norm_eps": _eps(values["norm_kwargs"], TEXT.where),
         "text.causal": not values["no_causal_mask"],
-        "text.end_token": values["eos_id"] if values["pool_type"] == "eos" else None,
+        "text.pooling": "last" if pooling == "last" else "end",
+        "text.end_token": values["eos_id"] if pooling == "eos" else None,
+        **open_clip_tokenizer(
+            values["hf_tokenizer_name"], values["tokenizer_kwargs"] or {}, folder, TEXT.where
+        ),
     }
 
 

@@ -14,7 +14,7 @@ from vprompt_jax.clip.checkpoints.family import (
     from_torch,
     rename,
 )
-from vprompt_jax.clip.checkpoints.formats import Tensors
+from vprompt_jax.clip.checkpoints.formats import Tensor, Tensors
 from vprompt_jax.clip.checkpoints.tower_fields import (
     count,
     grid,
@@ -24,6 +24,7 @@ from vprompt_jax.clip.checkpoints.tower_fields import (
     vit_tower,
 )
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
+from vprompt_jax.process.errors import UserError
 
 _RENAMES = (
     (r"^text\.resblocks_(\d+)", r"transformer.resblocks.\1"),
@@ -37,19 +38,32 @@ _RENAMES = (
 )
 
 
+def text_fields(tensors: Tensors) -> Fields:
+    """The fields of a text tower under these names that shapes tell, and of what both share."""
+    context_length, width = shape_of(tensors, "positional_embedding", 2)
+    mlp = shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
+    vocab_size = shape_of(tensors, "token_embedding.weight", 2)[0]
+    layers = count(tensors, r"transformer\.resblocks\.(\d+)\.")
+    fields = text_tower(width, layers, mlp, context_length, vocab_size)
+    if "text_projection" in tensors:
+        fields["embed_dim"] = shape_of(tensors, "text_projection", 2)[1]
+    else:
+        fields |= {"embed_dim": width, "text.projection": False}
+    if "text_projection_bias" in tensors:
+        fields["text.projection_bias"] = True
+    if "transformer.resblocks.0.ls_1.gamma" in tensors:
+        fields["text.layer_scale"] = 1.0
+    if "logit_bias" in tensors:
+        fields["logit_bias"] = True
+    return fields
+
+
 def _configure(tensors: Tensors, beside: Beside) -> Fields:
     """Reads the architecture off the tensor shapes, and the rest off OpenCLIP's config.
 
     The activation stays open where there is no config: nothing in the weights tells it.
     """
-    embed_dim = shape_of(tensors, "text_projection", 2)[1]
-    context_length, text_width = shape_of(tensors, "positional_embedding", 2)
-    text_mlp = shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
-    vocab_size = shape_of(tensors, "token_embedding.weight", 2)[0]
-    text_layers = count(tensors, r"transformer\.resblocks\.(\d+)\.")
-    fields: Fields = dict(embed_dim=embed_dim, mean=CLIP_MEAN, std=CLIP_STD) | text_tower(
-        text_width, text_layers, text_mlp, context_length, vocab_size
-    )
+    fields = text_fields(tensors) | {"mean": CLIP_MEAN, "std": CLIP_STD}
     if "visual.proj" in tensors:
         width, _, _, patch = shape_of(tensors, "visual.conv1.weight", 4)
         name = "visual.positional_embedding"
@@ -73,9 +87,35 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             * 2 ** (stages + 1),
             "vision.heads": shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
         }
-    if beside.open_clip:
-        fields |= open_clip.fields_of(beside.open_clip, fields)
+    if not beside.open_clip:
+        shape_of(tensors, "text_projection", 2)  # only a config can say that there is none
+    else:
+        fields |= open_clip.fields_of(beside.open_clip, fields, beside.folder)
     return fields
+
+
+def plain_text_names(tensors: Tensors) -> Tensors:
+    """OpenCLIP's other ways to write a text tower in OpenAI's words, in this one.
+
+    Its `custom_text` puts "text." before the names, and a projection with a bias is a linear layer.
+
+    Raises:
+      UserError: if there are two text towers.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("text.")
+        if name == "text_projection.weight":
+            name, tensor = "text_projection", _transposed(tensor)
+        name = name.replace("text_projection.bias", "text_projection_bias")
+        if name in result:
+            raise UserError(f"it holds {name} and text.{name}: two text towers, not one")
+        result[name] = tensor
+    return result
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return Tensor(tensor.shape[::-1], tensor.dtype, lambda: tensor.read().T)
 
 
 FAMILY = Family(
@@ -85,6 +125,7 @@ FAMILY = Family(
     configure=_configure,
     to_ours=from_torch,
     ignored=r"num_batches_tracked$|^(input_resolution|context_length|vocab_size)$|attn_mask$",
+    prepare=plain_text_names,
 )
 
 # Public names that tell the activation where no config does: OpenCLIP puts "quickgelu" into the

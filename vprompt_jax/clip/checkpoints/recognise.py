@@ -6,14 +6,10 @@ from collections.abc import Iterable
 # Title -> patterns that must each match a name, and, after "!", one that must match none.
 _TOWERS: dict[str, tuple[str, ...]] = {
     "CoCa (OpenCLIP), which writes captions": (r"^text_decoder\.",),
-    "a CLIP of OpenCLIP whose image tower is one of timm's (SigLIP, ConvNeXt, EVA, MobileCLIP, "
-    "ViTamin, ...)": (r"^visual\.trunk\.",),
+    "a CLIP of OpenCLIP whose image tower is one of timm's (ConvNeXt, EVA, MobileCLIP, ViTamin, "
+    "...), but not SigLIP's": (r"^visual\.trunk\.", r"!^visual\.trunk\.attn_pool\.latent$"),
     "a CLIP of OpenCLIP whose text tower is one of Hugging Face's": (
         r"^text\.transformer\.(encoder|embeddings)\.",
-    ),
-    "a CLIP of OpenCLIP with a text tower of its own (custom_text)": (
-        r"^visual\.",
-        r"^text\.transformer\.resblocks\.",
     ),
     "MobileCLIP": (r"^image_encoder\.model\.",),
     "EVA-CLIP": (r"^visual\.blocks\.\d+\.attn\.",),
@@ -35,11 +31,6 @@ _TOWERS: dict[str, tuple[str, ...]] = {
     "BEiT": (r"^blocks\.\d+\.gamma_1$",),
     "DeiT with a distillation token (transformers)": (r"distillation_token$",),
     "torchvision's ViT": (r"^encoder\.layers\.encoder_layer_0\.", r"^conv_proj\."),
-    "a ViT of timm without a class token (SigLIP, or pooling by attention)": (
-        r"^patch_embed\.proj\.weight$",
-        r"^blocks\.0\.norm1\.",
-        r"!^cls_token$",
-    ),
     "EfficientNet": (r"^conv_stem\.weight$|^features\.0\.0\.weight$",),
     "transformers' BERT": (r"^(bert\.)?embeddings\.word_embeddings\.weight$",),
 }

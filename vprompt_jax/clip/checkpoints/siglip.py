@@ -16,6 +16,7 @@ from vprompt_jax.clip.checkpoints.tower_fields import (
     shape_of,
     siglip_text,
     vit_tower,
+    with_side,
 )
 from vprompt_jax.clip.checkpoints.transformers_keys import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from vprompt_jax.clip.checkpoints.transformers_values import (
@@ -55,10 +56,7 @@ def _vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
     if not config:
         return fields
     config = square(config, SIGLIP_VISION.where)
-    side = config["image_size"]
-    if side and side // patch == fields["vision.image_resolution"] // patch:
-        # So400m/14 takes 384 pixels, which are 27 patches and 6 pixels that it does not look at.
-        fields["vision.image_resolution"] = side
+    fields = with_side(fields, config["image_size"])
     return with_vit_config(fields, config, SIGLIP_VISION.where)
 
 

@@ -27,7 +27,6 @@ _VIT = re.compile(r"(?:vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+")
 _RESNET = re.compile(r"(?:tv_)?resnet(?:50|101|152)")
 _HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
 _ACTIVATIONS = {
-    None: "gelu",
     "gelu": "gelu",
     "quick_gelu": "quick_gelu",
     "gelu_tanh": "gelu_tanh",
@@ -122,10 +121,11 @@ RESNET_ARGS = Keys(
 )
 
 
-def _read(
+def read_config(
     config: dict[str, Any], known: re.Pattern[str], args: Keys
 ) -> tuple[re.Match[str], dict[str, Any], dict[str, Any], Fields]:
-    """A config's architecture, all its values, those of `model_args`, and the pixel statistics.
+    """A config's architecture, all its values (and "side", its images' in pixels), those of
+    `model_args`, and the pixel statistics.
 
     Raises:
       UserError: if it is of an architecture that is not supported, or says something that is not.
@@ -143,8 +143,8 @@ def _read(
         pretrained = {k: v for k, v in config.items() if k in PRETRAINED.known}
     pretrained = PRETRAINED.values(pretrained)
     size = pretrained["input_size"]
-    if size is not None:
-        side_of(list(size)[1:], f"{PRETRAINED.where}: input_size")
+    size = None if size is None else list(size)[1:]
+    values["side"] = side_of(size, f"{PRETRAINED.where}: input_size")
     fields = pixel_statistics(pretrained, "mean", "std")
     if pretrained["crop_mode"] == "squash":
         fields |= {"resize": "squash"}
@@ -155,7 +155,7 @@ def resnet_fields(config: dict[str, Any], width: int, blocks: tuple[int, ...]) -
     """What timm's config.json adds to a ResNet's shapes; {} if there is none."""
     if not config:
         return {}
-    _, values, args, fields = _read(config, _RESNET, RESNET_ARGS)
+    _, values, args, fields = read_config(config, _RESNET, RESNET_ARGS)
     if values["global_pool"] not in (None, "avg"):
         raise UserError(
             f"config.json asks for global_pool={values['global_pool']!r}, which is not supported "
@@ -199,7 +199,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
     args: dict[str, Any] = dict(VIT_ARGS.read)
     statistics: Fields = {}
     if config:
-        match, values, args, statistics = _read(config, _VIT, VIT_ARGS)
+        match, values, args, statistics = read_config(config, _VIT, VIT_ARGS)
         kind = match[1]
     width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
     layers = count(tensors, r"blocks\.(\d+)\.")
@@ -226,12 +226,27 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
                 "config.json they were published with beside them"
             )
         return fields | {"vision.activation": "gelu"}
+    fields |= {"vision.heads": _HEADS[kind], "vision.activation": "gelu"}
+    return with_arguments(fields, args) | _pooling(args, values, tensors)
+
+
+def with_arguments(fields: Fields, args: dict[str, Any]) -> Fields:
+    """A ViT's fields with what its config's `model_args` add, if they describe the same tower.
+
+    Args:
+      fields: what the shapes tell, and the name of the architecture.
+      args: the arguments that are used.
+
+    Raises:
+      UserError: if they describe another tower, or one that is not supported.
+    """
+    width = fields["vision.width"]
     shapes = {
         "img_size": fields["vision.image_resolution"],
-        "patch_size": patch,
+        "patch_size": fields["vision.patch_size"],
         "embed_dim": width,
-        "depth": layers,
-        "mlp_ratio * embed_dim": mlp,
+        "depth": fields["vision.layers"],
+        "mlp_ratio * embed_dim": fields["vision.mlp_width"] or 4 * width,
         "init_values": "vision.layer_scale" in fields,
     }
     told = {key: args[key] for key in ("embed_dim", "depth")}
@@ -240,15 +255,16 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
     if args["mlp_ratio"] is not None:
         told["mlp_ratio * embed_dim"] = int(width * args["mlp_ratio"])
     agree(told, shapes, VIT_ARGS.where)
-    if args["act_layer"] not in _ACTIVATIONS:
-        known = ", ".join(filter(None, _ACTIVATIONS))
+    if args["act_layer"] not in (None, *_ACTIVATIONS):
+        known = ", ".join(_ACTIVATIONS)
         raise UserError(
             f"{VIT_ARGS.where} asks for act_layer={args['act_layer']!r}, which is not supported "
             f"(supported: {known})"
         )
-    fields["vision.heads"] = args["num_heads"] or _HEADS[kind]
-    fields["vision.activation"] = _ACTIVATIONS[args["act_layer"]]
-    return fields | _pooling(args, values, tensors)
+    return fields | {
+        "vision.heads": args["num_heads"] or fields["vision.heads"],
+        "vision.activation": _ACTIVATIONS.get(args["act_layer"], fields["vision.activation"]),
+    }
 
 
 FAMILY = Family(

@@ -88,6 +88,15 @@ def vit_tower(
     }
 
 
+def with_side(fields: Fields, side: int | None) -> Fields:
+    """A ViT's fields for the side that its images have, where some pixels behind the last whole
+    patch are not seen: So400m/14 takes 384, which are 27 patches and 6 pixels."""
+    patch, seen = fields["vision.patch_size"], fields["vision.image_resolution"]
+    if side is None or side // patch != seen // patch:
+        return fields
+    return fields | {"vision.image_resolution": side}
+
+
 # The ViT of arXiv 2010.11929, where it differs from CLIP's.
 PLAIN_VIT: Fields = {
     "vision.patch_bias": True,
