@@ -97,6 +97,12 @@ def test_users_names_of_fields():
         ("ViT-B/32", {"activation": "relu"}, "must be one of"),
         ("ViT-B/32", {"vision.pooling": "max"}, "must be one of"),
         ("ViT-B/32", {"vision.class_token": False}, "needs a class token"),
+        ("ViT-B/32", {"vision.positions": "registers"}, "must be one of"),
+        ("SigLIP ViT-B/16", {"vision.positions": "class"}, "positions 'class' needs a class token"),
+        ("ViT-B/32", {"vision.qkv_bias": "key"}, "must be one of"),
+        ("ViT-B/32", {"vision.rope": "axial"}, "must be one of"),
+        ("ViT-B/32", {"vision.rope": "pairs", "vision.rope_base": 1}, "a rope_base over 1"),
+        ("ViT-B/32", {"vision.rope": "halves", "vision.heads": 128}, "a multiple of 4 channels"),
         ("ViT-B/32", {"std": (1.0, 0.0, 1.0)}, "std > 0"),
         ("supervised ViT-B/16", {"embed_dim": 512}, "the tower's features have 768"),
     ],
@@ -108,9 +114,11 @@ def test_fields_that_cannot_be_are_refused(name, fields, message):
 
 def test_what_a_tower_says_of_itself():
     vit = ViTConfig(8, 2, 1, patch_size=4, image_resolution=32, registers=3)
-    assert (vit.prefix, vit.grid, vit.positions, vit.pooled) == (4, 8, 68, 1)
+    assert (vit.prefix, vit.grid, vit.placed, vit.pooled) == (4, 8, 4, 1)
     bare = dataclasses.replace(vit, class_token=False, registers=0, pooling="mean")
-    assert (bare.prefix, bare.positions, bare.pooled) == (0, 64, None)
+    assert (bare.prefix, bare.placed, bare.pooled) == (0, 0, None)
+    placed = {"all": 4, "class": 1, "patches": 0, "none": 0}
+    assert {p: dataclasses.replace(vit, positions=p).placed for p in placed} == placed
     resnet = ResNetConfig(8, (1, 2), image_resolution=32, heads=2)
     assert (resnet.depth, resnet.downscale, resnet.grid, resnet.channels) == (3, 8, 4, 64)
     config = CLIPConfig(8, resnet, TextConfig(8, 1, 1, 8, 99))

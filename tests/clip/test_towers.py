@@ -15,6 +15,7 @@ from vprompt_jax.clip.variants import VARIANTS
 from vprompt_jax.report import depth
 
 WIDTH, HEADS, SIDE, PATCH = 24, 3, 32, 8
+CHANNELS = WIDTH // HEADS
 BASE = ViTConfig(WIDTH, 2, HEADS, PATCH, SIDE, mlp_width=40, activation="gelu_tanh", norm_eps=1e-3)
 TOWERS = {
     "mean, no class token": dataclasses.replace(BASE, class_token=False, pooling="mean"),
@@ -27,6 +28,16 @@ TOWERS = {
     "no norm at the end": dataclasses.replace(BASE, pooling="mean", final_norm="none"),
     "attention": dataclasses.replace(BASE, class_token=False, pooling="attention"),
     "attention beside other tokens": dataclasses.replace(BASE, registers=2, pooling="attention"),
+    "registers without positions, a gate": dataclasses.replace(
+        BASE, registers=2, positions="class", gated_mlp=True, activation="silu"
+    ),
+    "positions of the patches alone, no bias": dataclasses.replace(
+        BASE, registers=2, positions="patches", qkv_bias="none"
+    ),
+    "turned halves, no bias of keys": dataclasses.replace(
+        BASE, registers=3, positions="none", rope="halves", qkv_bias="no_key", patch_bias=True
+    ),
+    "turned pairs": dataclasses.replace(BASE, rope="pairs", rope_base=50.0, pooling="mean"),
 }
 PIXELS = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
 
@@ -35,8 +46,36 @@ def config_of(vision: ViTConfig) -> CLIPConfig:
     return CLIPConfig(16, vision)
 
 
-def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndarray:
-    """Features in float64, one head at a time."""
+def turned(vision: ViTConfig, x: np.ndarray) -> np.ndarray:
+    """Queries or keys [B, N, d] of one head by their place, one pair of channels at a time."""
+    x, first = x.copy(), x.shape[1] - 16
+    for place in range(16):
+        for axis, number in enumerate(divmod(place, 4)):
+            coordinate = -0.75 + 0.5 * number  # of the centres of four patches between -1 and 1
+            for i in range(CHANNELS // 4):
+                angle = 2 * np.pi * coordinate / vision.rope_base ** (4 * i / CHANNELS)
+                which = axis * CHANNELS // 4 + i
+                pair = [which, which + CHANNELS // 2]
+                if vision.rope == "pairs":
+                    pair = [2 * which, 2 * which + 1]
+                a, b = x[:, first + place, pair].T
+                x[:, first + place, pair[0]] = a * np.cos(angle) - b * np.sin(angle)
+                x[:, first + place, pair[1]] = a * np.sin(angle) + b * np.cos(angle)
+    return x
+
+
+def reference(
+    vision: ViTConfig,
+    variables: dict,
+    images: np.ndarray,
+    tokens: np.ndarray | None = None,
+    vectors: np.ndarray | None = None,
+) -> np.ndarray:
+    """Features in float64, one head at a time.
+
+    Tokens [blocks, M, D] stand behind the prefix; vectors [blocks, P, D] are keys and values before
+    all others, which have no place.
+    """
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["visual"])
 
     def norm(x, part):
@@ -52,7 +91,11 @@ def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndar
 
     def perceptron(x, part):
         y = dense(x, part["c_fc"])
-        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        if "c_gate" in part:
+            gate = dense(x, part["c_gate"])
+            y = gate / (1 + np.exp(-gate)) * y
+        else:
+            y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
         return dense(y, part["c_proj"])
 
     def attention_pooling(x, part):
@@ -67,28 +110,52 @@ def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndar
         y = dense(np.concatenate(heads, -1), part["out_proj"])
         return y + perceptron(norm(y, part["ln_2"]), part["mlp"])
 
-    tokens = []
+    patches = []
     for row in range(0, SIDE, PATCH):
         for column in range(0, SIDE, PATCH):
             patch = images[:, row : row + PATCH, column : column + PATCH]
             value = np.einsum("bijc,ijcd->bd", patch, p["conv1"]["kernel"])
-            tokens.append(value + p["conv1"].get("bias", 0.0))
-    x = np.stack(tokens, 1)
+            patches.append(value + p["conv1"].get("bias", 0.0))
+    x = np.stack(patches, 1)
+    if vision.positions in ("class", "patches"):
+        x = x + p["positional_embedding"][-16:]
     prefix = [p["class_embedding"][None]] if vision.class_token else []
+    if vision.positions == "class":
+        prefix = [p["class_embedding"][None] + p["positional_embedding"][:1]]
     prefix += [p["register_embedding"]] if vision.registers else []
     for part in reversed(prefix):
         x = np.concatenate([np.broadcast_to(part, (len(x), *part.shape)), x], axis=1)
-    x = x + p["positional_embedding"]
+    if vision.positions == "all":
+        x = x + p["positional_embedding"]
     if vision.pre_norm:
         x = norm(x, p["ln_pre"])
     for i in range(vision.layers):
         block = p[f"resblocks_{i}"]
-        qkv = dense(norm(x, block["ln_1"]), block["attn"]["in_proj"])
-        q, k, v = np.split(qkv, 3, -1)
+        if tokens is not None:
+            x = np.concatenate(
+                [
+                    x[:, : vision.prefix],
+                    np.broadcast_to(tokens[i], (len(x), *tokens[i].shape)),
+                    x[:, -16:],
+                ],
+                axis=1,
+            )
+        part = block["attn"]["in_proj"]
+        q, k, v = np.split(norm(x, block["ln_1"]) @ part["kernel"], 3, -1)
+        if "bias" in part:
+            biases = np.split(part["bias"], len(part["bias"]) // WIDTH)
+            q, v = q + biases[0], v + biases[-1]
+            k = k + biases[1] if len(biases) == 3 else k
+        if vectors is not None:
+            added = np.broadcast_to(vectors[i], (len(x), *vectors[i].shape))
+            k, v = (np.concatenate([added, y], axis=1) for y in (k, v))
         heads = []
         for h in range(HEADS):
-            part = slice(h * WIDTH // HEADS, (h + 1) * WIDTH // HEADS)
-            scores = q[..., part] @ k[..., part].swapaxes(1, 2) / np.sqrt(WIDTH // HEADS)
+            part = slice(h * CHANNELS, (h + 1) * CHANNELS)
+            of_queries, of_keys = q[..., part], k[..., part]
+            if vision.rope != "none":
+                of_queries, of_keys = turned(vision, of_queries), turned(vision, of_keys)
+            scores = of_queries @ of_keys.swapaxes(1, 2) / np.sqrt(CHANNELS)
             heads.append(softmax(scores) @ v[..., part])
         y = dense(np.concatenate(heads, -1), block["attn"]["out_proj"])
         x = x + y * (block["ls_1"]["gamma"] if vision.layer_scale else 1)
@@ -97,9 +164,9 @@ def reference(vision: ViTConfig, variables: dict, images: np.ndarray) -> np.ndar
     if vision.final_norm == "before":
         x = norm(x, p["ln_post"])
     if vision.pooling == "attention":
-        x = attention_pooling(x[:, vision.prefix :], p["attnpool"])
+        x = attention_pooling(x[:, -16:], p["attnpool"])
     else:
-        x = x[:, 0] if vision.pooling == "class" else x[:, vision.prefix :].mean(1)
+        x = x[:, 0] if vision.pooling == "class" else x[:, -16:].mean(1)
     if vision.final_norm == "after":
         x = norm(x, p["ln_post"])
     return x @ p["proj"]
@@ -144,9 +211,30 @@ def test_vpt_tokens_stand_between_the_prefix_and_the_patches(name):
     np.testing.assert_allclose(adapted.features(params, PIXELS), x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["registers and mean", *(n for n in TOWERS if "turned" in n)])
+def test_learned_keys_and_values_have_no_place(name):
+    """E2VPT's, which stand before all others, as its tokens do before the patches."""
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    adapted = Adapted(config, variables, vpt__kind="key_value", head__kind="linear")
+    params = adapted.params(seed=3)
+    own = params["vpt"]
+    tokens = np.stack([own[f"tokens_{i}"] for i in range(2)])
+    vectors = np.stack([own[f"resblocks_{i}_attn_keys_and_values"] for i in range(2)])
+    expected = reference(config.vision, variables, PIXELS, tokens, vectors)
+    got = adapted.features(params, PIXELS)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(got - reference(config.vision, variables, PIXELS)).max() > 1e-2
+
+
 @pytest.mark.parametrize("name", TOWERS)
 def test_scale_and_shift_folds_into_every_kind(name):
     config = config_of(TOWERS[name])
+    if config.vision.qkv_bias != "all":
+        adapted = Adapted(config, random_variables(config), ssf__kind="all", head__kind="linear")
+        with pytest.raises(ValueError, match="resblocks_0/attn/in_proj has no bias that takes"):
+            adapted.folded(adapted.params())
+        return
     variables = random_variables(config, seed=1)
     keys = dict(ssf__kind="all", tune__weights="norm", head__kind="linear")
     adapted = Adapted(config, variables, **keys)
@@ -167,7 +255,8 @@ def test_attention_distance_of_uniform_attention(name):
     variables = random_variables(config, seed=1)
     for block in range(2):
         part = variables["params"]["visual"][f"resblocks_{block}"]["attn"]["in_proj"]
-        part["kernel"][:], part["bias"][:] = 0, 0
+        for weights in part.values():
+            weights[:] = 0
     at = [(i, j) for i in range(4) for j in range(4)]
     apart = [8 * np.hypot(a - c, b - d) for a, b in at for c, d in at]
     got = depth.attention_distances(CLIP(config), variables, PIXELS)
@@ -267,3 +356,35 @@ def test_a_text_tower_that_is_not_causal():
     seen_all = clip.apply(variables, tokens, method="encode_text")
     cut = clip.apply(variables, tokens[:, :6], method="encode_text")
     assert np.abs(seen_all - cut).max() > 1e-2
+
+
+def test_images_of_another_size_are_refused():
+    """A rotation by place would not notice; learned positions would, each in its own words."""
+    for name in ("turned pairs", "attention"):
+        config = config_of(TOWERS[name])
+        with pytest.raises(ValueError, match="images of 6 x 4 patches; the tower has 4 a side"):
+            CLIP(config).apply(
+                random_variables(config), np.zeros((1, 48, 32, 3)), method="encode_image"
+            )
+
+
+@pytest.mark.parametrize("name", ["turned halves, no bias of keys", "turned pairs"])
+def test_attention_distance_follows_the_turn(name):
+    """Queries and keys that are equal everywhere attend by the angles between the places alone."""
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    q = np.random.default_rng(0).normal(size=(1, 16, CHANNELS)) * np.ones((1, 16, 1)) / 3
+    q = np.broadcast_to(q[:, :1], q.shape)
+    for block in range(2):
+        part = variables["params"]["visual"][f"resblocks_{block}"]["attn"]["in_proj"]
+        part["kernel"][:] = 0
+        count = len(part["bias"]) // WIDTH
+        part["bias"][:] = np.tile(np.tile(q[0, 0], HEADS), count)
+    keys = q if config.vision.qkv_bias == "all" else np.zeros_like(q)
+    scores = turned(config.vision, q) @ turned(config.vision, keys).swapaxes(1, 2)
+    weights = np.exp(scores / np.sqrt(CHANNELS))
+    weights /= weights.sum(-1, keepdims=True)
+    at = np.array([(i, j) for i in range(4) for j in range(4)])
+    apart = 8 * np.linalg.norm(at[:, None] - at[None], axis=-1)
+    got = depth.attention_distances(CLIP(config), variables, PIXELS)
+    np.testing.assert_allclose(got, (weights * apart).sum(-1).mean(), rtol=1e-5)

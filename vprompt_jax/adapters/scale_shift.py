@@ -15,7 +15,8 @@ from vprompt_jax.schema import Optimizer, TrainedSection, key, learning_rate, op
 
 # Every layer with weights (SSF, figure 2).
 VIT_LAYERS = (
-    r"conv1|ln_pre|ln_post|resblocks_\d+/(ln_1|ln_2|attn/in_proj|attn/out_proj|mlp/c_fc|mlp/c_proj)"
+    r"conv1|ln_pre|ln_post|"
+    r"resblocks_\d+/(ln_1|ln_2|attn/in_proj|attn/out_proj|mlp/c_fc|mlp/c_gate|mlp/c_proj)"
 )
 # A frozen normalisation follows each convolution: one pair after it does all that two could.
 RESNET_LAYERS = r"(layer\d+_\d+/)?(bn\d|downsample_bn)"
@@ -51,11 +52,16 @@ class ScaleShift(Adapter):
         weight, bias = (*path, "kernel"), (*path, "bias")
         if weight not in flat:
             weight = (*path, "scale")
+        positions = ("positional_embedding",)
+        takes_shift = bias in flat and flat[bias].shape == shift.shape
+        if not takes_shift and not (site.where == "conv1" and positions in flat):
+            raise ValueError(
+                f"ScaleShift cannot be folded: {site.where} has no bias that takes the shift"
+            )
         flat[weight] = flat[weight] * of_rank(scale, flat[weight].ndim)
-        if bias in flat:
+        if takes_shift:
             flat[bias] = flat[bias] * scale + shift
         else:  # the patches' convolution has no bias, so their positional embeddings take the shift
-            positions = ("positional_embedding",)
             patches = site.outputs[0] * site.outputs[1]  # they come last, after the prefix tokens
             flat[positions] = jnp.asarray(flat[positions]).at[-patches:].add(shift[None])
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vprompt_jax.clip.rotary import Rotation
 from vprompt_jax.process import devices
 
 BLOCK_INPUT = "block_input"
@@ -37,7 +38,12 @@ def tanh_gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=True)
 
 
-ACTIVATION_FUNCTIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu, "gelu_tanh": tanh_gelu}
+ACTIVATION_FUNCTIONS = {
+    "quick_gelu": quick_gelu,
+    "gelu": exact_gelu,
+    "gelu_tanh": tanh_gelu,
+    "silu": jax.nn.silu,
+}
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.Array:
@@ -68,6 +74,26 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.
     return y[:, :length]
 
 
+class KeylessBias(nn.Module):
+    """A dense layer to queries, keys and values [B, N, 3D] whose bias [2D] leaves the keys out.
+
+    Attributes:
+      dtype: dtype of the computation.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (2 * width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        of_queries, of_values = jnp.split(bias, 2)
+        bias = jnp.concatenate([of_queries, jnp.zeros_like(of_values), of_values])
+        return x @ kernel + jax.lax.expand_dims(bias, range(x.ndim - 1))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused query-key-value projection.
 
@@ -76,22 +102,32 @@ class Attention(nn.Module):
       causal: whether a token attends only to itself and to those before it.
       dtype: dtype of the computation.
       outputs: number of leading tokens to compute outputs for; None for all.
+      bias: which biases the projection has: "all", "no_key" or "none".
+      rotation: turns queries and keys by their place; None for no turn.
     """
 
     heads: int
     causal: bool = False
     dtype: jnp.dtype = jnp.float32
     outputs: int | None = None
+    bias: str = "all"
+    rotation: Rotation | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps tokens [B, N, D] to [B, outputs or N, D]."""
         batch, _, width = x.shape
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="in_proj")(x)
+        if self.bias == "no_key":
+            qkv = KeylessBias(self.dtype, name="in_proj")(x)
+        else:
+            use_bias = self.bias == "all"
+            qkv = nn.Dense(3 * width, use_bias, dtype=self.dtype, name="in_proj")(x)
         q, kv = jnp.split(qkv, (width,), axis=-1)
         by_head = (batch, -1, self.heads, width // self.heads)
         q = q.reshape(by_head)
         k, v = (y.reshape(by_head) for y in jnp.split(self.keys_and_values(kv), 2, axis=-1))
+        if self.rotation is not None:
+            q, k = self.rotation(q), self.rotation(k)
         y = attend(q[:, : self.outputs], k, v, is_causal=self.causal)
         y = y.reshape(batch, -1, width)
         return nn.Dense(width, dtype=self.dtype, name="out_proj")(y)
@@ -102,17 +138,27 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The block's two-layer perceptron with `width` hidden channels (None: four times as many)."""
+    """The block's perceptron: c_proj(act(c_fc(x))); with a gate, c_proj(act(c_gate(x)) * c_fc(x)).
+
+    Attributes:
+      activation: one of `towers.ACTIVATIONS`; with "silu" a gated one is SwiGLU (arXiv 2002.05202).
+      width: hidden channels; None for four times as many as come in.
+      dtype: dtype of the computation.
+      gated: whether it has a gate.
+    """
 
     activation: str
     width: int | None = None
     dtype: jnp.dtype = jnp.float32
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        y = nn.Dense(self.width or 4 * channels, dtype=self.dtype, name="c_fc")(x)
-        y = ACTIVATION_FUNCTIONS[self.activation](y)
+        hidden, act = self.width or 4 * channels, ACTIVATION_FUNCTIONS[self.activation]
+        y = nn.Dense(hidden, dtype=self.dtype, name="c_fc")(x)
+        gate = nn.Dense(hidden, dtype=self.dtype, name="c_gate")(x) if self.gated else None
+        y = act(y) if gate is None else act(gate) * y
         return nn.Dense(channels, dtype=self.dtype, name="c_proj")(y)
 
 
@@ -134,6 +180,9 @@ class ResidualAttentionBlock(nn.Module):
       outputs: number of leading tokens to output; None for all. If only the class token is used
         after a ViT's last block, three quarters of that block need not be computed.
       layer_scale: initial value of a factor on each residual branch; None for no factor.
+      gated_mlp: whether the perceptron has a gate.
+      qkv_bias: as `Attention.bias`.
+      rotation: as in `Attention`.
     """
 
     heads: int
@@ -144,12 +193,17 @@ class ResidualAttentionBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
     outputs: int | None = None
     layer_scale: float | None = None
+    gated_mlp: bool = False
+    qkv_bias: str = "all"
+    rotation: Rotation | None = None
 
     def setup(self) -> None:
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.attn = Attention(self.heads, self.causal, self.dtype, self.outputs)
+        self.attn = Attention(
+            self.heads, self.causal, self.dtype, self.outputs, self.qkv_bias, self.rotation
+        )
         self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.mlp = MLP(self.activation, self.mlp_width, self.dtype)
+        self.mlp = MLP(self.activation, self.mlp_width, self.dtype, self.gated_mlp)
         if self.layer_scale is not None:
             self.ls_1, self.ls_2 = LayerScale(self.layer_scale), LayerScale(self.layer_scale)
 

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
-ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
+from vprompt_jax.clip.rotary import PAIRINGS, Rotation
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh", "silu")
 # CLIP's own; SigLIP's, of texts in lower case without punctuation; SigLIP 2's, of texts in lower
 # case; either one's as OpenCLIP uses it ("canonicalize").
 TOKENIZERS = ("clip", "siglip", "gemma", "canonical")
@@ -46,7 +48,8 @@ class ViTConfig:
       pooling: where the features come from: the "class" token, the "mean" of the patches, or
         "attention" to the patches with a learned query (`pooling.ProbePooling`).
       activation: one of `ACTIVATIONS`: "quick_gelu" (OpenAI's weights), "gelu" (exact; most of
-        OpenCLIP's), "gelu_tanh" (the original ViT in JAX).
+        OpenCLIP's), "gelu_tanh" (the original ViT in JAX), "silu" (SwiGLU's, with `gated_mlp`).
+      gated_mlp: whether the blocks' perceptrons have a gate, `layers.MLP` (arXiv 2002.05202).
       norm_eps: epsilon of every LayerNorm.
       patch_bias: whether the projection of the patches has a bias.
       pre_norm: whether a LayerNorm comes before the first block (`ln_pre`).
@@ -55,6 +58,13 @@ class ViTConfig:
       layer_scale: initial value of a learned factor per channel on each residual branch; None for
         no factor.
       projection: whether the features are projected to the joint space (`proj`).
+      positions: which tokens have learned positions: "all", "class" (the class token and the
+        patches), the "patches" alone, or "none".
+      qkv_bias: which biases the projection to queries, keys and values has: "all", those of
+        queries and values ("no_key"), or "none".
+      rope: whether queries and keys of the patches are turned by their place, and if so which
+        channels turn together: "none" or one of `rotary.PAIRINGS`.
+      rope_base: sets the wavelengths (`rotary.angles`).
     """
 
     width: int
@@ -73,6 +83,11 @@ class ViTConfig:
     final_norm: str = "before"
     layer_scale: float | None = None
     projection: bool = True
+    gated_mlp: bool = False
+    positions: str = "all"
+    qkv_bias: str = "all"
+    rope: str = "none"
+    rope_base: float = 100.0
     kind: str = dataclasses.field(default="vit", init=False)
 
     def __post_init__(self) -> None:
@@ -83,8 +98,17 @@ class ViTConfig:
         check_choice("vision.final_norm", self.final_norm, ("before", "after", "none"))
         if self.pooling == "attention" and self.final_norm == "after":
             raise ValueError("vision.final_norm 'after' is not for vision.pooling 'attention'")
-        if self.pooling == "class" and not self.class_token:
-            raise ValueError("vision.pooling 'class' needs a class token")
+        check_choice("vision.positions", self.positions, ("all", "class", "patches", "none"))
+        check_choice("vision.qkv_bias", self.qkv_bias, ("all", "no_key", "none"))
+        check_choice("vision.rope", self.rope, ("none", *PAIRINGS))
+        for name in ("pooling", "positions"):
+            if getattr(self, name) == "class" and not self.class_token:
+                raise ValueError(f"vision.{name} 'class' needs a class token")
+        if self.rope != "none" and (self.width // self.heads % 4 or self.rope_base <= 1):
+            raise ValueError(
+                f"vision.rope needs heads of a multiple of 4 channels and a rope_base over 1, got "
+                f"{self.width // self.heads} and {self.rope_base}"
+            )
 
     @property
     def prefix(self) -> int:
@@ -97,9 +121,14 @@ class ViTConfig:
         return self.image_resolution // self.patch_size
 
     @property
-    def positions(self) -> int:
-        """Rows of the learned positions: the prefix, then the patches."""
-        return self.prefix + self.grid**2
+    def placed(self) -> int:
+        """Tokens before the patches that have learned positions, too."""
+        return {"all": self.prefix, "class": 1}.get(self.positions, 0)
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What turns queries and keys by their place; None if nothing does."""
+        return None if self.rope == "none" else Rotation(self.grid, self.rope_base, self.rope)
 
     @property
     def pooled(self) -> int | None:

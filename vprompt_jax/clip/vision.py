@@ -63,8 +63,9 @@ class VisionTransformer(nn.Module):
         if c.registers:
             shape = (c.registers, c.width)
             self.register_embedding = self.param("register_embedding", scale, shape)
-        shape = (c.positions, c.width)
-        self.positional_embedding = self.param("positional_embedding", scale, shape)
+        if c.positions != "none":
+            shape = (c.placed + c.grid**2, c.width)
+            self.positional_embedding = self.param("positional_embedding", scale, shape)
         if c.pre_norm:
             self.ln_pre = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         self.resblocks = [
@@ -76,6 +77,9 @@ class VisionTransformer(nn.Module):
                 dtype=self.dtype,
                 outputs=c.pooled if i + 1 == c.layers else None,
                 layer_scale=c.layer_scale,
+                gated_mlp=c.gated_mlp,
+                qkv_bias=c.qkv_bias,
+                rotation=c.rotation,
             )
             for i in range(c.layers)
         ]
@@ -108,15 +112,23 @@ class VisionTransformer(nn.Module):
         )
 
     def _stem(self, x: jax.Array) -> jax.Array:
+        c = self.config
         x = self.conv1(x.astype(self.dtype))
         batch, height, width, channels = x.shape
+        if (height, width) != (c.grid, c.grid):
+            raise ValueError(f"images of {height} x {width} patches; the tower has {c.grid} a side")
         x = x.reshape(batch, height * width, channels)
-        prefix = [self.class_embedding[None]] if self.config.class_token else []
-        prefix += [self.register_embedding] if self.config.registers else []
+        prefix = [self.class_embedding[None]] if c.class_token else []
+        prefix += [self.register_embedding] if c.registers else []
         first = [jnp.broadcast_to(p.astype(x.dtype), (batch, *p.shape)) for p in prefix]
-        positions = self.positional_embedding.astype(x.dtype)[None]
-        x = jnp.concatenate([*first, x], axis=1) + positions
-        return self.ln_pre(x) if self.config.pre_norm else x
+        x = jnp.concatenate([*first, x], axis=1)
+        if c.positions != "none":
+            table = self.positional_embedding.astype(x.dtype)
+            if without := c.prefix - c.placed:
+                rows = [table[: c.placed], jnp.zeros((without, channels), x.dtype)]
+                table = jnp.concatenate([*rows, table[c.placed :]])
+            x = x + table[None]
+        return self.ln_pre(x) if c.pre_norm else x
 
     def _pool(self, x: jax.Array) -> jax.Array:
         c = self.config

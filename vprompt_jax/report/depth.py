@@ -86,10 +86,10 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
         found = []
 
         def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            if context.method_name == "__call__" and context.module.path[-1] == "attn":
-                block = variables["params"]["visual"][context.module.path[-2]]["attn"]["in_proj"]
-                found.append(_mean_distance(args[0], block, vision, apart))
-            return call(*args, **kwargs)
+            y = call(*args, **kwargs)
+            if context.method_name == "__call__" and context.module.path[-1] == "in_proj":
+                found.append(_mean_distance(y, vision, apart))
+            return y
 
         with nn.intercept_methods(interceptor):
             clip.apply(variables, x, method="encode_image")
@@ -98,14 +98,14 @@ def attention_distances(clip: CLIP, variables: Mapping[str, Any], x: jax.Array) 
     return np.asarray(jax.jit(collect)(variables, x), np.float64)
 
 
-def _mean_distance(
-    x: jax.Array, in_proj: Mapping[str, jax.Array], vision: ViTConfig, apart: np.ndarray
-) -> jax.Array:
-    batch, length, width = x.shape
+def _mean_distance(qkv: jax.Array, vision: ViTConfig, apart: np.ndarray) -> jax.Array:
+    batch, length, _ = qkv.shape
     heads, first = vision.heads, vision.prefix
-    qkv = (x @ in_proj["kernel"] + in_proj["bias"][None, None]).reshape(batch, length, 3, heads, -1)
-    q, k = qkv[:, first:, 0].astype(jnp.float32), qkv[:, first:, 1].astype(jnp.float32)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (width // heads) ** -0.5
+    qkv = qkv.reshape(batch, length, 3, heads, -1).astype(jnp.float32)
+    q, k = qkv[:, first:, 0], qkv[:, first:, 1]
+    if (rotation := vision.rotation) is not None:
+        q, k = rotation(q), rotation(k)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (vision.width // heads) ** -0.5
     return jnp.einsum("bhqk,qk->bhq", jax.nn.softmax(scores), apart).mean()
 
 
