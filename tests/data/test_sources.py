@@ -273,6 +273,12 @@ def test_a_damaged_image_at_the_start_of_a_large_split_stops_the_run(tmp_path, m
         ({"split_file": "none.json"}, r"cannot read config\.data\.split_file=none\.json"),
         ({"source": "arrays", "split_file": "a"}, "works with config.data.source=folder or tfds"),
         ({"source": "tfds", "name": "gtsrb"}, "gtsrb is not in TFDS: download GTSRB-Training"),
+        (
+            {"source": "tfds", "name": "fgvc_aircraft"},
+            r"fgvc_aircraft is not in TFDS: .*images_variant_train\.txt(.|\n)*source=manifest",
+        ),
+        ({"name": "imagenet_a"}, r"imagenet_a has no training images: .*vprompt evaluate .*--dir="),
+        ({"source": "tfds", "name": "imagenet_r"}, "evaluate .*--source=tfds --name=imagenet_r"),
     ],
 )
 def test_keys_that_do_not_fit_the_source_are_refused(tmp_path, keys, message):

@@ -12,6 +12,8 @@ from vprompt_jax.process.errors import UserError
 
 NINE = {"cifar10", "cifar100", "dtd", "food101", "sun397"}
 NINE |= {"oxford_flowers102", "ucf101", "eurosat", "oxford_iiit_pet"}
+COOP = NINE - {"cifar10", "cifar100"} | {"imagenet2012", "caltech101", "cars196", "fgvc_aircraft"}
+IMAGENETS = {"imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"}
 SPELLINGS = {"McLaren", "TrailBlazer", "ActiveHybrid", "SuperCab", "xD", "iPod"}  # of makers
 
 
@@ -20,6 +22,9 @@ def test_the_table_has_every_dataset_of_both_papers():
     assert len([r for r in catalogue.CATALOGUE.values() if r.vtab]) == 19
     fgvc = {"caltech_birds2011", "nabirds", "oxford_flowers102", "stanford_dogs", "cars196"}
     assert fgvc | {"svhn_cropped", "gtsrb", "resisc45", "imagenet2012"} <= set(catalogue.CATALOGUE)
+    assert set(catalogue.CATALOGUE) >= COOP | IMAGENETS
+    evaluated = {name for name, row in catalogue.CATALOGUE.items() if row.for_evaluation}
+    assert evaluated == IMAGENETS
 
 
 @pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
@@ -30,9 +35,9 @@ def test_a_row_is_complete(name):
     for template in (row.template, *ensemble(row)):
         assert template.count("{}") == 1
     assert row.tfds or row.fetch  # what TFDS does not have, the user is told to fetch
-    assert not row.tfds or "train" in row.splits
+    assert not row.tfds or row.for_evaluation or "train" in row.splits
     names = texts()["classes"].get(row.names)
-    assert row.names in ("", "CamelCase") or len(names) == row.classes
+    assert row.names in ("", "CamelCase") or row.is_part or len(names) == row.classes
     assert row.label in derived.LABELS or re.fullmatch("label(_[a-z]+)?", row.label)
     if names:
         assert_fit_for_a_prompt(names)
@@ -61,6 +66,9 @@ def test_every_builder_resolves_and_agrees_with_its_row(tmp_path):
         if row.label in derived.LABELS:
             continue
         label = features[row.label]
+        if row.is_part:
+            assert label.names == texts()["ids"][row.names].split(), name
+            continue
         assert label.num_classes == row.classes, name
         assert_fit_for_a_prompt(class_names(row, label.names))
 
@@ -72,10 +80,26 @@ def test_names_that_clip_s_authors_chose():
     names = class_names(by["eurosat"], raw)
     assert names[2] == "brushland or shrubland"
     assert names[9] == "lake or sea"
-    wnids = [f"n{i:08d}" for i in range(1000)]
-    assert class_names(by["imagenet2012"], wnids)[:2] == ("tench", "goldfish")
+    wnids = texts()["ids"]["imagenet"].split()
+    assert class_names(by["imagenet2012"], wnids) == tuple(texts()["classes"]["imagenet"])
     folders = [f"{i:05d}" for i in range(43)]  # as GTSRB's archive names them
     assert class_names(by["gtsrb"], folders)[14] == "stop"
+
+
+def test_ids_and_numbers_are_looked_up_whatever_their_order():
+    """ImageNet-V2's folders 0 to 999 sort as texts; ImageNet-A has a fifth of the ids."""
+    names, wnids = texts()["classes"]["imagenet"], texts()["ids"]["imagenet"].split()
+    as_text = sorted(map(str, range(1000)))
+    by_number = class_names(catalogue.CATALOGUE["imagenet_v2"], as_text)
+    assert as_text[2] == "10"
+    assert by_number[2] == names[10] == "brambling"
+    chosen = range(999, 0, -5)
+    by_id = class_names(catalogue.CATALOGUE["imagenet_a"], [wnids[i] for i in chosen])
+    assert by_id == tuple(names[i] for i in chosen)
+    with pytest.raises(UserError, match=r"numbers have to be 0 to 999, not 1 to 1000"):
+        class_names(catalogue.CATALOGUE["imagenet2012"], [str(i) for i in range(1, 1001)])
+    with pytest.raises(UserError, match=r"no class has the id n00000001"):
+        class_names(catalogue.CATALOGUE["imagenet_r"], ["n00000001", *wnids[:199]])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The TFDS source, on a dataset prepared here in both of TFDS's formats."""
 
+import dataclasses
 import hashlib
 import io
 
@@ -9,8 +10,8 @@ from PIL import Image
 
 from vprompt_jax import config as config_lib
 from vprompt_jax import data
-from vprompt_jax.data import catalogue, splits, tfds_source
-from vprompt_jax.data.info import DatasetInfo
+from vprompt_jax.data import card, catalogue, splits, tfds_source
+from vprompt_jax.data.info import DatasetInfo, texts
 from vprompt_jax.process.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -87,6 +88,26 @@ class HandMade(tfds.core.GeneratorBasedBuilder):
     def _examples(self, count):
         for i in range(count):
             yield i, {"image": png(np.full((8, 8, 3), 20 * i, np.uint8)), "label": i % 2}
+
+
+class Renditions(HandMade):
+    """Two images of each of three of ImageNet's thousand classes, all in test."""
+
+    CHOSEN = (3, 998, 20)
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=texts()["ids"]["imagenet"].split())
+        image = tfds.features.Image(shape=(8, 8, 3))
+        features = {"image": image, "label": label, "file_name": tfds.features.Text()}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"test": self._examples(6)}
+
+    def _examples(self, count):
+        for i in range(count):
+            image = png(np.full((8, 8, 3), 20 * i, np.uint8))
+            yield i, {"image": image, "label": self.CHOSEN[i % 3], "file_name": f"{i}.jpg"}
 
 
 def prepare(folder, file_format, kind=HandMade):
@@ -214,6 +235,34 @@ def test_a_split_file_finds_examples_by_name(tmp_path):
     made = splits.arranged(dataset, entries, ["a", "b"])
     assert made.train.fetch(np.arange(2))[:, 0, 0, 0].tolist() == [201, 1]
     assert made.train.labels.tolist() == [1, 0]
+
+
+def test_test_sets_of_some_of_imagenets_classes(tmp_path, monkeypatch):
+    """As ImageNet-A and R are in TFDS: labels among a thousand, and no training images."""
+    where = prepare(tmp_path, "array_record", Renditions)
+    row = dataclasses.replace(
+        catalogue.CATALOGUE["imagenet_r"], tfds="renditions:1.*.*", classes=3, sizes=(0, 0, 6)
+    )
+    monkeypatch.setitem(catalogue.CATALOGUE, "renditions", row)
+    config = config_lib.default_config()
+    config.data.source, config.data.name, config.data.dir = "tfds", "renditions", where
+    section = config_lib.resolve(config).data
+    made = data.labelled(section, "test", 8)
+    names = texts()["classes"]["imagenet"]
+    assert made.class_names == (names[3], names[20], names[998])
+    by_key = dict(zip(made.test.keys, made.test.labels.tolist(), strict=True))
+    assert by_key == {f"{i}.jpg": (0, 2, 1)[i % 3] for i in range(6)}
+    assert not len(made.train)
+    assert "evaluation alone" in card.of_row("renditions", row)
+    card.save_grid(made, tmp_path / "grid.png")
+    with pytest.raises(UserError, match=r"has no training images: .*--name=renditions"):
+        data.load(section, "val", 8)
+    monkeypatch.setitem(catalogue.CATALOGUE, "renditions", dataclasses.replace(row, classes=4))
+    with pytest.raises(UserError, match="3 classes found, but there are 4"):
+        data.labelled(section, "test", 8)
+    monkeypatch.delitem(catalogue.CATALOGUE, "renditions")  # without a row, too
+    with pytest.raises(UserError, match="renditions has no training images"):
+        data.load(section, "val", 8)
 
 
 def test_an_unfinished_preparation_is_named(tmp_path):

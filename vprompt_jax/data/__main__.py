@@ -100,12 +100,16 @@ def main() -> None:
                 "that folder"
             )
         config = _config(args, source)
-        dataset = data.load(config.data, config.protocol, args.resolution)
+        if row is not None and row.for_evaluation:
+            dataset = data.labelled(config.data, "test", args.resolution)
+        else:
+            dataset = data.load(config.data, config.protocol, args.resolution)
         print(card.of_dataset(dataset))
         card.save_grid(dataset, grid)
         print(f"samples in {grid}")
         if args.time:
-            print(speed.report(dataset.train, config.data.workers))
+            read = dataset.train if len(dataset.train) else dataset.test
+            print(speed.report(read, config.data.workers))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def _listed(values: Sequence[str], most: int) -> str:
 def of_row(name: str, row: DatasetInfo) -> str:
     """Describes a dataset from its row alone, without loading it."""
     renamed = tuple(texts()["rename"].get(row.texts, {}).values())
-    names = texts()["classes"].get(row.names, renamed if len(renamed) == row.classes else ())
+    names = texts()["classes"].get(row.names, renamed)
+    names = names if len(names) == row.classes else ()
     lines = [
         _line("dataset", f"{name}: {row.about}"),
         _line("source", f"TFDS {row.tfds}" if row.tfds else "by hand"),
@@ -43,7 +44,9 @@ def of_row(name: str, row: DatasetInfo) -> str:
     if row.sizes:
         parts = zip(("train", "val", "test"), row.sizes, strict=True)
         lines.insert(5, _line("sizes", ", ".join(f"{n} {c:,}" for n, c in parts if c)))
-    if row.splits and set(row.splits) != {"train", "val", "test"}:
+    if row.for_evaluation:
+        lines.append(_line("use", "evaluation alone: there are no training images"))
+    elif row.splits and set(row.splits) != {"train", "val", "test"}:
         missing = [s for s in ("test", "val") if s not in row.splits]
         lines.append(_line("cut by hash", " and ".join(missing)))
     if row.vtab:
@@ -63,6 +66,8 @@ def of_dataset(dataset: Dataset) -> str:
         _line("fingerprint", dataset.fingerprint),
     ]
     for name, split in dataset.splits():
+        if not len(split):
+            continue
         counts = np.bincount(split.labels, minlength=len(dataset.class_names))
         shape = "x".join(map(str, split.fetch(np.arange(1)).shape[1:]))
         lines.append(
@@ -75,24 +80,27 @@ def of_dataset(dataset: Dataset) -> str:
 
 
 def save_grid(dataset: Dataset, path: Path) -> None:
-    """Draws training images of as many classes as fit, in order of their keys, and saves a PNG."""
+    """Draws images of as many classes as fit, in order of their keys, and saves a PNG.
+
+    They are training images, or test images where there are no others.
+    """
     from matplotlib.figure import Figure
 
-    train = dataset.train
-    order = sorted(range(len(train)), key=lambda i: train.keys[i])
+    shown = dataset.train if len(dataset.train) else dataset.test
+    order = sorted(range(len(shown)), key=lambda i: shown.keys[i])
     turn: dict[int, int] = {}  # by class, the rank of its last image; rank 0 of all comes first
     ranked = []
     for i in order:
-        label = int(train.labels[i])
+        label = int(shown.labels[i])
         turn[label] = turn.get(label, -1) + 1
         ranked.append((turn[label], label, i))
     chosen = [i for _, _, i in sorted(ranked)[: _GRID[0] * _GRID[1]]]
-    images = train.fetch(np.array(chosen))
+    images = shown.fetch(np.array(chosen))
     figure = Figure(figsize=(_GRID[1] * 1.3, _GRID[0] * 1.5), layout="constrained")
     for position, (i, image) in enumerate(zip(chosen, images, strict=True)):
         axes = figure.add_subplot(*_GRID, position + 1)
         axes.imshow(image, interpolation="nearest")
-        title = textwrap.shorten(dataset.class_names[train.labels[i]], 22, placeholder="...")
+        title = textwrap.shorten(dataset.class_names[shown.labels[i]], 22, placeholder="...")
         axes.set_title(in_figure(title), size=6)
         axes.set_axis_off()
     figure.savefig(path, dpi=100)

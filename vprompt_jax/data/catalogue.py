@@ -1,4 +1,4 @@
-"""The table of datasets, one row each: AdaViPro's nine, VTAB, FGVC and two more.
+"""The table of datasets, one row each: AdaViPro's nine, VTAB, FGVC, CoOp's and some more.
 
 VTAB-1k's counts and slices follow its paper (arXiv 1910.04867) and code. A slice such as
 "train[:800]" refers to the order of the records that TFDS prepared, and so is right only for the
@@ -11,6 +11,7 @@ _VTAB = {"train": "train[:800]", "val": "validation[:200]", "test": "test"}
 _OFFICIAL = {"train": "train", "test": "test"}
 _WITH_VAL = {"train": "train", "val": "validation", "test": "test"}
 _SINGLE = {"train": "train"}
+_TEST = {"test": "test"}
 
 
 def _vtab(first: int, test: str = "test") -> dict[str, str]:
@@ -156,9 +157,47 @@ CATALOGUE: dict[str, DatasetInfo] = {
     "cars196": DatasetInfo(
         "makes of cars", 196, "cars196:2.*.*", _OFFICIAL, (8144, 0, 8041), key="id", texts="cars",
         licence="non-commercial research", url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
-        fetch="the files' original address is gone: take a copy you trust, arrange it as "
-        "train/CLASS and test/CLASS and use config.data.source=folder"),
+        fetch="the files' original address is gone: take a copy you trust. Use Parquet files from "
+        "Hugging Face's Hub with config.data.source=huggingface, a list of the images (path, "
+        "label, split) with config.data.source=manifest, train/CLASS and test/CLASS with "
+        "config.data.source=folder, or cars_train and cars_test with CoOp's "
+        "split_zhou_StanfordCars.json as config.data.split_file and config.data.source=folder"),
+    # The rest of CoOp's eleven.
+    "fgvc_aircraft": DatasetInfo(
+        "FGVC-Aircraft at the level of variants", 100, None, {}, (3334, 3333, 3333),
+        texts="aircraft", licence="non-commercial research",
+        url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+        fetch="download fgvc-aircraft-2013b.tar.gz, make a manifest (path, label, split) in its "
+        "folder data from images_variant_train.txt, images_variant_val.txt and "
+        "images_variant_test.txt (a line 'ID NAME' is images/ID.jpg of the class NAME), and use "
+        "config.data.source=manifest; or use Parquet files from Hugging Face's Hub with "
+        "config.data.source=huggingface and config.data.label=variant, if that is the column"),
+    # Test sets of ImageNet's classes.
+    "imagenet_v2": DatasetInfo(
+        "ImageNet's test set collected anew, matched-frequency", 1000,
+        "imagenet_v2/matched-frequency:3.*.*", _TEST, (0, 0, 10000), key="file_name",
+        names="imagenet", texts="imagenet",
+        licence="MIT", url="https://github.com/modestyachts/ImageNetV2"),
+    "imagenet_sketch": DatasetInfo(
+        "black and white sketches of ImageNet's classes", 1000, "imagenet_sketch:1.*.*", _TEST,
+        (0, 0, 50889), key="file_name", names="imagenet", texts="imagenet",
+        licence="MIT", url="https://github.com/HaohanWang/ImageNet-Sketch"),
+    "imagenet_a": DatasetInfo(
+        "photographs that a ResNet-50 takes for something else, of a fifth of ImageNet's classes",
+        200, "imagenet_a:0.*.*", _TEST, (0, 0, 7500), key="file_name", names="imagenet",
+        texts="imagenet", licence="MIT", url="https://github.com/hendrycks/natural-adv-examples"),
+    "imagenet_r": DatasetInfo(
+        "paintings, toys and other renditions of a fifth of ImageNet's classes", 200,
+        "imagenet_r:0.2.*", _TEST, (0, 0, 30000), key="file_name", names="imagenet",
+        texts="imagenet", licence="not stated",
+        url="https://github.com/hendrycks/imagenet-r"),
     # Others.
+    "waterbirds": DatasetInfo(
+        "birds of CUB before backgrounds of Places", 2, None, {}, (4795, 1199, 5794),
+        texts="birds", licence="not stated", url="https://github.com/kohpangwei/group_DRO",
+        fetch="download waterbird_complete95_forest2water2, make a manifest (path, label, split) "
+        "in it from metadata.csv (img_filename; y: 0 landbird, 1 waterbird; split: 0 train, 1 val, "
+        "2 test), and use config.data.source=manifest"),
     "gtsrb": DatasetInfo(
         "German traffic signs", 43, None, {}, (26640, 0, 12630), names="gtsrb", texts="gtsrb",
         licence="not stated", url="https://benchmark.ini.rub.de/gtsrb_dataset.html",

@@ -30,10 +30,22 @@ def kept(dataset: Dataset, which: Half) -> Dataset:
             "two or more: set config.data.classes=all"
         )
 
+    return _only(dataset, np.arange(first, stop))
+
+
+def occurring(dataset: Dataset) -> Dataset:
+    """The dataset with those of its classes alone that have images, in their order."""
+    return _only(dataset, np.unique(np.concatenate([s.labels for _, s in dataset.splits()])))
+
+
+def _only(dataset: Dataset, classes: np.ndarray) -> Dataset:
+    """The dataset with the classes of some labels, in rising order, and their images."""
+
     def own(split: Split) -> Split:
-        of_half = split.take(np.flatnonzero((split.labels >= first) & (split.labels < stop)))
-        return dataclasses.replace(of_half, labels=of_half.labels - first)
+        of_classes = split.take(np.flatnonzero(np.isin(split.labels, classes)))
+        labels = np.searchsorted(classes, of_classes.labels).astype(np.int32)
+        return dataclasses.replace(of_classes, labels=labels)
 
     splits = {name: own(split) for name, split in dataset.splits()}
-    names = dataset.class_names[first:stop]
+    names = tuple(dataset.class_names[label] for label in classes)
     return dataclasses.replace(dataset.with_splits(splits), class_names=names)

@@ -49,14 +49,17 @@ def load(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise UserError(f"cannot read the dataset {where}: {error or repr(error)}") from error
     names_of_splits, others = listing.splits_of(shards, where)
-    if "train" not in names_of_splits:
-        raise UserError(f"{where} has no train split, only {', '.join(shards) or 'nothing'}")
+    if not names_of_splits:
+        raise UserError(
+            f"{where} has no train or test split, only {', '.join(shards) or 'nothing'}"
+        )
+    first = next(iter(names_of_splits.values()))
     left_out = [
         f"{where}, split {other!r} ({sum(t.num_rows for t in shards[other])} rows; a split's name "
         f"is one of {listing.USUAL_NAMES})"
         for other in others
     ]
-    columns = _Columns.of(where, shards[names_of_splits["train"]][0].schema, label)
+    columns = _Columns.of(where, shards[first][0].schema, label)
     names, labels = _labels(where, {s: shards[s] for s in names_of_splits.values()}, columns)
     root = path if path.is_dir() else path.parent
     records = {
@@ -64,13 +67,13 @@ def load(
         for split, name in names_of_splits.items()
     }
     by_split = splits(records, resolution, workers, on_bad, left_out, resize)
-    empty_split = by_split["train"].take(np.array([], int))
+    empty = by_split[next(iter(by_split))].take(np.array([], int))
     return Dataset(
         printable(path.stem),
         tuple(names),
-        by_split["train"],
+        by_split.get("train", empty),
         by_split.get("val"),
-        by_split.get("test", empty_split),
+        by_split.get("test", empty),
         skipped=tuple(left_out),
     )
 
@@ -172,15 +175,16 @@ def _labels(
 ) -> tuple[list[str], dict[str, list[int]]]:
     """Returns the class names, and every split's labels as indices into them.
 
-    The names are those of train's first table, in its order, or else the labels themselves, sorted.
-    Labels are matched by name, since another table may number the same names differently.
+    The names are those of the first split's first table, in its order, or else the labels
+    themselves, sorted. Labels are matched by name, since another table may number the same names
+    differently.
     """
     rows = {
         split: [name for table in tables for name in _names(f"{where}, {split}", table, columns)]
         for split, tables in shards.items()
     }
-    train = next(iter(shards))
-    names = _class_names(where, shards[train][0].schema, columns.label)
+    first = next(iter(shards))
+    names = _class_names(where, shards[first][0].schema, columns.label)
     names = names or sorted({name for of_split in rows.values() for name in of_split})
     label_of = {name: label for label, name in enumerate(names)}
     for split, of_split in rows.items():
@@ -188,7 +192,7 @@ def _labels(
             raise UserError(f"{where}: the {split} split has no rows: move it away")
         if strange := sorted(set(of_split) - set(label_of)):
             raise UserError(
-                f"{where}: the {split} split has classes that {train} lacks: "
+                f"{where}: the {split} split has classes that {first} lacks: "
                 f"{', '.join(strange[:20])}{', ...' if len(strange) > 20 else ''}"
             )
     return names, {split: [label_of[n] for n in of_split] for split, of_split in rows.items()}

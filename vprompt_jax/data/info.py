@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.printable import some_of
 
 VP_TEMPLATE = "This is a photo of a {}"  # VP, without a full stop
 # For datasets without templates of their own: the seven that CLIP's authors selected greedily for
@@ -71,10 +72,21 @@ class DatasetInfo:
     url: str = ""
     fetch: str = ""
 
+    @property
+    def for_evaluation(self) -> bool:
+        """Whether the dataset has test images alone."""
+        return bool(self.splits) and "train" not in self.splits
+
+    @property
+    def is_part(self) -> bool:
+        """Whether its classes are some of those that its list of names has."""
+        return len(texts()["classes"].get(self.names, ())) > self.classes
+
 
 @functools.cache
 def texts() -> dict[str, dict[str, Any]]:
-    """The lists of texts.json: "classes" names classes, "rename" renames TFDS's, "templates"."""
+    """The lists of texts.json: "classes" names classes, "ids" are their WordNet ids in the same
+    order, "rename" renames TFDS's classes, "templates"."""
     return json.loads(resources.files("vprompt_jax.data").joinpath("texts.json").read_text())
 
 
@@ -98,19 +110,41 @@ def _split_words(name: str) -> str:
 def class_names(row: DatasetInfo | None, raw: Sequence[str]) -> tuple[str, ...]:
     """Makes the class names of a source, in the order of labels, fit for a prompt.
 
-    If they are numbers or WordNet ids, the row's list, which has the same order, replaces them.
-    Other names are tidied, and renamed where CLIP's authors found better words.
+    If they are numbers or WordNet ids, the row's list replaces them: a number counts from 0, and an
+    id is looked up, whatever the order. Other names are tidied, and renamed where CLIP's authors
+    found better words.
 
     Raises:
-      UserError: if the number of classes is not the row's.
+      UserError: if the number of classes is not the row's, or a number or id is none of its.
     """
     if row is None:
         return tuple(raw)
     if len(raw) != row.classes:
-        raise UserError(f"{row.about}: {len(raw)} classes found, but there are {row.classes}")
-    listed = texts()["classes"].get(row.names)
-    if listed and all(re.fullmatch(r"n?\d+", name) for name in raw):
-        return tuple(listed)
+        raise UserError(
+            f"{row.about}: {len(raw)} classes found, but there are {row.classes}: for other data, "
+            "leave config.data.name"
+        )
+    if (listed := texts()["classes"].get(row.names)) is not None:
+        if all(re.fullmatch(r"\d+", name) for name in raw):
+            if sorted(map(int, raw)) != list(range(len(listed))):
+                raise UserError(
+                    f"{row.about}: the classes' numbers have to be 0 to {len(listed) - 1}, not "
+                    f"{min(map(int, raw))} to {max(map(int, raw))}"
+                )
+            return tuple(listed[int(name)] for name in raw)
+        ids = texts()["ids"].get(row.names, "").split()
+        if ids and all(map(is_wordnet_id, raw)):
+            label_of = {wnid: label for label, wnid in enumerate(ids)}
+            if strange := [wnid for wnid in raw if wnid not in label_of]:
+                raise UserError(
+                    f"{row.about}: no class has the id {some_of(strange, separator=', ')}"
+                )
+            return tuple(listed[label_of[wnid]] for wnid in raw)
     renamed = texts()["rename"].get(row.texts, {})
     split = _split_words if row.names == "CamelCase" else str
     return tuple(renamed.get(name, readable(split(name))) for name in raw)
+
+
+def is_wordnet_id(name: str) -> bool:
+    """Whether a class is named by its synset, as ImageNet's folders are."""
+    return re.fullmatch(r"n\d{8}", name) is not None

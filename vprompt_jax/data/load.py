@@ -59,13 +59,15 @@ def load(
       UserError: if the data is missing, empty, damaged or does not fit its classes.
     """
     c = section
-    row = None if c.label else catalogue.find(c.name)
-    dataset = _source(c, row, resolution, resize)
+    row = _row(c)
+    if row is not None and row.for_evaluation:
+        raise _without_train(c, c.name)
+    dataset = _named(_source(c, row, resolution, resize), row)
+    if not len(dataset.train) and not dataset.skipped:
+        raise _without_train(c, dataset.name)
     if row is not None:
         dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
-    dataset = dataclasses.replace(
-        dataset, class_names=class_names(row, dataset.class_names), ensemble=ensemble(row)
-    )
+    dataset = dataclasses.replace(dataset, ensemble=ensemble(row))
     fraction = row.test_fraction if row else None
     dataset = prepare(dataset, section, protocol, fraction, decoded=decoded)
     stored = dataset.contents or contents.of_files(dataset, c.workers)
@@ -89,10 +91,9 @@ def labelled(
     Raises:
       UserError: as `load`; or if there is no such split.
     """
-    row = None if section.label else catalogue.find(section.name)
-    dataset = _source(section, row, resolution, resize)
-    names = class_names(row, dataset.class_names)
-    dataset = halves.kept(dataclasses.replace(dataset, class_names=names), section.classes)
+    row = _row(section)
+    dataset = _named(_source(section, row, resolution, resize), row)
+    dataset = halves.kept(dataset, section.classes)
     splits = {name: part for name, part in dataset.splits() if len(part)}
     chosen = splits.get(split)
     if chosen is None and split == "test":
@@ -185,6 +186,27 @@ def text_templates(section: DataSection, dataset: Dataset) -> tuple[str, ...]:
     if section.template is not None:
         return (section.template,)
     return dataset.ensemble if section.templates == "ensemble" else (dataset.template,)
+
+
+def _row(c: DataSection) -> DatasetInfo | None:
+    """The row of the dataset, unless its label is another field of TFDS's."""
+    return None if c.label and c.source == "tfds" else catalogue.find(c.name)
+
+
+def _named(dataset: Dataset, row: DatasetInfo | None) -> Dataset:
+    """The source's dataset under the row's class names."""
+    if row is not None and row.is_part and len(dataset.class_names) > row.classes:
+        dataset = halves.occurring(dataset)
+    return dataclasses.replace(dataset, class_names=class_names(row, dataset.class_names))
+
+
+def _without_train(c: DataSection, name: str) -> UserError:
+    """What to tell who would train on images that are for evaluation."""
+    options = f"--source={c.source} --name={c.name}" if c.source == "tfds" else f"--dir={c.dir}"
+    return UserError(
+        f"{name} has no training images: train on other data, and measure the run on it by vprompt "
+        f"evaluate --workdir RUN {options}"
+    )
 
 
 def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Resize) -> Dataset:

@@ -95,7 +95,7 @@ def load(
       vtab: whether to take the row's splits of VTAB-1k.
 
     Returns:
-      A dataset with TFDS's class names; `test` is empty if the row has no test split.
+      A dataset with TFDS's class names; `train` or `test` is empty if the row, or TFDS, has none.
 
     Raises:
       UserError: if TFDS does not know the dataset, cannot fetch it, has prepared it only in part,
@@ -134,8 +134,8 @@ def load(
     texts = {label: text for _, by_label in by_split.values() for label, text in by_label.items()}
     if texts:
         names = [texts.get(i, str(i)) for i in range(classes)]
-    train = splits["train"]
-    test = splits.get("test", train.take(np.array([], int)))
+    empty = next(iter(splits.values())).take(np.array([], int))
+    train, test = (splits.get(split, empty) for split in ("train", "test"))
     val = splits.get("val")
     return Dataset(name, tuple(names), train, val, test, contents=version(source_builder))
 
@@ -167,11 +167,8 @@ def _sources(
         ) from error
     if slices is None:
         slices = {ours: theirs for ours, theirs in _NAMES.items() if theirs in builder.info.splits}
-        for split in ("train", "test"):
-            if split not in slices:
-                raise UserError(
-                    f"{name} has no {split} split, only {', '.join(builder.info.splits)}"
-                )
+        if "test" not in slices:
+            raise UserError(f"{name} has no test split, only {', '.join(builder.info.splits)}")
 
     class Undecoded(tfds.decode.SkipDecoding):
         # TFDS does not define this for videos.
