@@ -35,6 +35,7 @@ def test_cuts_are_disjoint_stratified_and_do_not_depend_on_the_order():
     assert len(train) + len(val) + len(test) == 60
     assert np.bincount(made.test.labels).tolist() == [6, 6, 6]
     assert np.bincount(made.val.labels).tolist() == [2, 2, 2]
+    assert (made.cut, dataset().cut) == (("test", "val"), ())
     shuffled = dataset(np.random.default_rng(0).permutation(60))
     again = splits.with_validation(splits.with_test(shuffled, 0.3), 0.1)
     assert parts(again) == [train, val, test]
@@ -101,22 +102,27 @@ def rows(numbers):
 def test_a_split_file_deals_the_examples_it_names(tmp_path):
     path = coop(tmp_path, {"train": rows([3, 1, 2]), "val": rows([9]), "test": rows([50, 4])})
     source = splits.with_test(dataset(), 0.3)
-    made = splits.arranged(source, *splits.read_coop_file(path))
+    made = splits.arranged(source, splits.read_coop_file(path))
     assert made.class_names == ("c", "a", "b")
+    assert made.split_file == ("split.json", hashlib.sha256(path.read_bytes()).hexdigest())
     assert made.train.keys == ["x/3.png", "x/1.png", "x/2.png"]
     assert made.test.fetch(np.arange(2))[:, 0, 0, 0].tolist() == [50, 4]
     assert (made.train.labels.tolist(), made.val.labels.tolist()) == ([0, 1, 2], [0])
     # Other folders, but unique file names.
     elsewhere = [[f"jpg/{i}.png", i % 3, "cab"[i % 3]] for i in (3, 1, 2)]
     path = coop(tmp_path, {"train": elsewhere, "val": rows([9]), "test": rows([50])})
-    made = splits.arranged(source, *splits.read_coop_file(path))
+    made = splits.arranged(source, splits.read_coop_file(path))
     assert made.train.keys == ["x/3.png", "x/1.png", "x/2.png"]
 
 
 def test_a_split_file_with_images_that_are_not_there_is_refused(tmp_path):
     path = coop(tmp_path, {"train": rows([3, 1, 99]), "val": rows([2]), "test": rows([5])})
-    with pytest.raises(UserError, match=r"1 images .* not in the source(.|\n)*x/99.png"):
-        splits.arranged(dataset(), *splits.read_coop_file(path))
+    with pytest.raises(UserError, match=r"1 of the 5 images of split\.json(.|\n)*x/99.png"):
+        splits.arranged(dataset(), splits.read_coop_file(path))
+
+
+def listed(*rows):
+    return {"train": list(rows), "val": [], "test": [["z.png", 0, "x"]]}
 
 
 @pytest.mark.parametrize(
@@ -124,14 +130,23 @@ def test_a_split_file_with_images_that_are_not_there_is_refused(tmp_path):
     [
         ({"train": [], "test": []}, "KeyError: 'val'"),
         ([1], "TypeError"),
-        ({"train": [["a.png", 0]], "val": [], "test": []}, "has to be CoOp's JSON"),
-        ({"train": [["a", 1, "x"]], "val": [], "test": []}, r"labels have to be 0\.\.C-1"),
-        ({"train": [["a", 0, "x"], ["b", 0, "y"]], "val": [], "test": []}, "one class name each"),
+        (listed(["a.png", 0]), "has to be CoOp's JSON"),
+        (listed(["a.png", "0", "x"]), "a label is no whole number"),
+        (listed(["a.png", 0.5, "x"]), "a label is no whole number"),
+        (listed(["a.png", True, "x"]), "a label is no whole number"),
+        (listed(["a.png", 0, None]), "a path or class name is no text"),
+        (listed(["a.png", 2, "y"]), "2 labels have to be 0 to 1, but the largest is 2.* no 1"),
+        (listed(["a.png", -1, "y"]), "2 labels have to be 0 to 1.* smallest -1.* no 1"),
+        (listed(["b.png", 0, "y"]), "one class name:\n  label 0 is called 'x', 'y'"),
+        (listed(["b.png", 1, "x"]), "one class name:\n  'x' has the labels 0, 1"),
+        ({"train": [["a", 0, "x"]], "val": [], "test": []}, "lists no images for test"),
+        ({"train": [], "val": [["a", 0, "x"]], "test": [["b", 0, "x"]]}, "no images for train"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         splits.read_coop_file(coop(tmp_path, content))
+    assert f"config.data.split_file={tmp_path / 'split.json'}" in str(error.value)
 
 
 def test_array_keys_are_hashes_of_pixels():

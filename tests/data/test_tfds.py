@@ -232,7 +232,7 @@ def test_a_split_file_finds_examples_by_name(tmp_path):
     where = prepare(tmp_path, "array_record", Films)
     dataset = tfds_source.load("films", where, 8, row=film_row())
     entries = [splits.Entry(f"frames/film{i}", "ab"[i % 2], "train") for i in (5, 0)]
-    made = splits.arranged(dataset, entries, ["a", "b"])
+    made = splits.arranged(dataset, splits.SplitFile("split.json", "0", entries, ["a", "b"]))
     assert made.train.fetch(np.arange(2))[:, 0, 0, 0].tolist() == [201, 1]
     assert made.train.labels.tolist() == [1, 0]
 
@@ -298,4 +298,4 @@ def test_a_split_file_that_deals_an_example_to_two_splits_is_refused(tmp_path):
     dataset = tfds_source.load("films", where, 8, row=film_row())
     entries = [splits.Entry("a/film1", "a", "train"), splits.Entry("film1", "a", "test")]
     with pytest.raises(UserError, match=r"listed twice(.|\n)*a/film1 \(train\), film1 \(test\)"):
-        splits.arranged(dataset, entries, ["a", "b"])
+        splits.arranged(dataset, splits.SplitFile("split.json", "0", entries, ["a", "b"]))

@@ -416,9 +416,9 @@ def test_a_split_file_that_names_an_image_twice_is_refused(tmp_path):
     rows = {"train": [["img/0.png", 0, "a"], ["img/1.png", 1, "b"]], "val": [],
             "test": [["other/0.png", 0, "a"], ["img/3.png", 1, "b"]]}  # fmt: skip
     (tmp_path / "s.json").write_text(json.dumps(rows))
-    entries = splits.read_coop_file(tmp_path / "s.json")
+    listed = splits.read_coop_file(tmp_path / "s.json")
     with pytest.raises(UserError, match="1 images are listed twice") as error:
-        splits.arranged(source, *entries)
+        splits.arranged(source, listed)
     assert "img/0.png (train), other/0.png (test)" in str(error.value)
 
 

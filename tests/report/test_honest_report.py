@@ -12,8 +12,8 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import differences, figures, gallery, results, tables, write
 
 
-def finished(folder, accuracy=0.5, *, seed=0, dataset="digits", **keys):
-    """A finished run's files."""
+def finished(folder, accuracy=0.5, *, seed=0, dataset="digits", facts=None, **keys):
+    """A finished run's files, with more `facts` in its result."""
     c = default_config()
     c.seed = seed
     c.update_from_flattened_dict({k.replace("__", "."): v for k, v in keys.items()})
@@ -29,7 +29,7 @@ def finished(folder, accuracy=0.5, *, seed=0, dataset="digits", **keys):
         "trainable_parameters": 1234, "seconds": 2.0, "images_per_second": None,
         "split_sizes": {"train": 10, "val": 0, "test": 1000},
         "clip": dataclasses.asdict(VIT_B_32), "versions": {"jax": "1.2.3"},
-    }  # fmt: skip
+    } | (facts or {})  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -105,6 +105,11 @@ def test_the_papers_numbers_stand_beside_its_own_datasets_alone(tmp_path):
         assert tables.against_published([results.read(other)]) == (None, "")
     few = finished(tmp_path / "few", dataset="cifar10", data__few_shot=4, **PAPER, **cifar)
     assert tables.against_published([results.read(few)])[0] is None
+    for number, keys in enumerate((
+        {"data__split_file": "split.json"}, {"data__classes": "base"}, {"data__split": "vtab"},
+    )):  # fmt: skip
+        dealt = finished(tmp_path / f"dealt{number}", dataset="cifar10", **keys, **PAPER, **cifar)
+        assert tables.against_published([results.read(dealt)])[0] is None
     both = finished(tmp_path / "both", dataset="cifar10", ap__positions=(1,), **PAPER, **cifar)
     assert tables.against_published([results.read(both)])[0] is None  # AP is not in the paper
 
@@ -122,6 +127,78 @@ def test_combinations_are_methods_of_their_own(tmp_path):
     paired = differences.table(grouped(folders)).markdown()
     assert "AdaViPro + AP + linear head - VP + AP + linear head (points)" in paired
     assert "| 10.0 |" in paired
+
+
+def test_runs_whose_data_changed_in_between_are_not_put_together(tmp_path):
+    """Another method, or another seed, of the same config.data."""
+    kept = {"dataset_fingerprint": "a", "dataset_contents": "c"}
+    first = finished(tmp_path / "first", facts=kept, method__name="vp")
+    for number, (fact, what) in enumerate((
+        ("dataset_fingerprint", "other names, labels or splits"),
+        ("dataset_contents", "other images under the same names"),
+    )):  # fmt: skip
+        for method, seed in (("vp", 1), ("adavipro", 0)):
+            folder = tmp_path / f"{number}{method}"
+            other = finished(folder, facts=kept | {fact: "b"}, seed=seed, method__name=method)
+            for by_dataset in (False, True):
+                with pytest.raises(UserError, match=f"{method} and .*first are both.*{what}"):
+                    results.gather([first, other], by_dataset=by_dataset)
+    alike = finished(tmp_path / "alike", facts=kept, seed=2, method__name="vp")
+    old = finished(tmp_path / "old", method__name="adavipro")  # does not say what its data were
+    few = finished(tmp_path / "few", facts={"dataset_fingerprint": "b"}, data__few_shot=4)
+    assert len(results.gather([first, alike, old, few])) == 4
+
+
+def dealt(name, sha256):
+    return {"split_file": {"name": name, "sha256": sha256}}
+
+
+def test_other_splits_are_other_datasets(tmp_path):
+    """By the content of the split file, wherever it lay; cut splits are marked."""
+    keys = {"method__name": "vp", "data__source": "folder", "data__dir": "x", "dataset": "dtd"}
+    cut = {"splits_cut": ["val", "test"], "split_file": None}
+    folders = [
+        finished(tmp_path / "cut", 0.1, facts=cut, **keys),
+        finished(tmp_path / "a", 0.2, facts=dealt("s.json", "1" * 64),
+                 data__split_file="/here/s.json", **keys),
+        finished(tmp_path / "b", 0.4, facts=dealt("s.json", "1" * 64), seed=1,
+                 data__split_file="/there/s.json", **keys),
+        finished(tmp_path / "c", 0.7, facts=dealt("s.json", "2" * 64),
+                 data__split_file="/here/s.json", **keys),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"one dataset, not dtd \(s\.json 1{8}\), dtd \(s\.json 2"):
+        results.gather(folders)
+    assert len(results.group(results.gather(folders[1:3]))) == 1
+    table = tables.datasets(results.group(results.gather(folders, by_dataset=True)))
+    named = ["dtd (s.json 11111111)", "dtd (s.json 22222222)", "dtd (test cut by hash)"]
+    assert table.header == ["method", *named]
+    assert table.rows == [["VP", "30.0 ± 14.1", "70.0", "10.0"]]
+    write(folders[:1], tmp_path / "out")
+    assert "0 (cut by hash) val and 1,000 (cut by hash) test" in (
+        tmp_path / "out" / "table.md"
+    ).read_text().replace("\\", "")
+
+
+def test_no_cell_holds_two_settings(tmp_path):
+    """Few shots, seeds of a cut: the data may differ under one name."""
+    folders = [
+        finished(tmp_path / f"{method}{shots}", 0.1 * shots, method__name=method,
+                 data__few_shot=shots)
+        for method in ("vp", "linear") for shots in (1, 4)
+    ]  # fmt: skip
+    folders += [finished(tmp_path / "other", 0.8, method__name="vp", dataset="other",
+                         data__source="folder", data__dir="x")]  # fmt: skip
+    table = tables.datasets(results.group(results.gather(folders, by_dataset=True)))
+    assert table.header == ["method", "digits; data.few_shot 1", "digits; data.few_shot 4", "other"]
+    assert ["VP", "10.0", "40.0", "80.0"] in table.rows
+    assert ["linear probe", "10.0", "40.0", "-"] in table.rows
+    same = [
+        finished(tmp_path / place / "run", method__name="vp", dataset="mine",
+                 data__source="folder", data__dir=f"/{place}/photos")
+        for place in ("here", "there")
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"on mine; .*photos would share a cell"):
+        tables.datasets(results.group(results.gather(same)))
 
 
 def test_towers_keep_their_names_and_lose_their_folders(tmp_path):

@@ -100,6 +100,8 @@ class Dataset:
       notes: what the source found otherwise than one would expect, and how it took it.
       folder: where the splits' keys name the files that hold the images; None if keys name none.
       contents: what changes with the stored images, see `contents.of_files`; "" where the keys do.
+      cut: splits that the source lacks and that were cut off train.
+      split_file: name and SHA-256 of the list that dealt the splits; None if the source did.
     """
 
     name: str
@@ -113,6 +115,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     folder: Path | None = None
     contents: str = ""
+    cut: tuple[str, ...] = ()
+    split_file: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits())

@@ -22,7 +22,7 @@ from vprompt_jax.data import (
     tfds_source,
 )
 from vprompt_jax.data.dataset import Dataset, check, check_names
-from vprompt_jax.data.info import DatasetInfo, class_names, ensemble
+from vprompt_jax.data.info import DatasetInfo, class_names, ensemble, readable
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 from vprompt_jax.schema.sections import DataSection, Protocol
@@ -194,7 +194,9 @@ def _row(c: DataSection) -> DatasetInfo | None:
 
 
 def _named(dataset: Dataset, row: DatasetInfo | None) -> Dataset:
-    """The source's dataset under the row's class names."""
+    """The source's dataset under the row's class names, or under those of its split file."""
+    if row is not None and dataset.split_file is not None:
+        return dataclasses.replace(dataset, class_names=tuple(map(readable, dataset.class_names)))
     if row is not None and row.is_part and len(dataset.class_names) > row.classes:
         dataset = halves.occurring(dataset)
     return dataclasses.replace(dataset, class_names=class_names(row, dataset.class_names))
@@ -234,9 +236,8 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Re
     if c.source == "huggingface":
         return huggingface.load(path, c.label, *reading)
     if c.source == "folder":
-        if listed:
-            entries, names = listed
-            return manifest.of_entries(path.name, path, entries, names, *reading)
+        if listed is not None:
+            return manifest.of_split_file(path, listed, *reading)
         return folder.load(path, *reading)
     if row is not None and row.tfds is None:
         raise UserError(f"{c.name} is not in TFDS: {row.fetch} ({row.url})")
@@ -250,7 +251,7 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Re
         label=c.label,
         vtab=c.split == "vtab",
     )
-    return splits.arranged(dataset, *listed) if listed else dataset
+    return dataset if listed is None else splits.arranged(dataset, listed)
 
 
 def _decoded(dataset: Dataset, on_bad: str) -> Dataset:

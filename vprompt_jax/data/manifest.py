@@ -14,9 +14,9 @@ from vprompt_jax.data import listing
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.data.folder import of_files
 from vprompt_jax.data.images import splits
-from vprompt_jax.data.splits import Entry, refuse_twice
+from vprompt_jax.data.splits import Entry, SplitFile, refuse_twice
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.process.printable import printable
+from vprompt_jax.process.printable import printable, some_of
 
 
 def load(
@@ -94,6 +94,32 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, ValueError, TypeError, csv.Error) as error:
         where = f", line {number}" if number else ""
         raise UserError(f"cannot read the manifest {printable(path)}{where}: {error}") from error
+
+
+def of_split_file(
+    root: Path,
+    listed: SplitFile,
+    resolution: int,
+    workers: int,
+    on_bad: str,
+    resize: Resize,
+) -> Dataset:
+    """Makes a dataset of the files that a split file lists, whose paths are relative to `root`.
+
+    Raises:
+      UserError: as `of_entries`; files that are missing have a message of their own.
+    """
+    missing = [e.path for e in listed.entries if not (root / e.path).is_file()]
+    if missing and on_bad == "stop":
+        raise UserError(
+            f"{len(missing):,} of the {len(listed.entries):,} images of {printable(listed.name)} "
+            f"are not in {printable(root)}: set config.data.dir to the folder that its paths start "
+            "from, or leave the images out with config.data.on_bad_image=skip\n  "
+            + some_of(list(map(printable, missing)))
+        )
+    reading = (resolution, workers, on_bad, resize)
+    dataset = of_entries(printable(root.name), root, listed.entries, listed.class_names, *reading)
+    return dataclasses.replace(dataset, split_file=(listed.name, listed.sha256))
 
 
 def of_entries(

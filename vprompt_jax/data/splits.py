@@ -77,7 +77,7 @@ def with_test(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     if len(dataset.test):
         return dataset
     train, test = _cut(dataset.train, fraction, seed)
-    return dataclasses.replace(dataset, train=train, test=test)
+    return dataclasses.replace(dataset, train=train, test=test, cut=(*dataset.cut, "test"))
 
 
 def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
@@ -85,7 +85,7 @@ def with_validation(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset
     if dataset.val is not None:
         return dataset
     train, val = _cut(dataset.train, fraction, seed)
-    return dataclasses.replace(dataset, train=train, val=val)
+    return dataclasses.replace(dataset, train=train, val=val, cut=(*dataset.cut, "val"))
 
 
 def validation_shots(shots: int, val_shots: int | None) -> int:
@@ -124,38 +124,85 @@ class Entry:
     split: str
 
 
-def read_coop_file(path: Path) -> tuple[list[Entry], list[str]]:
+@dataclasses.dataclass(frozen=True)
+class SplitFile:
+    """A list of images by split, as CoOp's code writes it.
+
+    Attributes:
+      name: of the file.
+      sha256: of its bytes.
+      entries: its lines.
+      class_names: by label.
+    """
+
+    name: str
+    sha256: str
+    entries: list[Entry]
+    class_names: list[str]
+
+
+def read_coop_file(path: Path) -> SplitFile:
     """Reads a split file of CoOp (split_zhou_*.json): lists of (path, label, class name) by split.
 
-    Returns:
-      The entries, and the class names by label.
-
     Raises:
-      UserError: if the file is missing or has another form, or if its labels are not 0..C-1 with
-        one name each.
+      UserError: if the file is missing or has another form, train or test has no lines, or the
+        labels are not 0..C-1 with one name each.
     """
+    given = f"config.data.split_file={printable(path)}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        entries = [
-            Entry(str(image), str(name), split)
-            for split in ("train", "val", "test")
-            for image, _, name in content[split]
-        ]
-        pairs = {(int(label), str(name)) for rows in content.values() for _, label, name in rows}
+        stored = path.read_bytes()
+        content = json.loads(stored.decode("utf-8-sig"))
+        rows = [(split, *row) for split in ("train", "val", "test") for row in content[split]]
+        entries = [Entry(image, name, split) for split, image, _, name in rows]
+        labels = [(label, name) for _, _, label, name in rows]
+        if not all(isinstance(t, str) for e in entries for t in (e.path, e.class_name)):
+            raise TypeError("a path or class name is no text")
+        if not all(type(label) is int for label, _ in labels):
+            raise TypeError("a label is no whole number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"cannot read config.data.split_file={path} ({type(error).__name__}: {error}): it has "
-            'to be CoOp\'s JSON, {"train": [[path, label, class name], ...], "val": ..., '
-            '"test": ...}'
+            f"cannot read {given} ({type(error).__name__}: {error}): it has to be CoOp's JSON, "
+            '{"train": [[path, label, class name], ...], "val": ..., "test": ...}'
         ) from error
-    names = [name for _, name in sorted(pairs)]
-    if [label for label, _ in sorted(pairs)] != list(range(len(set(names)))):
-        raise UserError(f"{path}: labels have to be 0..C-1, with one class name each")
-    return entries, names
+    for split in ("train", "test"):
+        if not content[split]:
+            raise UserError(
+                f"{given} lists no images for {split}: its splits are taken as they are"
+            )
+    return SplitFile(
+        path.name, hashlib.sha256(stored).hexdigest(), entries, _by_label(given, labels)
+    )
 
 
-def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> Dataset:
-    """Distributes the examples of all splits of a dataset anew, as a list of images says.
+def _by_label(given: str, labels: Sequence[tuple[int, str]]) -> list[str]:
+    """The class names in the order of their labels, which have to be 0..C-1 with one name each."""
+    names: dict[int, set[str]] = {}
+    of_name: dict[str, set[int]] = {}
+    for label, name in labels:
+        names.setdefault(label, set()).add(name)
+        of_name.setdefault(name, set()).add(label)
+    several = [
+        f"label {label} is called {', '.join(map(repr, sorted(called)))}"
+        for label, called in sorted(names.items())
+        if len(called) > 1
+    ] + [
+        f"{name!r} has the labels {', '.join(map(str, sorted(numbers)))}"
+        for name, numbers in of_name.items()
+        if len(numbers) > 1
+    ]
+    if several:
+        raise UserError(f"{given}: a label has one class name:\n  {some_of(several)}")
+    if absent := sorted(set(range(len(names))) - names.keys()):
+        raise UserError(
+            f"{given}: {len(names)} labels have to be 0 to {len(names) - 1}, but the largest is "
+            f"{max(names)}, the smallest {min(names)}, and there is no "
+            f"{some_of(list(map(str, absent)), separator=', ')}"
+        )
+    return [names[label].pop() for label in range(len(names))]
+
+
+def arranged(dataset: Dataset, listed: SplitFile) -> Dataset:
+    """Distributes the examples of all splits of a dataset anew, as a split file says.
 
     An example belongs to an entry if its key is the entry's path or, provided that file names are
     unique, the path's last part.
@@ -166,6 +213,7 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
     pool = dataset.train
     for part in (dataset.val, dataset.test):
         pool = pool if part is None or not len(part) else pool.joined(part)
+    entries = listed.entries
     by_path = {key: i for i, key in enumerate(pool.keys)}
     by_name = {key.rsplit("/", 1)[-1]: i for i, key in enumerate(pool.keys)}
     unique = len(by_name) == len(pool)
@@ -174,14 +222,14 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         for e in entries
     ]
     if missing := [e.path for e, i in zip(entries, matches, strict=True) if i is None]:
-        listed = "\n  ".join(map(printable, missing[:20]))
         raise UserError(
-            f"{dataset.name}: {len(missing)} images of config.data.split_file are not in the "
-            f"source, which names its images like {pool.keys[0]!r}; with the files on disk, "
-            f"config.data.source=folder finds them by path:\n  {listed}"
+            f"{dataset.name}: {len(missing):,} of the {len(entries):,} images of {listed.name} are "
+            f"not in the source, which names its images like {pool.keys[0]!r}; with the files on "
+            "disk, config.data.source=folder finds them by path:\n  "
+            + some_of(list(map(printable, missing)))
         )
-    refuse_twice("config.data.split_file", entries, matches)
-    label_of = {name: label for label, name in enumerate(class_names)}
+    refuse_twice(listed.name, entries, matches)
+    label_of = {name: label for label, name in enumerate(listed.class_names)}
     parts = {}
     for name in ("train", "val", "test"):
         rows = [
@@ -192,7 +240,11 @@ def arranged(dataset: Dataset, entries: list[Entry], class_names: list[str]) -> 
         part = pool.take(np.array([i for i, _ in rows], int))
         labels = np.array([label for _, label in rows], np.int32)
         parts[name] = dataclasses.replace(part, labels=labels)
-    return dataclasses.replace(dataset.with_splits(parts), class_names=tuple(class_names))
+    return dataclasses.replace(
+        dataset.with_splits(parts),
+        class_names=tuple(listed.class_names),
+        split_file=(listed.name, listed.sha256),
+    )
 
 
 def refuse_twice(name: str, entries: Sequence[Entry], images: Sequence[Hashable]) -> None:

@@ -71,7 +71,12 @@ DATASETS = {published.dataset for published in ACCURACIES}
 def dataset_of(record: Record) -> str:
     """TFDS name of the dataset that a run is on, as TFDS splits it; "" for any other data."""
     c = record.config
-    own = c.get("data.split", "official") != "official" or c.get("data.few_shot") is not None
+    own = (
+        c.get("data.split", "official") != "official"
+        or bool(c.get("data.split_file"))
+        or c.get("data.classes", "all") != "all"
+        or c.get("data.few_shot") is not None
+    )
     if c["data.source"] != "tfds" or own:
         return ""
     return str(c["data.name"]).split("/")[0].split(":")[0]

@@ -20,6 +20,14 @@ Setting = tuple[tuple[str, Any], ...]
 
 # Keys that say nothing about what was measured, or are their own column.
 _ASIDE = ("seed", "name", "sweep", "data.workers", "log.every_steps", "eval.batch_size")
+# Keys that decide which images a run sees, and in which splits.
+_DECIDES_DATA = {
+    f"data.{name}"
+    for name in (
+        "source", "name", "dir", "label", "split", "split_file", "split_seed", "classes",
+        "few_shot", "val_shots", "val_fraction", "test_fraction", "on_bad_image",
+    )
+}  # fmt: skip
 # Keys that must be told apart even if each method has its own value of them.
 _ALWAYS = ("protocol", "data.", "model.")
 
@@ -49,7 +57,19 @@ class Record:
 
     @property
     def dataset(self) -> str:
-        return self.result["dataset"]
+        """By name, with the splits where they are not the source's own.
+
+        Runs of one name on other splits are on other datasets.
+        """
+        marks = []
+        if (split := self.config.get("data.split", "official")) != "official":
+            marks.append(str(split))
+        if self.config.get("data.split_file"):
+            marks.append(str(self.config["data.split_file"]))
+        if "test" in self.result.get("splits_cut", ()):
+            marks.append("test cut by hash")
+        name = str(self.result["dataset"])
+        return f"{name} ({', '.join(marks)})" if marks else name
 
     @property
     def accuracy(self) -> float:
@@ -102,6 +122,9 @@ def read(workdir: Path) -> Record:
         if field.key.fact in result:
             config[key] = result[field.key.fact]
     config["method.name"] = combination(config)
+    if result.get("split_file"):  # by content, wherever it lies
+        file = result["split_file"]
+        config["data.split_file"] = f"{file['name']} {file['sha256'][:8]}"
     path = workdir / NEW / NAME
     new = read_json(path, "delete it and give the run's command again") if path.is_file() else {}
     return Record(workdir, result, config, new.get("accuracy"))
@@ -115,9 +138,11 @@ def gather(workdirs: Iterable[Path], *, by_dataset: bool = False) -> list[Record
       by_dataset: whether different datasets are meant to stand beside each other.
 
     Raises:
-      UserError: if a run has not finished, or the datasets differ without being meant to.
+      UserError: if a run has not finished, the datasets differ without being meant to, or runs
+        with the same `config.data` had other images or splits.
     """
     records = [read(Path(workdir)) for workdir in workdirs]
+    _refuse_other_data(records)
     datasets = sorted({r.dataset for r in records})
     if len(datasets) != 1 and not (by_dataset and datasets):
         raise UserError(
@@ -125,6 +150,28 @@ def gather(workdirs: Iterable[Path], *, by_dataset: bool = False) -> list[Record
             "alone, or ask for a column per dataset (--by_dataset)"
         )
     return records
+
+
+def _refuse_other_data(records: Sequence[Record]) -> None:
+    """Refuses runs whose configs name the same data and whose data differed all the same.
+
+    Results of earlier versions, which may not say what the data were, count as alike.
+    """
+    seen: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        asked = [(k, v) for k, v in sorted(record.config.items()) if k in _DECIDES_DATA]
+        first = seen.setdefault((record.dataset, record.config["protocol"], *asked), record)
+        for fact, what in (
+            ("dataset_fingerprint", "other names, labels or splits"),
+            ("dataset_contents", "other images under the same names"),
+        ):
+            before, now = first.result.get(fact), record.result.get(fact)
+            if before is not None and now is not None and before != now:
+                raise UserError(
+                    f"{record.workdir} and {first.workdir} are both on {record.dataset}, and had "
+                    f"{what} ({fact} {now[:16]}, {before[:16]}): report on each alone, or run one "
+                    "again on the data of the other"
+                )
 
 
 def varying(records: Sequence[Record]) -> list[str]:

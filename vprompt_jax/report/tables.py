@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from vprompt_jax.config.files import shareable
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import title_of
+from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
 from vprompt_jax.process.printable import printable
 from vprompt_jax.report import published
@@ -156,18 +158,44 @@ def summary(groups: Groups) -> Table:
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows, best)
 
 
+def _beside_data(setting: Setting) -> Setting:
+    return tuple((k, v) for k, v in setting if not k.startswith("data."))
+
+
+def _columns(groups: Groups) -> dict[Setting, str]:
+    """The column of every setting: its dataset, and what keeps two settings out of one cell.
+
+    Raises:
+      UserError: if two settings would share a cell all the same.
+    """
+    names = {setting: next(iter(runs.values())).dataset for setting, runs in groups.items()}
+    in_cell: dict[tuple[str, Setting], list[Setting]] = {}
+    for setting, name in names.items():
+        in_cell.setdefault((name, _beside_data(setting)), []).append(setting)
+    apart: dict[str, list[str]] = {name: [] for name in names.values()}
+    for (name, _), settings in in_cell.items():
+        differ = [key for key in keys_of(groups) if len({dict(s).get(key) for s in settings}) > 1]
+        apart[name] += [key for key in differ if key not in apart[name]]
+    columns = {}
+    for setting, name in names.items():
+        values = zip(apart[name], cells(setting, apart[name]), strict=True)
+        columns[setting] = "; ".join([name, *(f"{label(key)} {value}" for key, value in values)])
+    held = Counter((columns[setting], _beside_data(setting)) for setting in groups)
+    if twice := sorted({column for (column, _), count in held.items() if count > 1}):
+        raise UserError(
+            f"runs of one method on {', '.join(twice)} would share a cell: report on each dataset "
+            "alone (without --by_dataset)"
+        )
+    return columns
+
+
 def datasets(groups: Groups) -> Table:
     """A column per dataset and a row per setting otherwise alike, as AdaViPro's table 1."""
     rows: dict[Setting, dict[str, np.ndarray]] = {}
-    names: dict[str, None] = {}
+    names = _columns(groups)
     for setting, by_seed in groups.items():
-        name = next(iter(by_seed.values())).dataset
-        if (split := dict(setting).get("data.split", "official")) != "official":
-            name += f" ({split})"
-        names[name] = None
-        rest = tuple((k, v) for k, v in setting if not k.startswith("data."))
-        rows.setdefault(rest, {})[name] = accuracies(by_seed)
-    columns = sorted(names)
+        rows.setdefault(_beside_data(setting), {})[names[setting]] = accuracies(by_seed)
+    columns = sorted(set(names.values()))
     body = [
         [describe(rest), *(spread(cells[name]) if name in cells else "-" for name in columns)]
         for rest, cells in rows.items()

@@ -118,15 +118,19 @@ def _refuse_other_files(out: Path, names: Sequence[str]) -> None:
         )
 
 
+def _size(record: Record, split: str) -> str:
+    """The number of a split's images, marked where the split is not the source's own."""
+    cut = " (cut by hash)" if split in record.result.get("splits_cut", ()) else ""
+    return f"{record.result['split_sizes'][split]:,}{cut}"
+
+
 def _facts(records: Sequence[Record]) -> str:
     """What all runs share, in a sentence."""
     parts = []
     for dataset in sorted({r.dataset for r in records}):
         members = [r for r in records if r.dataset == dataset]
         sizes = {
-            split: " / ".join(
-                f"{n:,}" for n in sorted({r.result["split_sizes"][split] for r in members})
-            )
+            split: " / ".join(sorted({_size(r, split) for r in members}, key=lambda t: (len(t), t)))
             for split in ("train", "val", "test")
         }
         accuracies = sorted({r.result["zero_shot_accuracy"] for r in members} - {None})

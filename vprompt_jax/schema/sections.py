@@ -77,7 +77,12 @@ class DataSection(Section):
         None, 'instead of the dataset\'s own text templates: "a photo of a {}"'
     )
     split: Literal["official", "vtab"] = key("official", "vtab: VTAB-1k's 800 + 200 and test")
-    split_file: str = key("", "CoOp's JSON", names_file=True)
+    split_file: str = key(
+        "",
+        "CoOp's JSON of train, val and test; paths are relative to data.dir (source=folder) or "
+        "TFDS's file names",
+        names_file=True,
+    )
     classes: Half = key(
         "all",
         "base: the first half of the classes alone, and accuracy on the others is measured, too; "

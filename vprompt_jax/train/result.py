@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from vprompt_jax.config.config import flat
+from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
@@ -66,6 +67,9 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "dataset_contents": dataset.contents,
+        **of_splits(dataset),
+        "config_hash": config.fingerprint,
+        "weights_hash": run.adaptation.weights_hash,
         "skipped_images": list(dataset.skipped),
         "protocol": config.protocol,
         "seed": config.seed,
@@ -102,10 +106,26 @@ def describe(run: Training, outcome: Outcome, found: Final, seconds: float) -> d
         "images_per_second": outcome.clock.images_per_second,
         "input_wait": outcome.clock.share_waited,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": {
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in ("jax", "flax", "optax", "vprompt_jax")},
-        },
+        "versions": versions(),
+    }
+
+
+def of_splits(dataset: Dataset) -> dict[str, Any]:
+    """Which images a dataset's splits hold, and who dealt them."""
+    named = dataset.split_file
+    return {
+        "split_hashes": {name: split.digest for name, split in dataset.splits() if len(split)},
+        "splits_cut": [name for name, _ in dataset.splits() if name in dataset.cut],
+        "split_file": None if named is None else {"name": named[0], "sha256": named[1]},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, by name."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "vprompt_jax")
+    return {
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
     }
 
 
