@@ -1,36 +1,23 @@
 """Base-to-new generalisation: trained on half of the classes, measured on both halves.
 
-python launch.py --config configs/sweeps/base_to_new.py            (ViT-B/16, ten data sets)
+python launch.py --config configs/sweeps/base_to_new.py            (ViT-B/16, eleven data sets)
 python launch.py --config configs/sweeps/base_to_new.py:mini       (the embedded ViT, digits)
 
-The protocol of CoCoOp (arXiv 2203.05557, section 4.1): 16 shots, three seeds. Epochs and batch
-sizes are those of the methods' code; without val, as there, the last step counts.
+The protocol of CoCoOp (arXiv 2203.05557, section 4.1): 16 shots, three seeds, each with images of
+its own. Epochs and batch sizes are those of the methods' code; without val, as there, the last step
+counts.
 """
 
 from configs.sweeps import common, learning_rates
 from vprompt_jax.config import grid
 
-# CoOp's data sets that TFDS has, by its names; FGVC-Aircraft has no builder there.
-DATASETS = (
-    "imagenet2012",
-    "caltech101",
-    "oxford_iiit_pet",
-    "cars196",
-    "oxford_flowers102",
-    "food101",
-    "sun397",
-    "dtd",
-    "eurosat",
-    "ucf101",
-)
 _EPOCHS = {  # and images per batch
-    "tp": (1, 32),
     "coop": (200, 32),
     "cocoop": (10, 1),
     "maple": (5, 4),
     "promptsrc": (20, 4),
 }
-MINI_METHODS = (*_EPOCHS, "vp", "ap", "lora", "clip_lora", "clip_adapter")
+MINI_METHODS = ("tp", *_EPOCHS, "vp", "ap", "lora", "clip_lora", "clip_adapter")
 
 
 def get_config(variant="paper"):
@@ -39,9 +26,12 @@ def get_config(variant="paper"):
     if variant == "paper":
         c.model.checkpoint, c.data.few_shot = "ViT-B/16", 16
         c.data.augment, c.optim.warmup_steps = "flip_crop", 0
+        datasets = {"data.name": common.COOP}
+        c.sweep = grid(common.fixed({"method.name": "tp"}) | datasets, common.COOP_SEEDS[:1])
         for method, (epochs, batch) in _EPOCHS.items():
             keys = {"method.name": method, "optim.epochs": epochs, "optim.batch_size": batch}
-            c.sweep += grid(common.fixed(keys) | {"data.name": DATASETS}, common.SEEDS)
+            axes = common.fixed(keys) | datasets
+            c.sweep += grid(axes, common.COOP_SEEDS, common.SHOT_SEED)
     else:
         for method in MINI_METHODS:
             keys = {"method.name": method} | learning_rates.chosen(method)

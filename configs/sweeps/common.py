@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs import adaviprompt_cifar10, quickstart
+from vprompt_jax.config import grid
 
 # AdaViPro's nine datasets, by TFDS name.
 DATASETS = (
@@ -16,6 +17,21 @@ DATASETS = (
     "eurosat",
     "oxford_iiit_pet",
 )
+# CoOp's eleven, ImageNet first.
+COOP = (
+    "imagenet2012",
+    "caltech101",
+    "oxford_iiit_pet",
+    "cars196",
+    "oxford_flowers102",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+)
+IMAGENET_SHIFTS = ("imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 FGVC = ("caltech_birds2011", "nabirds", "oxford_flowers102", "stanford_dogs", "cars196")
 VTAB = (
     "caltech101",
@@ -76,6 +92,8 @@ MINI_METHODS = (
     "dora",
 )
 SEEDS = (0, 1, 2)
+SHOT_SEED = ("data.shot_seed",)
+COOP_SEEDS = (1, 2, 3)  # of CoOp's code, and of those that follow it; they choose the shots, too
 PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 
 # Ours. A prompt that starts as noise does harm at first: it trains alone for most of the run, and
@@ -111,6 +129,44 @@ def base(name: str, variant: str):
         )
     c.name = f"{name}_{Path(variant).stem}"
     return c
+
+
+def from_imagenet(name: str, variant: str, elsewhere: tuple[str, ...], mini: tuple[str, ...]):
+    """A sweep of methods trained on ImageNet's 16 shots, or on the digits, and measured elsewhere.
+
+    Epochs, batches, depths and rates are those of the configs for this in CoOp's, MaPLe's and
+    PromptSRC's code.
+
+    Args:
+      name, variant: as of `base`.
+      elsewhere: `eval.also` of the paper's runs.
+      mini: the same of runs on the digits.
+    """
+    c = base(name, variant)
+    if variant != "paper":
+        c.eval.also = mini
+        return c
+    c.model.checkpoint, c.data.name, c.data.few_shot = "ViT-B/16", "imagenet2012", 16
+    c.data.augment, c.optim.warmup_steps = "flip_crop", 0
+    c.eval.also = elsewhere
+    c.sweep = grid(fixed({"method.name": "tp"}), COOP_SEEDS[:1])
+    words = {"context.tokens": 4, "context.start": "a photo of a"}
+    for method, epochs, batch, keys in (
+        ("coop", 50, 32, words),
+        ("cocoop", 10, 1, {}),
+        ("maple", 2, 4, {"maple.depth": 3, "maple.learning_rate": 0.0026}),
+        ("promptsrc", 20, 4, {"context.depth": 3, "vpt.depth": 3, "optim.average_mean": 0.3,
+                              "optim.average_width": 0.5}),
+    ):  # fmt: skip
+        schedule = {"optim.epochs": epochs, "optim.batch_size": batch}
+        c.sweep += named(method, schedule | keys, COOP_SEEDS, SHOT_SEED)
+    return c
+
+
+def named(method: str, keys: dict, seeds: tuple[int, ...], seeded: tuple[str, ...] = ()):
+    """Runs of a method, of which the keys say nothing that their names should repeat."""
+    runs = grid(fixed({"method.name": method}), seeds, seeded)
+    return tuple((name, (*overrides, *keys.items())) for name, overrides in runs)
 
 
 def own_keys(method: str, variant: str) -> dict:

@@ -9,7 +9,7 @@ import pytest
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.config import default_config, resolve
 from vprompt_jax.process.errors import UserError
-from vprompt_jax.report import differences, figures, gallery, results, tables, write
+from vprompt_jax.report import differences, figures, gallery, protocols, results, tables, write
 
 
 def finished(folder, accuracy=0.5, *, seed=0, dataset="digits", facts=None, **keys):
@@ -169,10 +169,10 @@ def test_other_splits_are_other_datasets(tmp_path):
     with pytest.raises(UserError, match=r"one dataset, not dtd \(s\.json 1{8}\), dtd \(s\.json 2"):
         results.gather(folders)
     assert len(results.group(results.gather(folders[1:3]))) == 1
-    table = tables.datasets(results.group(results.gather(folders, by_dataset=True)))
+    grid, *_ = protocols.grids(results.group(results.gather(folders, by_dataset=True)))
     named = ["dtd (s.json 11111111)", "dtd (s.json 22222222)", "dtd (test cut by hash)"]
-    assert table.header == ["method", *named]
-    assert table.rows == [["VP", "30.0 ± 14.1", "70.0", "10.0"]]
+    assert grid.table().header == ["method", *named, "mean"]
+    assert grid.table().rows == [["VP", "30.0 ± 10.0", "70.0", "10.0", "36.7"]]
     write(folders[:1], tmp_path / "out")
     assert "0 (cut by hash) val and 1,000 (cut by hash) test" in (
         tmp_path / "out" / "table.md"
@@ -186,19 +186,23 @@ def test_no_cell_holds_two_settings(tmp_path):
                  data__few_shot=shots)
         for method in ("vp", "linear") for shots in (1, 4)
     ]  # fmt: skip
+    folders += [finished(tmp_path / "cut", 0.6, method__name="vp", data__few_shot=4,
+                         data__split_seed=1)]  # fmt: skip
     folders += [finished(tmp_path / "other", 0.8, method__name="vp", dataset="other",
                          data__source="folder", data__dir="x")]  # fmt: skip
-    table = tables.datasets(results.group(results.gather(folders, by_dataset=True)))
-    assert table.header == ["method", "digits; data.few_shot 1", "digits; data.few_shot 4", "other"]
-    assert ["VP", "10.0", "40.0", "80.0"] in table.rows
-    assert ["linear probe", "10.0", "40.0", "-"] in table.rows
+    grid, *_ = protocols.grids(results.group(results.gather(folders, by_dataset=True)))
+    cells = {(row[0], *row[1:3]) for row in grid.table().rows}
+    assert {(name.split(",")[0], *numbers) for name, *numbers in cells} >= {
+        ("VP", "10.0", "-"), ("VP", "40.0", "-"), ("VP", "60.0", "-"), ("VP", "-", "80.0"),
+    }  # fmt: skip
+    assert len(cells) == 6
     same = [
         finished(tmp_path / place / "run", method__name="vp", dataset="mine",
                  data__source="folder", data__dir=f"/{place}/photos")
         for place in ("here", "there")
     ]  # fmt: skip
-    with pytest.raises(UserError, match=r"on mine; .*photos would share a cell"):
-        tables.datasets(results.group(results.gather(same)))
+    with pytest.raises(UserError, match="two datasets named mine would share a cell"):
+        protocols.grids(results.group(results.gather(same)))
 
 
 def test_towers_keep_their_names_and_lose_their_folders(tmp_path):

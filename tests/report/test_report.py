@@ -15,7 +15,7 @@ from vprompt_jax import config as config_lib
 from vprompt_jax.clip.variants import VIT_B_32
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import __main__ as program
-from vprompt_jax.report import differences, figures, gallery, results, tables
+from vprompt_jax.report import differences, figures, gallery, protocols, results, tables
 
 pytestmark = pytest.mark.fast
 
@@ -132,9 +132,10 @@ def test_datasets_stand_beside_each_other_only_when_asked(folders, tmp_path):
     with pytest.raises(UserError, match=r"one dataset, not digits, photos.*--by_dataset"):
         results.gather([*folders, other])
     groups = results.group(results.gather([*folders, other], by_dataset=True))
-    table = tables.datasets(groups)
-    assert table.header == ["method", "digits", "photos"]
-    assert ["VP, prompt size 8", "40.0 ± 0.0", "25.0"] in table.rows
+    (grid,) = protocols.grids(groups)
+    table = grid.table()
+    assert table.header == ["method", "digits", "photos", "mean"]
+    assert ["VP, prompt size 8", "40.0 ± 0.0", "25.0", "32.5"] in table.rows
 
 
 def test_runs_that_cannot_be_reported(folders, tmp_path, capsys):

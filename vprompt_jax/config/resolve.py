@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from vprompt_jax.config import pairs, solvers
+from vprompt_jax.config import also, pairs, solvers
 from vprompt_jax.config.config import Config, flat
 from vprompt_jax.methods import registry, table
 from vprompt_jax.parts.part import Part
@@ -73,6 +73,8 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             raise UserError(f"config.data.source={source} needs config.data.{key}")
     if values["data.val_shots"] and not values["data.few_shot"]:
         raise UserError("config.data.val_shots has no effect without config.data.few_shot")
+    if values["data.shot_seed"] is not None and not values["data.few_shot"]:
+        raise UserError("config.data.shot_seed has no effect without config.data.few_shot")
     if values["optim.patience"] and values["protocol"] == "paper":
         raise UserError(
             "config.optim.patience waits for val to become better, and config.protocol=paper has "
@@ -100,7 +102,9 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
         for key in table.lookup(values["method.name"]).parts.keys() & dict(registry.switches())
         if key.partition(".")[0] not in sections
     }
-    return Config(**root, **base, parts=sections, switched_off=off)  # type: ignore[arg-type]
+    made = Config(**root, **base, parts=sections, switched_off=off)  # type: ignore[arg-type]
+    also.targets(made.data, made.eval.also)
+    return made
 
 
 def unused_by_all(configs: Iterable[Mapping[str, Any]], overridden: Iterable[str]) -> list[str]:

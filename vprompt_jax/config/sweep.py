@@ -13,13 +13,16 @@ from vprompt_jax.process.errors import UserError
 Runs = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
 
 
-def grid(axes: Mapping[str, Sequence[Any]], seeds: Iterable[int] = (0,)) -> Runs:
+def grid(
+    axes: Mapping[str, Sequence[Any]], seeds: Iterable[int] = (0,), seeded: Sequence[str] = ()
+) -> Runs:
     """Every combination of values and seeds, for a config's `sweep`.
 
     Args:
       axes: values by config key. A method's name alone names its runs; other values are written
         with the last part of their key.
       seeds: of each combination.
+      seeded: further keys that take the seed, such as `data.shot_seed`.
 
     Returns:
       (name, ((key, value), ...)) of every run.
@@ -28,12 +31,13 @@ def grid(axes: Mapping[str, Sequence[Any]], seeds: Iterable[int] = (0,)) -> Runs
     for values in itertools.product(*axes.values()):
         keys = tuple(zip(axes, values, strict=True))
         for seed in seeds:
+            own = [(key, seed) for key in ("seed", *seeded)]
             words = [
                 _word(value) if key in ("method.name", "data.name") else
                 f"{key.split('.')[-1]}_{_word(value)}"
                 for key, value in keys
             ]  # fmt: skip
-            runs.append(("-".join([*words, f"s{seed}"]), (*keys, ("seed", seed))))
+            runs.append(("-".join([*words, f"s{seed}"]), (*keys, *own)))
     return tuple(runs)
 
 

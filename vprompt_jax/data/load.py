@@ -12,7 +12,7 @@ from vprompt_jax.data import (
     catalogue,
     contents,
     copies,
-    digits,
+    embedded,
     folder,
     halves,
     huggingface,
@@ -62,20 +62,21 @@ def load(
     row = _row(c)
     if row is not None and row.for_evaluation:
         raise _without_train(c, c.name)
-    dataset = _named(_source(c, row, resolution, resize), row)
+    dataset, fraction = _described(c, resolution, resize)
     if not len(dataset.train) and not dataset.skipped:
         raise _without_train(c, dataset.name)
-    if row is not None:
-        dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
-    dataset = dataclasses.replace(dataset, ensemble=ensemble(row))
-    fraction = row.test_fraction if row else None
     dataset = prepare(dataset, section, protocol, fraction, decoded=decoded)
     stored = dataset.contents or contents.of_files(dataset, c.workers)
     return dataclasses.replace(dataset, contents=stored)
 
 
 def labelled(
-    section: DataSection, split: str, resolution: int, *, resize: Resize = "shortest"
+    section: DataSection,
+    split: str,
+    resolution: int,
+    *,
+    resize: Resize = "shortest",
+    cut: bool = False,
 ) -> Dataset:
     """Loads images to evaluate on, none of which are trained on.
 
@@ -83,23 +84,25 @@ def labelled(
       section: as of `load`.
       split: "train", "val" or "test".
       resolution, resize: as of `load`.
+      cut: whether a test split that the source lacks is the one that `load` cuts from train.
 
     Returns:
       A dataset whose `test` holds the split, or, where the source has no test split and that is
-      asked for, all its images.
+      asked for, all its images (unless `cut`).
 
     Raises:
       UserError: as `load`; or if there is no such split.
     """
-    row = _row(section)
-    dataset = _named(_source(section, row, resolution, resize), row)
+    dataset, fraction = _described(section, resolution, resize)
     dataset = halves.kept(dataset, section.classes)
-    splits = {name: part for name, part in dataset.splits() if len(part)}
-    chosen = splits.get(split)
+    if cut:
+        dataset = splits.with_test(dataset, _test_fraction(section, fraction), section.split_seed)
+    parts = {name: part for name, part in dataset.splits() if len(part)}
+    chosen = parts.get(split)
     if chosen is None and split == "test":
         chosen = dataset.train if dataset.val is None else dataset.train.joined(dataset.val)
     if chosen is None:
-        raise UserError(f"{dataset.name} has no {split} split; it has {', '.join(splits)}")
+        raise UserError(f"{dataset.name} has no {split} split; it has {', '.join(parts)}")
     chosen, left_out = images.decoded(chosen, section.on_bad_image)
     dataset = dataclasses.replace(
         dataset,
@@ -138,16 +141,16 @@ def prepare(
         TFDS, if an image is in two splits or two classes have one name.
     """
     c = section
-    fraction = c.test_fraction or test_fraction or 0.2
     if c.source not in _PUBLIC:
         check_names(dataset)
         dataset = copies.kept_apart(dataset, c.on_bad_image)
     dataset = halves.kept(dataset, c.classes)
-    dataset = splits.with_test(dataset, fraction, c.split_seed)
+    dataset = splits.with_test(dataset, _test_fraction(c, test_fraction), c.split_seed)
     if protocol == "val" or c.few_shot is not None:
         dataset = splits.with_validation(dataset, c.val_fraction, c.split_seed)
     if c.few_shot is not None:
-        dataset = splits.few_shot(dataset, c.few_shot, c.val_shots, c.split_seed)
+        seed = c.split_seed if c.shot_seed is None else c.shot_seed
+        dataset = splits.few_shot(dataset, c.few_shot, c.val_shots, seed)
     if protocol == "paper":
         if c.split == "vtab" and dataset.val is not None:
             dataset = dataclasses.replace(dataset, train=dataset.train.joined(dataset.val))
@@ -160,6 +163,11 @@ def prepare(
     for line in (*dataset.notes, *_left_out(dataset)) if decoded else ():
         print(f"note: {line}", file=sys.stderr)
     return dataset
+
+
+def _test_fraction(section: DataSection, of_row: float | None) -> float:
+    """The share of train to cut for test: the config's, else the row's, else a fifth."""
+    return section.test_fraction or of_row or 0.2
 
 
 def _left_out(dataset: Dataset) -> list[str]:
@@ -193,6 +201,16 @@ def _row(c: DataSection) -> DatasetInfo | None:
     return None if c.label and c.source == "tfds" else catalogue.find(c.name)
 
 
+def _described(c: DataSection, resolution: int, resize: Resize) -> tuple[Dataset, float | None]:
+    """The dataset of the source with the names and texts of its row, and the row's test share."""
+    row = _row(c)
+    dataset = _named(_source(c, row, resolution, resize), row)
+    if row is not None:
+        dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
+    dataset = dataclasses.replace(dataset, ensemble=ensemble(row))
+    return dataset, row.test_fraction if row else None
+
+
 def _named(dataset: Dataset, row: DatasetInfo | None) -> Dataset:
     """The source's dataset under the row's class names, or under those of its split file."""
     if row is not None and dataset.split_file is not None:
@@ -223,7 +241,7 @@ def _source(c: DataSection, row: DatasetInfo | None, resolution: int, resize: Re
     if c.source != "tfds" and c.split == "vtab":
         raise UserError("config.data.split=vtab works with config.data.source=tfds alone")
     if c.source == "digits":
-        return digits.load()
+        return embedded.load(c.name)
     if c.source == "given":
         raise UserError(
             f"the images of {c.name} were given in Python and are in no file: give them again "

@@ -1,4 +1,4 @@
 """Measures a finished run on labelled images, its own or others."""
 
 NAME = "evaluation.json"  # of what a model reaches on a split
-NEW = "new"  # folder of a run on base classes that has one of the new classes
+ELSEWHERE = "elsewhere"  # folder of a run: a folder per dataset that it was measured on afterwards

@@ -17,7 +17,9 @@ from vprompt_jax.process.printable import some_of
 Model = Adapted | Exported
 
 
-def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]:
+def fitted(
+    model: Model, class_names: Sequence[str], texts: Sequence[str] | None = None
+) -> tuple[Model, np.ndarray]:
     """A model that knows a dataset's classes, and the model's label of each of them.
 
     If all of them are among the model's, the model stays as it is. If not, a model that recognises
@@ -26,6 +28,7 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
     Args:
       model: of a run or an export.
       class_names: of the dataset, C of them.
+      texts: templates that other classes are put into; None for the run's.
 
     Returns:
       The model, and int [C].
@@ -45,14 +48,15 @@ def fitted(model: Model, class_names: Sequence[str]) -> tuple[Model, np.ndarray]
             "training: rename the classes, leave these out, or evaluate a run whose head compares "
             "images with the classes' texts"
         )
-    adaptation = adapted_from(model.config, class_names, model.result["templates"])
+    templates = list(model.result["templates"] if texts is None else texts)
+    adaptation = adapted_from(model.config, class_names, templates)
     if of_own := _bound_to_classes(model, adaptation):
         raise UserError(
             f"the model does not know {some_of(unknown, separator=', ')}, and what "
             f"config.{of_own} learned belongs to its own classes: rename the classes, leave these "
             "out, or evaluate a run whose parts all classes share"
         )
-    result = model.result | {"class_names": list(class_names)}
+    result = model.result | {"class_names": list(class_names), "templates": templates}
     other = Adapted(adaptation, model.params, model.assigned, result, model.best)
     return other, np.arange(len(class_names))
 

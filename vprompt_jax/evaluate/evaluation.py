@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,13 @@ class Evaluation:
 
 
 def evaluated(
-    model: Model, class_names: tuple[str, ...], split: Split, batch_size: int
+    model: Model,
+    class_names: tuple[str, ...],
+    split: Split,
+    batch_size: int,
+    *,
+    texts: Sequence[str] | None = None,
+    alone: bool = False,
 ) -> Evaluation:
     """Evaluates a model, fitted to the classes of the images.
 
@@ -49,19 +56,22 @@ def evaluated(
       class_names: of the split's labels.
       split: labelled images.
       batch_size: images at a time.
+      texts: templates that classes new to the model are put into; None for the run's.
+      alone: whether these classes are all possible answers, although the model knows more.
 
     Raises:
       UserError: if the model does not know the classes and cannot be told them.
     """
-    model, label_of = fitted(model, class_names)
-    labels = label_of[split.labels]
+    model, label_of = fitted(model, class_names, texts)
     parts = [
         model.logits(split.fetch(np.arange(start, min(start + batch_size, len(split)))))
         for start in range(0, len(split), batch_size)
     ]
     logits = np.concatenate(parts)
+    labels, names = label_of[split.labels], tuple(model.class_names)
+    if alone:
+        logits, labels, names = logits[:, label_of], split.labels, class_names
     temperature = model.result.get("temperature")
-    names = tuple(model.class_names)
     found = measured(logits, labels, names, temperature=temperature, zero_shot=None)
     predictions = table.Predictions(list(split.keys), labels, logits, None)
     return Evaluation(found, predictions, temperature, names)

@@ -67,7 +67,7 @@ def launch(
     with user_errors(_LESS_MEMORY):
         set_up_process()
         cluster.join()
-        from vprompt_jax.evaluate import new_classes
+        from vprompt_jax.evaluate import also
         from vprompt_jax.launching import summary
         from vprompt_jax.train import result as result_lib
         from vprompt_jax.train import run as run_lib
@@ -94,8 +94,8 @@ def launch(
             if result["steps"] and not (where / "checkpoints").is_dir():
                 again = result_lib.AGAIN.format(where)
                 print(f"Its checkpoints are gone, which predict and export need: {again}.")
-        if new := new_classes.measure(where):
-            print(new)
+        for line in also.measure(where):
+            print(line)
         if report:
             from vprompt_jax import report as reports
 

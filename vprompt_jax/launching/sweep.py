@@ -25,7 +25,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     import jax
 
     from vprompt_jax import report
-    from vprompt_jax.evaluate import new_classes
+    from vprompt_jax.evaluate import also
     from vprompt_jax.train.result import read
     from vprompt_jax.train.run import fit
 
@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for number, (name, one) in enumerate(runs.items(), 1):
         started = time.monotonic()
         result = fit(one, workdir / name)
-        new = new_classes.measure(workdir / name)
+        elsewhere = also.measure(workdir / name)
         results.append(result)
         jax.clear_caches()  # or every run's compiled steps, some 60 MB, would stay in memory
         if name in left:
@@ -52,8 +52,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         zero_shot = result["zero_shot_accuracy"]
         beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
         then = f"; about {duration(len(left) * median(taken))} left" if left and taken else ""
-        accuracy = f"{result['test_accuracy']:.2%}" + (new and f", {new}")
-        print(f"[{number}/{len(runs)}] {name}: {accuracy}{beside}{then}", flush=True)
+        print(f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}{then}")
+        print("".join(f"    {line}\n" for line in elsewhere), end="", flush=True)
     several = len({result["dataset"] for result in results}) > 1
     written = report.write(
         [workdir / name for name in runs], workdir, by_dataset=several, title=config.name

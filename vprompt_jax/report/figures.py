@@ -15,7 +15,7 @@ from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.methods.table import title_of
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_figure
-from vprompt_jax.report import tables
+from vprompt_jax.report import protocols, tables
 from vprompt_jax.report.results import Groups, Record, Setting, accuracies, deviation
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes tell the same.
@@ -161,6 +161,35 @@ def over(groups: Groups, key: str) -> Figure | None:
     _not_magnified(axes)
     axes.grid(alpha=0.3)
     _legend(figure, *axes.get_legend_handles_labels(), columns=2)
+    return figure
+
+
+def shots(rows: Sequence[protocols.Row]) -> Figure:
+    """Accuracy over shots as CoOp's figure 3: a panel for the datasets' mean, and one for each.
+
+    Zero-shot stands at 0.
+    """
+    names = protocols.datasets_of(rows)
+    panels = {"mean": names} | {name: [name] for name in names}
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, grid = subplots(lines, columns, 3.2 * columns, 2.8 * lines + 0.6)
+    for axes, (title, datasets) in zip(grid.flat, panels.items(), strict=False):
+        for i, row in enumerate(rows):
+            found = protocols.over_shots(row, datasets)
+            means, bars = (
+                [n.percent for n in found.values()],
+                [n.error or 0 for n in found.values()],
+            )
+            places = [count or 0 for count in found]
+            axes.errorbar(places, means, bars, capsize=2, label=in_figure(row.name), **_look(i))
+        axes.set_title(in_figure(title), fontsize=9)
+        axes.set_xlabel("training images per class")
+        axes.set_ylabel("test accuracy (%)")
+        axes.grid(alpha=0.3)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_axis_off()
+    _legend(figure, *grid.flat[0].get_legend_handles_labels(), columns=4)
     return figure
 
 

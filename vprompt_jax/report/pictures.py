@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vprompt_jax.measures import table as predictions
 from vprompt_jax.methods.table import title_of
-from vprompt_jax.report import figures, gallery, layers, tables, verdicts
+from vprompt_jax.report import figures, gallery, layers, protocols, tables, verdicts
 from vprompt_jax.report.results import Groups, Record, accuracies
 from vprompt_jax.report.sources import Sources, where_possible
 
@@ -54,6 +54,18 @@ def of_charts(groups: Groups) -> list[Picture]:
         )
         made.append(Picture("curves", figure, "Training, mean over seeds.", seen + "."))
     return made
+
+
+def of_shots(groups: Groups) -> list[Picture]:
+    """Accuracy over shots, of several datasets; [] if the shots do not differ."""
+    rows = protocols.rows_of(groups)
+    grid = protocols.per_shot(rows)
+    if grid is None:
+        return []
+    names = [name for (name,), _ in grid.rows]
+    seen = "Line charts over shots, of the datasets' mean and of each dataset: " + ", ".join(names)
+    caption = "Test accuracy over training images per class, mean ± standard error over seeds."
+    return [Picture("shots", figures.shots(rows), caption, seen + "; the table has the means.")]
 
 
 def _parameters(groups: Groups) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from vprompt_jax.config.also import OWN_NEW
 from vprompt_jax.config.config import flat
-from vprompt_jax.evaluate import NAME, NEW
+from vprompt_jax.evaluate import ELSEWHERE, NAME
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import combination
 from vprompt_jax.process.errors import UserError
@@ -19,13 +20,14 @@ from vprompt_jax.train.result import read as read_result
 Setting = tuple[tuple[str, Any], ...]
 
 # Keys that say nothing about what was measured, or are their own column.
-_ASIDE = ("seed", "name", "sweep", "data.workers", "log.every_steps", "eval.batch_size")
+_ASIDE = ("seed", "name", "sweep", "data.workers", "log.every_steps", "eval.batch_size",
+          "eval.also")  # fmt: skip
 # Keys that decide which images a run sees, and in which splits.
 _DECIDES_DATA = {
     f"data.{name}"
     for name in (
-        "source", "name", "dir", "label", "split", "split_file", "split_seed", "classes",
-        "few_shot", "val_shots", "val_fraction", "test_fraction", "on_bad_image",
+        "source", "name", "dir", "label", "split", "split_file", "split_seed", "shot_seed",
+        "classes", "few_shot", "val_shots", "val_fraction", "test_fraction", "on_bad_image",
     )
 }  # fmt: skip
 # Keys that must be told apart even if each method has its own value of them.
@@ -41,14 +43,13 @@ class Record:
       result: the contents of `result.json`.
       config: the resolved config by dotted key, with sizes that followed the tower filled in;
         "method.name" names the combination of parts.
-      new_accuracy: of a run on base classes, on the test images of the new ones; None if there is
-        none.
+      elsewhere: accuracies on what the run was measured on when it had finished, by folder.
     """
 
     workdir: Path
     result: dict[str, Any]
     config: dict[str, Any]
-    new_accuracy: float | None = None
+    elsewhere: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -75,6 +76,18 @@ class Record:
     def accuracy(self) -> float:
         """Of the last step, on test."""
         return self.result["test_accuracy"]
+
+    @property
+    def is_base_to_new(self) -> bool:
+        """Whether the run is on base classes, and was measured on the new ones."""
+        return self.config.get("data.classes") == "base" and OWN_NEW in self.elsewhere
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """`elsewhere` without the new classes of a base-to-new run."""
+        return {
+            n: a for n, a in self.elsewhere.items() if not (n == OWN_NEW and self.is_base_to_new)
+        }
 
 
 # Settings with their runs by seed.
@@ -125,9 +138,20 @@ def read(workdir: Path) -> Record:
     if result.get("split_file"):  # by content, wherever it lies
         file = result["split_file"]
         config["data.split_file"] = f"{file['name']} {file['sha256'][:8]}"
-    path = workdir / NEW / NAME
-    new = read_json(path, "delete it and give the run's command again") if path.is_file() else {}
-    return Record(workdir, result, config, new.get("accuracy"))
+    return Record(workdir, result, config, _elsewhere(workdir))
+
+
+def _elsewhere(workdir: Path) -> dict[str, float]:
+    """What a run reaches on other test images, by the names of their folders."""
+    found = {}
+    for path in sorted((workdir / ELSEWHERE).glob(f"*/{NAME}")):
+        stored = read_json(path, "delete it and give the run's command again")
+        if not isinstance(stored.get("accuracy"), float):
+            raise UserError(
+                f"{path} is damaged, it has no accuracy: delete it and give the run's command again"
+            )
+        found[path.parent.name] = stored["accuracy"]
+    return found
 
 
 def gather(workdirs: Iterable[Path], *, by_dataset: bool = False) -> list[Record]:
@@ -181,9 +205,12 @@ def varying(records: Sequence[Record]) -> list[str]:
     or one that data, tower or protocol differ in.
     """
     values: dict[tuple[str, str], set[Any]] = {}
+    # Images that are chosen anew for every seed are no setting of their own.
+    by_seed = all(r.config.get("data.shot_seed") in (None, r.result["seed"]) for r in records)
+    aside = (*_ASIDE, "data.shot_seed") if by_seed else _ASIDE
     for record in records:
         for key, value in record.config.items():
-            if key not in _ASIDE:
+            if key not in aside:
                 method = "" if key.startswith(_ALWAYS) else record.method
                 values.setdefault((key, method), set()).add(value)
     keys = {key for (key, _), seen in values.items() if len(seen) > 1} - {"method.name"}

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from vprompt_jax.config.files import shareable
 from vprompt_jax.methods import registry
 from vprompt_jax.methods.table import title_of
-from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.escapes import in_html, in_markdown, in_spreadsheet
 from vprompt_jax.process.printable import printable
 from vprompt_jax.report import published
@@ -79,7 +77,7 @@ class Table:
         )
 
 
-def _best_of(values: Sequence[float | None], column: int) -> frozenset[tuple[int, int]]:
+def best_of_column(values: Sequence[float | None], column: int) -> frozenset[tuple[int, int]]:
     """The cells of a column whose values are the highest, if they differ."""
     known = [value for value in values if value is not None]
     if len(set(known)) < 2:
@@ -151,82 +149,11 @@ def summary(groups: Groups) -> Table:
         ])  # fmt: skip
     header = [*map(label, keys), "test accuracy (%)", "val, best (%)",
               "regions on (%)", "trained parameters", "seconds", "images/s", "seeds"]  # fmt: skip
-    best = _best_of([float(accuracies(g).mean()) for g in groups.values()], len(keys))
+    best = best_of_column([float(accuracies(g).mean()) for g in groups.values()], len(keys))
     # What no run has, such as regions of a mask, has no column. It stands right of what is marked.
     known = [i for i in range(len(header)) if any(row[i] != "-" for row in rows)]
     header, *rows = ([row[i] for i in known] for row in (header, *rows))
     return Table("Test accuracy: mean ± sample deviation over seeds", header, rows, best)
-
-
-def _beside_data(setting: Setting) -> Setting:
-    return tuple((k, v) for k, v in setting if not k.startswith("data."))
-
-
-def _columns(groups: Groups) -> dict[Setting, str]:
-    """The column of every setting: its dataset, and what keeps two settings out of one cell.
-
-    Raises:
-      UserError: if two settings would share a cell all the same.
-    """
-    names = {setting: next(iter(runs.values())).dataset for setting, runs in groups.items()}
-    in_cell: dict[tuple[str, Setting], list[Setting]] = {}
-    for setting, name in names.items():
-        in_cell.setdefault((name, _beside_data(setting)), []).append(setting)
-    apart: dict[str, list[str]] = {name: [] for name in names.values()}
-    for (name, _), settings in in_cell.items():
-        differ = [key for key in keys_of(groups) if len({dict(s).get(key) for s in settings}) > 1]
-        apart[name] += [key for key in differ if key not in apart[name]]
-    columns = {}
-    for setting, name in names.items():
-        values = zip(apart[name], cells(setting, apart[name]), strict=True)
-        columns[setting] = "; ".join([name, *(f"{label(key)} {value}" for key, value in values)])
-    held = Counter((columns[setting], _beside_data(setting)) for setting in groups)
-    if twice := sorted({column for (column, _), count in held.items() if count > 1}):
-        raise UserError(
-            f"runs of one method on {', '.join(twice)} would share a cell: report on each dataset "
-            "alone (without --by_dataset)"
-        )
-    return columns
-
-
-def datasets(groups: Groups) -> Table:
-    """A column per dataset and a row per setting otherwise alike, as AdaViPro's table 1."""
-    rows: dict[Setting, dict[str, np.ndarray]] = {}
-    names = _columns(groups)
-    for setting, by_seed in groups.items():
-        rows.setdefault(_beside_data(setting), {})[names[setting]] = accuracies(by_seed)
-    columns = sorted(set(names.values()))
-    body = [
-        [describe(rest), *(spread(cells[name]) if name in cells else "-" for name in columns)]
-        for rest, cells in rows.items()
-    ]
-    best: frozenset[tuple[int, int]] = frozenset()
-    for column, name in enumerate(columns, 1):
-        means = [float(c[name].mean()) if name in c else None for c in rows.values()]
-        best |= _best_of(means, column)
-    return Table("Test accuracy (%) by dataset", ["method", *columns], body, best)
-
-
-def base_to_new(groups: Groups) -> Table | None:
-    """A row per setting with runs on base classes: base, new, and their harmonic mean H.
-
-    As in MaPLe's tables, H is that of the two means over seeds. None without such runs.
-    """
-    rows: list[list[str]] = []
-    for setting, by_seed in groups.items():
-        new = np.array([r.new_accuracy for r in by_seed.values() if r.new_accuracy is not None])
-        if len(new) != len(by_seed):
-            continue
-        base = accuracies(by_seed)
-        rows.append([describe(setting), spread(base), spread(new), _harmonic(base, new)])
-    header = ["method", "base (%)", "new (%)", "H (%)"]
-    return Table("Base-to-new generalisation", header, rows) if rows else None
-
-
-def _harmonic(base: np.ndarray, new: np.ndarray) -> str:
-    """The harmonic mean of two means, in %."""
-    a, b = float(base.mean()), float(new.mean())
-    return f"{100 * 2 * a * b / (a + b):.1f}" if a + b else "0.0"
 
 
 def against_published(records: Sequence[Record]) -> tuple[Table | None, str]:
@@ -274,7 +201,7 @@ def as_csv(records: Sequence[Record]) -> str:
             in_spreadsheet(key): in_spreadsheet(value) if isinstance(value, str) else value
             for key, value in (
                 {k: v for k, v in r.result.items() if isinstance(v, scalars)}
-                | {"new_accuracy": r.new_accuracy}
+                | {f"elsewhere.{name}": accuracy for name, accuracy in r.elsewhere.items()}
                 | {f"config.{k}": shareable(k, v) for k, v in r.config.items()}
             ).items()
         }

@@ -13,11 +13,11 @@ from vprompt_jax.report import (
     layers,
     page,
     pictures,
+    protocols,
     results,
     tables,
     verdicts,
 )
-from vprompt_jax.report.pictures import Picture
 from vprompt_jax.report.results import Record
 from vprompt_jax.report.sources import Sources, where_possible
 
@@ -31,7 +31,8 @@ def write(
     checkpoints: Sequence[str] = (),
     data_dir: str | None = None,
 ) -> list[Path]:
-    """Writes `report.html`, `table.md`, `table.tex`, `runs.csv`, and figures as PNG and SVG.
+    """Writes `report.html`, `table.md`, `table.tex`, `runs.csv`, and figures as PNG and SVG; and
+    `tables.csv`, where there are tables of a protocol.
 
     A figure appears where the runs have what it shows. What needs weights, checkpoints or images
     that are gone is left out, and a line says so.
@@ -54,15 +55,15 @@ def write(
     records = results.gather(workdirs, by_dataset=by_dataset)
     groups = results.group(records)
     several = len({r.dataset for r in records}) > 1
-    shown = [tables.datasets(groups)] if several else []
-    shown.append(tables.summary(groups))
+    grids = protocols.grids(groups)
+    shown = [*(grid.table() for grid in grids), tables.summary(groups)]
     beside, note = tables.against_published(records)
-    more = (tables.base_to_new(groups), differences.table(groups), beside)
+    more = (differences.table(groups), beside)
     shown += [t for t in more if t is not None]
     facts = _facts(records)
     found = Sources(checkpoints, data_dir)
 
-    drawn: list[Picture] = []
+    drawn = pictures.of_shots(groups) if several else []
     if not several:
         name, best = verdicts.best_of(groups)
         compared = where_possible("comparison", lambda: verdicts.against_best(groups), None)
@@ -77,7 +78,7 @@ def write(
         prompted = "pictures of prompted images"
         drawn += where_possible(prompted, lambda: pictures.of_prompts(groups, found), [])
         drawn += where_possible("mistakes", lambda: pictures.of_verdicts(name, best, found), [])
-    names = ["report.html", "table.md", "table.tex", "runs.csv"]
+    names = ["report.html", "table.md", "table.tex", "runs.csv", *(["tables.csv"] if grids else [])]
     names += [picture.name + suffix for picture in drawn for suffix in (".png", ".svg")]
     _refuse_other_files(out, names)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,8 @@ def write(
         "table.tex": "\n".join(t.latex() for t in shown),
         "runs.csv": tables.as_csv(records),
     }
+    if grids:
+        texts["tables.csv"] = protocols.as_csv(grids)
     for name, text in texts.items():
         (out / name).write_text(text)
     return [*(out / name for name in texts), *written]

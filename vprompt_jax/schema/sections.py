@@ -67,7 +67,12 @@ class DataSection(Section):
     source: Literal["digits", "tfds", "folder", "manifest", "huggingface", "arrays", "given"] = key(
         "digits", "digits is embedded, given is passed in Python", label="data source"
     )
-    name: str = key("", "a row of data/catalogue.py, or TFDS's name", label="dataset")
+    name: str = key(
+        "",
+        "a row of data/catalogue.py, or TFDS's name; of the embedded ones: digits, digits_grey, "
+        "digits_faint, digits_outline or letters",
+        label="dataset",
+    )
     dir: str = key("", "the folder or file, or TFDS's data_dir", names_file=True)
     label: str = key("", "field of the label, where it is not the usual one")
     templates: Literal["single", "ensemble"] = key(
@@ -90,7 +95,17 @@ class DataSection(Section):
         source="CoCoOp's code",
         label="classes",
     )
-    few_shot: int | None = key(None, "training images per class", low=1, high=MANY)
+    few_shot: int | None = key(
+        None,
+        "training images per class",
+        low=1,
+        high=MANY,
+        label="shots",
+        axis="training images per class",
+    )
+    shot_seed: int | None = key(
+        None, "of few_shot's choice of images; none: split_seed", low=0, high=MANY
+    )
     val_shots: int | None = key(
         None,
         "validation images per class at most, with few_shot; none: as few_shot, but at most 4, as "
@@ -200,10 +215,15 @@ class OptimSection(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalSection(Section):
-    """Evaluation on val, which also saves."""
+    """Evaluation on val, which also saves, and of the finished run."""
 
     batch_size: int = key(512, "over all devices", low=1, high=2**20)
     every_epochs: int = key(10, "epochs between evaluations", low=1, high=MANY)
+    also: tuple[str, ...] = key(
+        (),
+        "datasets of the same source that the finished run is measured on, too: NAME, NAME:base or "
+        "NAME:new (docs/results.md)",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
