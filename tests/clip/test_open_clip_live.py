@@ -58,6 +58,23 @@ def test_text_towers(tmp_path, text, vision, custom):
         check(of_texts, theirs.encode_text(torch.from_numpy(TOKENS).long()))
 
 
+@pytest.mark.parametrize("positions", ["learnable", "sin_cos_2d"])
+def test_clipa(tmp_path, caplog, positions):
+    vision = VISION | {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
+    bert = {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}}
+    text = TEXT | {"pool_type": "last", "no_causal_mask": True} | bert
+    vision["pos_embed_type"] = positions
+    model = dict(embed_dim=16, vision_cfg=vision, text_cfg=text)
+    theirs = moved(open_clip.model.CLIP(**model))
+    write(tmp_path, theirs, model)
+    clip, image, of_texts, _ = features(tmp_path)
+    assert clip.config.text.tokenizer is None
+    assert "tokenizer 'bert-base-uncased', which is not supported" in caplog.text
+    with torch.no_grad():
+        check(image, theirs.encode_image(to_torch(IMAGES)))
+        check(of_texts, theirs.encode_text(torch.from_numpy(TOKENS).long()))
+
+
 SIGLIP = "vit_base_patch16_siglip_224"
 SMALL = dict(img_size=SIDE, patch_size=8, embed_dim=48, depth=2, num_heads=12)
 SIGLIP_TEXT = TEXT | dict(

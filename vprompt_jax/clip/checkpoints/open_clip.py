@@ -58,7 +58,7 @@ VISION = Keys(
     must={
         **_CUSTOM_BLOCKS,
         "attentional_pool": (False,),
-        "pos_embed_type": ("learnable",),
+        "pos_embed_type": ("learnable", "sin_cos_2d"),  # either is stored
         "timm_model_name": (None, ""),
     },
     # Of training, or of what the switches above turn on.
