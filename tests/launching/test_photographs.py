@@ -70,6 +70,12 @@ def test_a_dry_run_says_what_a_run_would_take(tiny_config, tmp_path):
     assert "the head is solved at once" in dry_run.describe(c)
 
 
+def test_a_dry_run_refuses_what_the_run_would(tiny_config):
+    tiny_config.method.name = "vp"
+    with pytest.raises(UserError, match=r"config\.mask\.region has no effect"):
+        dry_run.describe(tiny_config, ["mask.region"])
+
+
 def test_a_dry_run_names_downloads_and_makes_none(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setenv("VPROMPT_CACHE", str(tmp_path / "cache"))
     c = tiny_config

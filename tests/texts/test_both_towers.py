@@ -251,7 +251,7 @@ REFUSED = [
         "config.consistency compares with the frozen tower, whose weights config.tune replaces",
     ),
     (dict(consistency__kind="l1", head__kind="linear"), "config.consistency acts on the classes'"),
-    (dict(optim__average=0.9, optim__average_mean=0.5), "ask for two averages"),
+    (dict(optim__average=0.9, optim__average_mean=0.5), "are alternatives: set one to 0"),
 ]
 
 

@@ -19,7 +19,7 @@ from vprompt_jax.parts.part import Part
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.schema import Section
 from vprompt_jax.schema import keys as schema
-from vprompt_jax.schema.sections import SECTIONS, RootSection
+from vprompt_jax.schema.sections import ALTERNATIVES, SECTIONS, RootSection
 
 _MOST_NAMED = 20  # keys that a message proposes
 
@@ -80,11 +80,9 @@ def resolve(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Config
             "config.optim.patience waits for val to become better, and config.protocol=paper has "
             "none: set config.protocol=val"
         )
-    if values["optim.average"] and values["optim.average_mean"]:
-        raise UserError(
-            "config.optim.average and config.optim.average_mean ask for two averages of the "
-            "parameters: set one of them to 0"
-        )
+    for one, other in ALTERNATIVES:
+        if values[one] and values[other]:
+            raise UserError(f"config.{one} and config.{other} are alternatives: set one to 0")
     if values["optim.parts"] > values["optim.batch_size"]:
         raise UserError("config.optim.parts cannot be more than config.optim.batch_size")
     sections = {part.name: _section(part, values) for part in parts}
@@ -122,9 +120,8 @@ def _chosen(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Part[Any]]]
     are on."""
     values = _typed(config)
     for key, value in table.lookup(values["method.name"]).defaults.items():
-        if key == "optim.average_mean" and values["optim.average"]:
-            continue  # the config asks for another average
-        if values.get(key) is None:
+        other = dict(ALTERNATIVES).get(key)
+        if values.get(key) is None and not (other and values[other]):
             values[key] = value
     return values, _parts_on(values)
 

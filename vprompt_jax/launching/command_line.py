@@ -162,6 +162,6 @@ def _train(argv: list[str], command: list[str], usage: str) -> None:
     if _PRINT.value:
         launch.print_commands(config, command)
     elif _DRY.value:
-        launch.preview(config, _RUN.value)
+        launch.preview(config, _RUN.value, overridden)
     else:
         launch.launch(config, _WORKDIR.value, _RUN.value, overridden, command, report=_REPORT.value)

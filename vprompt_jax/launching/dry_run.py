@@ -1,6 +1,7 @@
 """What a run would take: images, steps, parameters, downloads, time and memory."""
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vprompt_jax.train.training import check_warmup
 _REPEATS = 5  # turns of the timed step
 
 
-def describe(config: Any) -> str:
+def describe(config: Any, overridden: Iterable[str] = ()) -> str:
     """Compiles and times a config's train step on random images, and says what a run would take.
 
     Nothing is downloaded and nothing written. Weights that are not there are random ones of the
@@ -29,12 +30,13 @@ def describe(config: Any) -> str:
 
     Args:
       config: a `ConfigDict`, as for `launch`.
+      overridden: dotted keys that the command line sets.
 
     Raises:
       UserError: if the config, the weights or the data are at fault, or the tower of weights that
         are not there is unknown.
     """
-    resolved = resolve(config)
+    resolved = resolve(config, overridden)
     lines = []
     (clip, variables), line = _weights(resolved)
     lines += [line] if line else []

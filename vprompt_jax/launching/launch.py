@@ -32,17 +32,22 @@ def print_commands(config: ConfigDict, command: list[str]) -> None:
             print(shlex.join([*shared, f"--run={name}"]))
 
 
-def preview(config: ConfigDict, which: str | None) -> None:
-    """Prints what a config's run would take; of a sweep's, `which`, or the first of all."""
+def preview(config: ConfigDict, which: str | None, overridden: Collection[str]) -> None:
+    """Prints what a config's run would take; of a sweep's, `which`, or the first of all.
+
+    Arguments are those of `launch`.
+    """
     with user_errors(_LESS_MEMORY):
         set_up_process()
         from vprompt_jax.launching import dry_run
 
         count = len(config.sweep)
         if config.sweep or which is not None:
+            sweeps.check_overridden(sweeps.expand(config), overridden)
             name, config = sweeps.choose(config, which or "0")
+            overridden = ()
             print(f"run         {name}, one of {count}")
-        print(dry_run.describe(config))
+        print(dry_run.describe(config, overridden))
 
 
 def launch(

@@ -254,3 +254,5 @@ SECTIONS: dict[str, type[Section]] = {
     "checkpoint": CheckpointSection,
     "log": LogSection,
 }
+# Keys and what may be set in their place; a method's value of the one gives way to the other.
+ALTERNATIVES = (("optim.average_mean", "optim.average"),)
