@@ -2,13 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vprompt_jax.process import files, program
 from vprompt_jax.process.errors import UserError
-
-if TYPE_CHECKING:
-    from vprompt_jax.config import Config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,25 +31,6 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(args: argparse.Namespace, source: str) -> "Config":
-    from vprompt_jax import config as config_lib
-
-    config = config_lib.default_config()
-    config.data.source = source
-    config.data.name = args.name
-    config.data.dir = args.dir
-    for item in args.set:
-        key, _, value = item.partition("=")
-        if key not in config.data:
-            raise UserError(f"--set {item}: config.data has no {key!r}")
-        kind = config.data.get_type(key)
-        try:
-            config.data[key] = kind(value)
-        except ValueError as error:
-            raise UserError(f"--set {item}: {error}") from error
-    return config_lib.resolve(config)
-
-
 def _find_folder(args: argparse.Namespace) -> None:
     """Takes a folder that is given by itself, as NAME or by --dir, for a folder of photographs."""
     from vprompt_jax.data import catalogue
@@ -75,6 +52,7 @@ def main() -> None:
     with program.user_errors():
         program.set_up_process()
         from vprompt_jax import data
+        from vprompt_jax.config.dataset import of_dataset
         from vprompt_jax.data import card, catalogue, speed, tfds_source
 
         _find_folder(args)
@@ -99,7 +77,7 @@ def main() -> None:
                 f"--grid {grid} would be one of the images of {args.dir}: choose a path outside of "
                 "that folder"
             )
-        config = _config(args, source)
+        config = of_dataset(source, args.name, args.dir, args.set)
         if row is not None and row.for_evaluation:
             dataset = data.labelled(config.data, "test", args.resolution)
         else:

@@ -112,6 +112,8 @@ def labelled(
         skipped=(*dataset.skipped, *left_out),
     )
     check_names(dataset)
+    stored = dataset.contents or contents.of_files(dataset, section.workers)
+    dataset = dataclasses.replace(dataset, contents=stored)
     for line in (*dataset.notes, *_left_out(dataset)):
         print(f"note: {line}", file=sys.stderr)
     return dataset
@@ -204,18 +206,21 @@ def _row(c: DataSection) -> DatasetInfo | None:
 def _described(c: DataSection, resolution: int, resize: Resize) -> tuple[Dataset, float | None]:
     """The dataset of the source with the names and texts of its row, and the row's test share."""
     row = _row(c)
-    dataset = _named(_source(c, row, resolution, resize), row)
+    dataset = _named(_source(c, row, resolution, resize), row, c.name)
     if row is not None:
-        dataset = dataclasses.replace(dataset, name=c.name, template=row.template)
+        dataset = dataclasses.replace(dataset, template=row.template)
     dataset = dataclasses.replace(dataset, ensemble=ensemble(row))
     return dataset, row.test_fraction if row else None
 
 
-def _named(dataset: Dataset, row: DatasetInfo | None) -> Dataset:
-    """The source's dataset under the row's class names, or under those of its split file."""
-    if row is not None and dataset.split_file is not None:
+def _named(dataset: Dataset, row: DatasetInfo | None, name: str) -> Dataset:
+    """The source's dataset under its row's name and class names, or those of its split file."""
+    if row is None:
+        return dataset
+    dataset = dataclasses.replace(dataset, name=name)
+    if dataset.split_file is not None:
         return dataclasses.replace(dataset, class_names=tuple(map(readable, dataset.class_names)))
-    if row is not None and row.is_part and len(dataset.class_names) > row.classes:
+    if row.is_part and len(dataset.class_names) > row.classes:
         dataset = halves.occurring(dataset)
     return dataclasses.replace(dataset, class_names=class_names(row, dataset.class_names))
 

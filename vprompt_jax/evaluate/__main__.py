@@ -3,15 +3,22 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vprompt_jax.process import program
 from vprompt_jax.process.errors import UserError
 
+if TYPE_CHECKING:
+    from vprompt_jax.data.dataset import Dataset, Split
+    from vprompt_jax.evaluate.evaluation import Among
+
+# Keys of config.data that decide which images there are.
+_KEYS = ("label", "on_bad_image", "split", "split_file", "workers")
 _SHOWN = 10  # classes, and pairs of classes, in the terminal
 
 
@@ -25,11 +32,19 @@ def parser() -> argparse.ArgumentParser:
                         "hub")  # fmt: skip
     parser.add_argument("--dir", help="other images: a folder of classes, or what --source reads")
     parser.add_argument("--source", help="config.data.source; default: folder, with --dir")
-    parser.add_argument("--name", default="", help="config.data.name, for --source=tfds")
+    parser.add_argument("--name", default="",
+                        help="config.data.name: of a dataset in TFDS, or a row of the table of "
+                        "datasets, which names the classes")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="another config.data key of the images: "
+                        + ", ".join(_KEYS))  # fmt: skip
     parser.add_argument("--split", choices=("test", "val", "train"), default="test",
                         help="default: test; all images where there is none")  # fmt: skip
     parser.add_argument("--classes", choices=("all", "base", "new"),
                         help="all classes, or half of them; default: the run's own")  # fmt: skip
+    parser.add_argument("--among", choices=("run", "images"),
+                        help="whose classes are the possible answers; default: the run's, for "
+                        "ImageNet-A and ImageNet-R the images'")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="where the CLIP's weights are now, if they have moved")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="the parameters best on val")
@@ -46,7 +61,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: if the run or the images cannot be used, or their classes do not fit.
     """
-    from vprompt_jax.evaluate.evaluation import evaluated
+    from vprompt_jax.data import catalogue
+    from vprompt_jax.evaluate.elsewhere import refuse_seen
+    from vprompt_jax.evaluate.evaluation import evaluated, provenance
     from vprompt_jax.export.files import load_either
 
     if args.batch_size < 1:
@@ -54,18 +71,27 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None and (args.out / "result.json").exists():
         raise UserError(f"--out {args.out} holds a run: choose another folder")
     model = load_either(args.workdir, best=args.best, checkpoint=args.checkpoint)
-    name, class_names, split = _images(args, model)
-    found = evaluated(model, class_names, split, args.batch_size)
+    dataset, split = _images(args, model)
+    if args.classes == "new":
+        refuse_seen(model, dataset.class_names)
+    row = catalogue.find(args.name)
+    among: Among = args.among or ("images" if row is not None and row.is_part else "run")
+    found = evaluated(model, dataset.class_names, split, args.batch_size, among)
+    if found.among == "images" != among:
+        print("note: the run does not know all classes of the images; it is given theirs in place "
+              "of its own", file=sys.stderr)  # fmt: skip
     if args.out is not None:
-        found.write(args.out, args.split, {"run": str(args.workdir), "dataset": name})
-    print(json.dumps(found.measures) if args.json else _lines(name, found.measures))
+        found.write(args.out, args.split, {"run": str(args.workdir), **provenance(model, dataset)})
+    print(json.dumps(found.measures) if args.json else _lines(dataset.name, found.measures))
 
 
-def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...], Any]:
-    """Name, class names and split of the images to evaluate on."""
+def _images(args: argparse.Namespace, model: Any) -> "tuple[Dataset, Split]":
+    """The dataset and the split of the images to evaluate on."""
     from vprompt_jax import data
 
     elsewhere = args.dir is not None or args.source is not None
+    if (args.name or args.set) and not elsewhere:
+        raise UserError("--name and --set are of other images: say where by --dir or --source")
     if not elsewhere and not hasattr(model, "config"):
         raise UserError("an export does not know its images: name some by --dir")
     if not elsewhere:
@@ -76,18 +102,13 @@ def _images(args: argparse.Namespace, model: Any) -> tuple[str, tuple[str, ...],
         splits = dict(dataset.splits())
         if args.split not in splits:
             raise UserError(f"this run has no {args.split} split: choose another --split")
-        return dataset.name, dataset.class_names, splits[args.split]
-    from vprompt_jax.config import default_config
-    from vprompt_jax.config.resolve import resolve
+        return dataset, splits[args.split]
+    from vprompt_jax.config.dataset import of_dataset
 
-    config = default_config()
-    config.data.source = args.source or "folder"
-    config.data.dir = args.dir or ""
-    config.data.name = args.name
-    config.data.classes = args.classes or "all"
-    section = resolve(config).data
+    given = of_dataset(args.source or "folder", args.name, args.dir or "", args.set, _KEYS).data
+    section = dataclasses.replace(given, classes=args.classes or "all")
     dataset = data.labelled(section, args.split, model.resolution, resize=model.resize)
-    return dataset.name, dataset.class_names, dataset.test
+    return dataset, dataset.test
 
 
 def _lines(name: str, found: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from vprompt_jax.config.also import OWN_NEW, Target, targets
 from vprompt_jax.config.resolve import resolve
 from vprompt_jax.data.dataset import Dataset
 from vprompt_jax.evaluate import ELSEWHERE, NAME
-from vprompt_jax.evaluate.evaluation import evaluated
+from vprompt_jax.evaluate.elsewhere import refuse_seen
+from vprompt_jax.evaluate.evaluation import evaluated, provenance
 from vprompt_jax.inference import adapted
 from vprompt_jax.inference.adapted import Adapted
 from vprompt_jax.process.errors import UserError
@@ -54,11 +55,13 @@ def _measured(model: Adapted, target: Target, folder: Path) -> str:
     texts = data.text_templates(target.section, dataset)
     size = model.config.eval.batch_size
     try:
-        found = evaluated(model, dataset.class_names, dataset.test, size, texts=texts, alone=True)
+        if target.own and target.section.classes == "new":
+            refuse_seen(model, dataset.class_names)
+        found = evaluated(model, dataset.class_names, dataset.test, size, "images", texts=texts)
     except UserError as error:
         return str(error)
-    about = {"dataset": dataset.name, "classes": target.section.classes}
-    found.write(folder, "test", about)
+    about = {"classes": target.section.classes}
+    found.write(folder, "test", provenance(model, dataset) | about)
     return ""
 
 

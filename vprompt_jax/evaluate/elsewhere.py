@@ -7,7 +7,9 @@ import numpy as np
 
 from vprompt_jax.adaptation import Adaptation
 from vprompt_jax.adaptation.build import build, parts_of
+from vprompt_jax.data import catalogue
 from vprompt_jax.data.dataset import as_text
+from vprompt_jax.data.info import is_wordnet_id
 from vprompt_jax.export.files import Exported
 from vprompt_jax.inference.adapted import Adapted, adapted_from
 from vprompt_jax.parts import keys
@@ -15,6 +17,7 @@ from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import some_of
 
 Model = Adapted | Exported
+_SHOWN = 5  # ids in a message
 
 
 def fitted(
@@ -34,12 +37,20 @@ def fitted(
       The model, and int [C].
 
     Raises:
-      UserError: if the model knows its own classes alone, and the dataset has others.
+      UserError: if the model knows its own classes alone, and the dataset has others, or if those
+        are WordNet ids.
     """
     known = {as_text(name): label for label, name in enumerate(model.class_names)}
     unknown = [name for name in class_names if as_text(name) not in known]
     if not unknown:
         return model, np.array([known[as_text(name)] for name in class_names])
+    if ids := list(filter(is_wordnet_id, unknown)):
+        named = [name for name, row in catalogue.CATALOGUE.items() if row.names == "imagenet"]
+        raise UserError(
+            f"the model does not know {some_of(ids, most=_SHOWN, separator=', ')}: these WordNet "
+            f"ids become words with the dataset's name (--name={'|'.join(named)}); otherwise, "
+            "rename the classes to words"
+        )
     if isinstance(model, Exported) or not _by_text(model):
         kind = "An export" if isinstance(model, Exported) else "This head"
         raise UserError(
@@ -59,6 +70,23 @@ def fitted(
     result = model.result | {"class_names": list(class_names), "templates": templates}
     other = Adapted(adaptation, model.params, model.assigned, result, model.best)
     return other, np.arange(len(class_names))
+
+
+def refuse_seen(model: Model, class_names: Sequence[str]) -> None:
+    """Refuses classes as new ones that a run on base classes was trained on.
+
+    Raises:
+      UserError: naming them.
+    """
+    if isinstance(model, Exported) or model.config.data.classes != "base":
+        return
+    known = set(map(as_text, model.class_names))
+    if seen := [name for name in class_names if as_text(name) in known]:
+        raise UserError(
+            f"of the new classes, the run was trained on {some_of(seen, separator=', ')}: they are "
+            "not new to it. The classes have another order than in the run's own data: arrange "
+            "them alike, leave these out, or omit --classes"
+        )
 
 
 def _bound_to_classes(model: Adapted, other: Adaptation) -> str:
