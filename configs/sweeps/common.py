@@ -93,6 +93,7 @@ MINI_METHODS = (
 )
 SEEDS = (0, 1, 2)
 SHOT_SEED = ("data.shot_seed",)
+VPT_SEEDS = (42, 44, 82, 100, 800)  # of VPT's code
 COOP_SEEDS = (1, 2, 3)  # of CoOp's code, and of those that follow it; they choose the shots, too
 PAIRED_SEEDS = (0, 1, 2, 3, 4)  # where two methods are compared
 
@@ -160,6 +161,44 @@ def from_imagenet(name: str, variant: str, elsewhere: tuple[str, ...], mini: tup
     ):  # fmt: skip
         schedule = {"optim.epochs": epochs, "optim.batch_size": batch}
         c.sweep += named(method, schedule | keys, COOP_SEEDS, SHOT_SEED)
+    return c
+
+
+def as_vpt(name: str, variant: str, keys: dict, mini: dict):
+    """A sweep of methods whose rate and weight decay are chosen on val from VPT's grid.
+
+    Tower, epochs, warm-up, momentum, grid, seeds and the smallest rate of equals are those of VPT's
+    code (KMnP/vpt), and so is the prompts' batch. Ours: the linear probe's, 1,024 there, and AP.
+
+    Args:
+      name, variant: as of `base`.
+      keys: further axes of the paper's runs.
+      mini: the same of runs on the embedded ViT.
+    """
+    c = base(name, variant)
+    c.protocol = "val"
+    c.search.strategy = "grid"
+    shared = "vpt.learning_rate ap.learning_rate head.learning_rate"
+    if variant != "paper":
+        c.search.space = (
+            (shared, "choice", 0.3, 3.0, 10.0),
+            ("optim.weight_decay", "choice", 0.0, 1e-3),
+        )
+        c.optim.epochs, c.optim.warmup_steps = 10, None
+        axes = {"data.name": ("digits", "letters"), "method.name": ("linear", "vpt_shallow", "ap")}
+        c.sweep = grid(axes | fixed(mini), SEEDS[:2])
+        return c
+    c.model.checkpoint, c.head.kind = "google/vit-base-patch16-224-in21k", "linear"
+    c.vpt.optimizer = "sgd"
+    c.optim.epochs, c.optim.warmup_steps, c.optim.warmup_fraction = 100, None, 0.1
+    rates = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0)  # for a batch of 256
+    c.optim.batch_size = 128
+    c.search.space = (
+        (shared, "choice", *(rate / 256 * c.optim.batch_size for rate in rates)),
+        ("optim.weight_decay", "choice", 0.0, 1e-4, 1e-3, 1e-2),
+    )
+    methods = {"method.name": ("linear", "vpt_shallow", "vpt_deep", "ap")}
+    c.sweep = grid(keys | methods, VPT_SEEDS)
     return c
 
 

@@ -15,6 +15,9 @@ Written by `python -m vprompt_jax.config`; a test compares. Set a key in a confi
 (`method.name`) says which parts are on; a part's switch, set by hand, adds or removes the part. The
 command line refuses a key of a part that is off, since it would have no effect; a config file may
 hold such keys.
+
+Two keys are of several runs: `sweep` lists runs ([results.md](results.md#a-sweep)), and `search`
+says which keys are found on val, and how ([running.md](running.md#a-search)).
 """
 
 

@@ -21,6 +21,16 @@ from vprompt_jax.schema import Section
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import ALTERNATIVES, SECTIONS, RootSection
 
+# How values of keys that a config leaves open are found on val (`launching/search.py`). `space` has
+# entries (keys with one value between blanks, kind, values): choice, uniform, log and int.
+SEARCH: dict[str, Any] = {
+    "strategy": "none",
+    "space": (),
+    "trials": 0,
+    "prune": False,
+    "storage": "sqlite",
+    "retrain": False,
+}
 _MOST_NAMED = 20  # keys that a message proposes
 
 
@@ -42,6 +52,7 @@ def default_config() -> ml_collections.ConfigDict:
         parent[key] = config_dict.placeholder(field.kind) if open_value else field.default
     # Runs of a sweep: (name, ((key, value), ...)) each, keys as on the command line.
     c.sweep = ()
+    c.search = ml_collections.ConfigDict(SEARCH)
     return c.lock()
 
 
@@ -141,7 +152,7 @@ def _typed(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, field in known.items()
     }
     for name, value in flat(config).items():
-        if name == "sweep":
+        if name == "sweep" or name.startswith("search."):  # of several runs, not of one
             continue
         if name not in known:
             near = nearest(name, list(known))

@@ -120,10 +120,10 @@ def _parse_flags(argv: list[str], usage: str) -> list[str]:
 
 def _refuse_unknown_keys(argv: list[str]) -> None:
     """Ends the program with the keys nearest to an override's that does not exist, if one is so."""
-    from vprompt_jax.config.resolve import nearest
+    from vprompt_jax.config.resolve import SEARCH, nearest
     from vprompt_jax.methods import registry
 
-    known = list(registry.all_fields())
+    known = [*registry.all_fields(), *(f"search.{key}" for key in SEARCH)]
     for argument in argv:
         key = argument.split("=")[0].removeprefix("--config.")
         if argument.startswith("--config.") and key not in [*known, "sweep"]:

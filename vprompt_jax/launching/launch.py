@@ -78,11 +78,20 @@ def launch(
         from vprompt_jax.train import run as run_lib
 
         where = Path(workdir) if workdir else None
-        if config.sweep or which is not None:
+        several = config.sweep or which is not None
+        if several:
+            sweeps.check_overridden(sweeps.expand(config), overridden)
+        else:
+            resolve(config, overridden)
+        if config.search.strategy != "none":
+            from vprompt_jax.launching import search
+
+            where = where or Path("runs") / config.name
+            config = search.chosen(config, where, which)
+        if several:
             from vprompt_jax.launching import sweep
 
             where = where or Path("runs") / config.name
-            sweeps.check_overridden(sweeps.expand(config), overridden)
             if which is None:
                 sweep.run(config, where)
                 return

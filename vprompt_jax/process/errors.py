@@ -1,4 +1,4 @@
-"""Exceptions that are not defects: a user's mistake, and a request to stop."""
+"""Exceptions that are not defects: a user's mistakes, and requests to stop."""
 
 
 class UserError(Exception):
@@ -6,6 +6,18 @@ class UserError(Exception):
 
     Command-line programs print the message without a traceback and exit with a non-zero status.
     """
+
+
+class InUse(UserError):
+    """Another process works in a folder."""
+
+
+class Diverged(UserError):
+    """The steps of a run were not finite."""
+
+
+class Pruned(Exception):
+    """A trial of a search was ended early, since others do better; its run is not finished."""
 
 
 class Interrupted(Exception):

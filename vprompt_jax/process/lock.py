@@ -15,7 +15,7 @@ try:
 except ImportError:  # no Unix
     fcntl = None  # type: ignore[assignment]
 
-from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.errors import InUse
 
 NAME = ".lock"
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -39,7 +39,7 @@ class FolderLock:
           folder: exists.
 
         Raises:
-          UserError: if another process, or this one, holds it already; the folder stays as it is.
+          InUse: if another process, or this one, holds it already; the folder stays as it is.
           OSError: if the file cannot be written.
         """
         self.token = secrets.token_hex(8)
@@ -81,7 +81,7 @@ class FolderLock:
             who = (
                 f"process {holder['process']} on {holder['host']}" if holder else "another process"
             )
-            raise UserError(
+            raise InUse(
                 f"{folder} is in use by {who}: wait until it has ended, or choose another --workdir"
             ) from None
 
@@ -90,6 +90,17 @@ class FolderLock:
         with contextlib.suppress(OSError):  # a folder that is gone needs no unlocking
             self._path.unlink()
         os.close(self._file)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder, as far as its file system tells."""
+    if not (folder / NAME).is_file():
+        return False
+    try:
+        FolderLock(folder).release()
+    except InUse:
+        return True
+    return False
 
 
 def read(folder: Path) -> dict[str, Any] | None:

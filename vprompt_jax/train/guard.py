@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from vprompt_jax.process import finite
-from vprompt_jax.process.errors import UserError
+from vprompt_jax.process.errors import Diverged, UserError
 
 
 def keep_finite(
@@ -76,7 +76,9 @@ def failure(
     lowered = " or ".join(f"config.{part}.learning_rate" for part in rates)
     ways_out = [f"lower {lowered}", "lengthen the warm-up (config.optim.warmup_steps)", *remedies]
     advice = ", ".join(ways_out)
+    kind: type[UserError] = Diverged
     if finite.not_finite(frozen):
+        kind = UserError
         advice = finite.cause(frozen)
     count, step = int(state.bad_steps), int(state.step)
     which = f"{count} steps in a row up to step {step}"
@@ -86,7 +88,7 @@ def failure(
     kept = (
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is good"
     )
-    return UserError(
+    return kind(
         f"{which} had a loss, gradient or update that is not finite "
         f"(config.optim.max_bad_steps={limit}):\n  {listed}\n{advice}; no such step was applied, "
         f"{kept}"

@@ -1,5 +1,6 @@
 """The training loop: steps, metrics, evaluation on val, saves, a progress line."""
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -23,7 +24,7 @@ from vprompt_jax.train.interrupt import Interrupts
 from vprompt_jax.train.progress import Best, Progress, best_of, restore, save
 from vprompt_jax.train.step import Sums, TrainState, make_eval_step, make_train_step
 from vprompt_jax.train.training import Training
-from vprompt_jax.train.validation import Validation, batches_of
+from vprompt_jax.train.validation import Validation, Watch, batches_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,15 @@ class Outcome:
     eval_step: Callable[..., Any]
 
 
-def train(run: Training, workdir: Path) -> Outcome:
+def train(run: Training, workdir: Path, watch: Watch | None = None) -> Outcome:
     """Trains from the newest save in `workdir`, or from the start.
 
     Wherever it is stopped, going on gives the parameters and metrics of a run that was not.
+
+    Args:
+      run: to train.
+      workdir: its folder.
+      watch: called after each evaluation on val; what it raises ends the run.
 
     Returns:
       The last parameters, the best on val and the evaluation step, compiled once.
@@ -68,11 +74,10 @@ def train(run: Training, workdir: Path) -> Outcome:
     is_new = checkpoints.latest() is None
     at = restore(run.initial_state(), checkpoints)
     checkpoints.forget_after(int(at.state.step))
-    loop = _Loop(run, workdir, at, checkpoints, eval_step)
-    with Interrupts() as interrupts, loop.bar:
+    loop = _Loop(run, workdir, at, checkpoints, eval_step, watch)
+    closing = contextlib.closing(checkpoints), contextlib.closing(loop.writer)
+    with closing[0], closing[1], Interrupts() as interrupts, loop.bar:
         stopped = not at.ended and loop.rest(interrupts, is_new)
-    checkpoints.close()
-    loop.writer.close()
     if stopped:
         raise Interrupted(
             f"stopped by SIGTERM after step {int(at.state.step)} of {run.steps}, which is saved in "
@@ -107,6 +112,7 @@ class _Loop:
         at: Progress,
         checkpoints: Checkpoints,
         eval_step: Callable[..., Any],
+        watch: Watch | None,
     ):
         self.run, self.at, self.checkpoints, self.config = run, at, checkpoints, run.config
         self.since = time.monotonic()
@@ -122,7 +128,7 @@ class _Loop:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=jax.process_index() != 0,
         )
-        self.val = Validation(run, at, eval_step, self.writer, self.bar)
+        self.val = Validation(run, at, eval_step, self.writer, self.bar, watch)
 
     def rest(self, interrupts: Interrupts, is_new: bool) -> bool:
         """Does what is left to do; returns whether it was asked to stop before the end.

@@ -20,6 +20,7 @@ from vprompt_jax.train import workdir as folder
 from vprompt_jax.train.final import final
 from vprompt_jax.train.loop import Outcome, train
 from vprompt_jax.train.training import Training, assemble
+from vprompt_jax.train.validation import Watch
 
 # What is to be done with a run that has just finished, while its weights and images are in memory.
 Then = Callable[[Training, Outcome, dict[str, Any]], None]
@@ -35,6 +36,7 @@ def fit(
     workdir: Path | str,
     dataset: Dataset | None = None,
     then: Then | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates what a config describes.
 
@@ -48,6 +50,8 @@ def fit(
       dataset: images in memory, say, in place of what `config.data` names.
       then: called at the end, in the first process, with the contents of `result.json`; not for a
         run that was finished before.
+      watch: called after each evaluation on val, with the step and the accuracy; what it raises
+        ends the run here.
 
     Returns:
       The contents of `result.json`.
@@ -69,13 +73,17 @@ def fit(
         with folder.in_use(workdir):
             done = finished()  # by another command, in the meantime
             if done is None:
-                return _run(config, workdir, dataset, then)
+                return _run(config, workdir, dataset, then, watch)
     recheck.check(config, done, workdir, dataset)
     return done
 
 
 def _run(
-    config: Config, workdir: Path, dataset: Dataset | None, then: Then | None
+    config: Config,
+    workdir: Path,
+    dataset: Dataset | None,
+    then: Then | None,
+    watch: Watch | None,
 ) -> dict[str, Any]:
     """Does what is left to do of a run."""
     started = time.time()
@@ -89,7 +97,7 @@ def _run(
                 cluster.say(parameter_overview.get_parameter_overview(params, include_stats=False))
             replace(workdir / "config.json", config.as_json())
             folder.write_inputs(workdir, config, run.identity)
-        outcome = train(run, workdir)
+        outcome = train(run, workdir, watch)
         found = final(run, outcome)
     cache.remove(workdir)
     seconds = outcome.earlier_seconds + time.time() - started

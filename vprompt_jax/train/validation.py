@@ -15,6 +15,8 @@ from vprompt_jax.train.metrics import Writer
 from vprompt_jax.train.progress import Progress, best_of
 from vprompt_jax.train.training import Training
 
+Watch = Callable[[int, float], None]  # step and accuracy on val
+
 
 def batches_of(run: Training, split: Split) -> Any:
     """One pass over a split, in the run's batches for evaluation."""
@@ -31,9 +33,10 @@ class Validation:
         eval_step: Callable[..., Any],
         writer: Writer,
         bar: "tqdm.tqdm[Any]",
+        watch: Watch | None = None,
     ):
         self.run, self.at, self.eval_step = run, at, eval_step
-        self.writer, self.bar = writer, bar
+        self.writer, self.bar, self.watch = writer, bar, watch
 
     def evaluate(self, step: int) -> None:
         """Evaluates the state after a step, and keeps it if it is the best so far."""
@@ -46,6 +49,8 @@ class Validation:
             self._tell(step, values, val)
         if values["accuracy"] > self.at.best.accuracy:
             self.at.best = best_of(state, values["accuracy"], step)
+        if self.watch is not None:
+            self.watch(step, float(values["accuracy"]))
 
     def has_waited(self, step: int) -> bool:
         """Whether val has not become better for as many evaluations as the config waits."""

@@ -1,0 +1,206 @@
+"""Finds values of keys that a config leaves open, by accuracy on val, before its runs start.
+
+`config.search` says which keys, between what, and how: `grid` tries all combinations, `random`
+draws them, `optuna` lets Optuna propose them. A trial is a run like any other, in a folder of its
+own; so a search goes on where it stopped, and several processes given the same command share its
+trials. The runs of a sweep that differ in the seed alone share a search. Nothing looks at test.
+"""
+
+import contextlib
+import copy
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vprompt_jax.config import sweep as sweeps
+from vprompt_jax.config.space import Axis, axes_of, by_key, with_values
+from vprompt_jax.process.errors import Diverged, InUse, Pruned, UserError
+from vprompt_jax.process.files import read_json, replace
+
+FOLDER = "search"  # in the workdir
+_TRIAL = "trial.json"
+_SEEDS = ("seed", "data.shot_seed")
+WAIT = 5.0  # seconds between looks at trials of other processes
+
+Watch = Callable[[int, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A trial that has ended.
+
+    Attributes:
+      values: by axis.
+      accuracy: of the last step, on val; None if it did not get there.
+      state: "finished", "pruned" or "diverged".
+      folder: of the run.
+    """
+
+    values: Mapping[str, Any]
+    accuracy: float | None
+    state: str
+    folder: str
+
+
+def chosen(config: ConfigDict, workdir: Path, which: str | None = None) -> ConfigDict:
+    """The config with the values that are best on val, and nothing left to search for.
+
+    Args:
+      config: with a `search`.
+      workdir: the trials of a sweep's run lie in `search/RUN/`, those of a single run in `search/`.
+      which: name or number of the one run of a sweep that is to be done; None for all.
+
+    Raises:
+      UserError: if the search is mistaken, a trial's config, weights or data are at fault, or no
+        trial finished.
+    """
+    import jax
+
+    if jax.process_count() > 1:
+        raise UserError("config.search: a trial runs in one process; start one without the others")
+    made = copy.deepcopy(config)
+    made.search.strategy = "none"
+    last = {"protocol": "paper"} if config.search.retrain else {}
+    if not config.sweep:
+        made.update_from_flattened_dict(_searched(config, workdir / FOLDER) | last)
+        return made
+    runs = sweeps.expand(config)
+    wanted = None if which is None else sweeps.choose(config, which)[0]
+    first: dict[str, str] = {}  # run of each case: of what differs in the seed alone
+    case_of = {}
+    for name, overrides in config.sweep:
+        case_of[name] = repr([item for item in overrides if item[0] not in _SEEDS])
+        first.setdefault(case_of[name], name)
+    for name in first.values():
+        axes_of(runs[name])  # a mistake in the last search shows before the first one starts
+    found: dict[str, dict[str, Any]] = {}
+    extended = []
+    for name, overrides in config.sweep:
+        if wanted in (None, name):
+            case = case_of[name]
+            if case not in found:
+                found[case] = _searched(runs[first[case]], workdir / FOLDER / first[case])
+            overrides = (*overrides, *found[case].items(), *last.items())
+        extended.append((name, overrides))
+    made.sweep = tuple(extended)
+    return made
+
+
+def _searched(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """The values that are best on val, by key; writes `chosen.json` and `trials.csv`."""
+    axes = axes_of(config)
+    if not axes:
+        return {}
+    if config.search.strategy == "optuna":
+        from vprompt_jax.launching import by_optuna
+
+        trials = by_optuna.trials(config, axes, folder)
+    else:
+        listed = {"grid": _grid, "random": _random}[config.search.strategy]
+        trials = _shared(config, list(listed(config, axes)), folder)
+    finished = [trial for trial in trials if trial.accuracy is not None]
+    if not finished:
+        raise UserError(f"{folder}: no trial finished: choose another config.search.space")
+    best = max(finished, key=lambda trial: trial.accuracy or 0.0)  # the first of equals
+    values = by_key(best.values)
+    about = {"values": values, "val_accuracy": best.accuracy, "trials": len(trials),
+             "folder": best.folder, "search": config.search.to_dict()}  # fmt: skip
+    replace(folder / "chosen.json", json.dumps(about, indent=2) + "\n")
+    replace(folder / "trials.csv", _table(axes, trials))
+    print(f"chosen on val, of {len(trials)} trials: {_said(best)}", flush=True)
+    return values
+
+
+def _table(axes: list[Axis], trials: list[Trial]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(axis.name for axis in axes), "val_accuracy", "state", "folder"])
+    for trial in sorted(trials, key=lambda t: -1.0 if t.accuracy is None else t.accuracy)[::-1]:
+        row = [*(trial.values[axis.name] for axis in axes), trial.accuracy, trial.state]
+        writer.writerow([*row, trial.folder])
+    return text.getvalue()
+
+
+def _said(trial: Trial) -> str:
+    values = ", ".join(f"{name}={value}" for name, value in trial.values.items())
+    reached = trial.state if trial.accuracy is None else f"{trial.accuracy:.2%} on val"
+    return f"{values}: {reached}"
+
+
+def tried(
+    config: ConfigDict, values: Mapping[str, Any], folder: Path, watch: Watch | None = None
+) -> Trial:
+    """A trial's outcome; runs what is left of it.
+
+    Raises:
+      InUse: if another process works on it.
+    """
+    import jax
+
+    from vprompt_jax.train.run import fit
+
+    one = with_values(config, values)
+    workdir = folder / f"trial-{one.fingerprint}"
+    path = workdir / _TRIAL
+    if not path.is_file():
+        accuracy, state = None, "finished"
+        try:
+            accuracy = fit(one, workdir, watch=watch)["val"]["accuracy"]
+        except Pruned:
+            state = "pruned"
+        except Diverged:
+            state = "diverged"
+        stored = {"values": dict(values), "val_accuracy": accuracy, "state": state}
+        replace(path, json.dumps(stored, indent=2) + "\n")
+        jax.clear_caches()
+        print(f"  {_said(Trial(values, accuracy, state, workdir.name))}", flush=True)
+    stored = read_json(path, "delete it and give the command again")
+    return Trial(values, stored["val_accuracy"], stored["state"], workdir.name)
+
+
+def _shared(config: ConfigDict, proposals: list[dict[str, Any]], folder: Path) -> list[Trial]:
+    """The trials of a list that all processes know, in its order, however they are shared."""
+    done: dict[int, Trial] = {}
+    while len(done) < len(proposals):
+        for i, values in enumerate(proposals):
+            if i not in done:
+                with contextlib.suppress(InUse):
+                    done[i] = tried(config, values, folder)
+        if len(done) < len(proposals):
+            time.sleep(WAIT)
+    return [done[i] for i in range(len(proposals))]
+
+
+def _grid(config: ConfigDict, axes: list[Axis]) -> Iterator[dict[str, Any]]:
+    """All combinations, the last axis fastest."""
+    del config
+    for values in itertools.product(*(axis.values for axis in axes)):
+        yield {axis.name: value for axis, value in zip(axes, values, strict=True)}
+
+
+def _random(config: ConfigDict, axes: list[Axis]) -> Iterator[dict[str, Any]]:
+    """Trial i depends on the seed and i alone, so that more trials add to fewer."""
+
+    def drawn(axis: Axis, rng: np.random.Generator) -> Any:
+        if axis.kind == "choice":
+            return axis.values[rng.integers(len(axis.values))]
+        low, high = axis.values
+        if axis.kind == "int":
+            return int(rng.integers(low, high, endpoint=True))
+        if axis.kind == "log":
+            return math.exp(rng.uniform(math.log(low), math.log(high)))
+        return float(rng.uniform(low, high))
+
+    for i in range(config.search.trials):
+        rng = np.random.default_rng((config.seed, i))
+        yield {axis.name: drawn(axis, rng) for axis in axes}
