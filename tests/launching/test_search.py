@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import numpy as np
+import optuna
 import pytest
 
 from tests.conftest import small_config
@@ -208,7 +209,6 @@ SPACE = (
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_optuna_proposes_and_goes_on(tmp_path, trainer, storage):
-    pytest.importorskip("optuna")
     c = config("optuna", SPACE, trials=25, storage=storage)
     whole = search.chosen(c, tmp_path / "whole")
     assert sum(trainer.calls.values()) == 25
@@ -226,7 +226,6 @@ def test_optuna_proposes_and_goes_on(tmp_path, trainer, storage):
 
 
 def test_a_trial_of_optuna_that_was_interrupted_goes_on(tmp_path, trainer, monkeypatch):
-    pytest.importorskip("optuna")
     from vprompt_jax.launching import by_optuna
 
     c = config("optuna", SPACE[:1], trials=3)
@@ -251,7 +250,6 @@ def test_a_trial_of_optuna_that_was_interrupted_goes_on(tmp_path, trainer, monke
 
 
 def test_a_trial_in_work_elsewhere_is_left_alone(tmp_path, trainer, monkeypatch):
-    optuna = pytest.importorskip("optuna")
     from vprompt_jax.launching import by_optuna
 
     monkeypatch.setattr(by_optuna, "_STALE", -1.0)
@@ -280,7 +278,6 @@ def test_a_trial_in_work_elsewhere_is_left_alone(tmp_path, trainer, monkeypatch)
 
 
 def test_trials_that_others_outdo_are_pruned(tmp_path, trainer):
-    pytest.importorskip("optuna")
     search.chosen(config("optuna", SPACE[:1], trials=25, prune=True), tmp_path)
     rows = list(csv.DictReader((tmp_path / "search" / "trials.csv").read_text().splitlines()))
     states = Counter(row["state"] for row in rows)
