@@ -147,6 +147,8 @@ def test_runs_whose_data_changed_in_between_are_not_put_together(tmp_path):
     old = finished(tmp_path / "old", method__name="adavipro")  # does not say what its data were
     few = finished(tmp_path / "few", facts={"dataset_fingerprint": "b"}, data__few_shot=4)
     assert len(results.gather([first, alike, old, few])) == 4
+    with pytest.raises(UserError, match="both on digits"):
+        results.gather([old, first, other])
 
 
 def dealt(name, sha256):

@@ -1,6 +1,7 @@
 """Loads the dataset that a config names, from any source."""
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 
@@ -227,7 +228,8 @@ def _named(dataset: Dataset, row: DatasetInfo | None, name: str) -> Dataset:
 
 def _without_train(c: DataSection, name: str) -> UserError:
     """What to tell who would train on images that are for evaluation."""
-    options = f"--source={c.source} --name={c.name}" if c.source == "tfds" else f"--dir={c.dir}"
+    given = {"source": c.source, "name": c.name, "dir": c.dir}
+    options = " ".join(f"--{key}={shlex.quote(value)}" for key, value in given.items() if value)
     return UserError(
         f"{name} has no training images: train on other data, and measure the run on it by vprompt "
         f"evaluate --workdir RUN {options}"

@@ -184,13 +184,15 @@ def _refuse_other_data(records: Sequence[Record]) -> None:
     seen: dict[tuple[Any, ...], Record] = {}
     for record in records:
         asked = [(k, v) for k, v in sorted(record.config.items()) if k in _DECIDES_DATA]
-        first = seen.setdefault((record.dataset, record.config["protocol"], *asked), record)
         for fact, what in (
             ("dataset_fingerprint", "other names, labels or splits"),
             ("dataset_contents", "other images under the same names"),
         ):
-            before, now = first.result.get(fact), record.result.get(fact)
-            if before is not None and now is not None and before != now:
+            if (now := record.result.get(fact)) is None:
+                continue
+            of_all = (fact, record.dataset, record.config["protocol"], *asked)
+            first = seen.setdefault(of_all, record)
+            if (before := first.result[fact]) != now:
                 raise UserError(
                     f"{record.workdir} and {first.workdir} are both on {record.dataset}, and had "
                     f"{what} ({fact} {now[:16]}, {before[:16]}): report on each alone, or run one "
