@@ -88,6 +88,9 @@ def names_of(config_class):
         (transformers_keys.SIGLIP_VISION, "SiglipVisionConfig"),
         (transformers_keys.SIGLIP_TEXT, "SiglipTextConfig"),
         (transformers_keys.VIT, "ViTConfig"),
+        (transformers_keys.DINOV2, "Dinov2Config"),
+        (transformers_keys.DINOV2, "Dinov2WithRegistersConfig"),
+        (transformers_keys.DINOV3, "DINOv3ViTConfig"),
         (transformers_keys.RESNET, "ResNetConfig"),
     ],
 )
@@ -102,6 +105,8 @@ def test_every_key_of_image_processors_is_in_a_table():
         "ViTImageProcessor",
         "ConvNextImageProcessor",
         "SiglipImageProcessor",
+        "BitImageProcessor",
+        "DINOv3ViTImageProcessor",
     ):
         processor = getattr(transformers, name)
         assert set(processor().to_dict()) <= processors.PROCESSOR.known
@@ -264,7 +269,7 @@ def test_a_resnet_of_transformers_that_is_another_function_is_refused(tmp_path, 
         ("CLIPTextModelWithProjection", "CLIPTextModelWithProjection, a text tower alone"),
         ("CLIPTextModel", "CLIPTextModel, a text tower alone"),
         ("ConvNextModel", "holds ConvNeXt"),
-        ("Dinov2Model", "holds DINOv2"),
+        ("DINOv3ConvNextModel", "holds a ConvNeXt of DINOv3"),
     ],
 )
 def test_other_towers_of_transformers_are_named(tmp_path, name, message):
@@ -273,8 +278,8 @@ def test_other_towers_of_transformers_are_named(tmp_path, name, message):
         "ConvNextModel": lambda: transformers.ConvNextConfig(
             hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1]
         ),
-        "Dinov2Model": lambda: transformers.Dinov2Config(
-            hidden_size=48, num_hidden_layers=1, num_attention_heads=3
+        "DINOv3ConvNextModel": lambda: transformers.DINOv3ConvNextConfig(
+            hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1]
         ),
     }
     config = configs.get(name, lambda: transformers.CLIPTextConfig(**TEXT))()

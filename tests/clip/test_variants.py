@@ -12,8 +12,9 @@ from vprompt_jax.clip.variants import VARIANTS, VISION_HEADS, variant_name
 pytestmark = pytest.mark.fast
 
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
-# checkpoints, SigLIP's those of transformers' classes (tests/clip/test_siglip_live.py), the
-# ResNets' and supervised ViTs' those of torchvision and timm (1000 classes).
+# checkpoints, SigLIP's and DINO's those of transformers' classes (tests/clip/test_siglip_live.py,
+# test_dino_live.py; without the mask token), the ResNets' and supervised ViTs' those of torchvision
+# and timm (1000 classes).
 PUBLISHED = {
     "RN50": 102_007_137,
     "RN101": 119_688_033,
@@ -49,6 +50,19 @@ PUBLISHED = {
     "SigLIP 2 So400m/16@512px": 1_136_555_698,
     "SigLIP 2 giant-opt/16@256px": 1_871_393_906,
     "SigLIP 2 giant-opt/16@384px": 1_871_885_426,
+    "DINOv2 ViT-S/14": 22_056_192,
+    "DINOv2 ViT-B/14": 86_579_712,
+    "DINOv2 ViT-L/14": 304_367_616,
+    "DINOv2 ViT-g/14": 1_136_479_232,
+    "DINOv2 ViT-S/14 with registers": 22_057_728,
+    "DINOv2 ViT-B/14 with registers": 86_582_784,
+    "DINOv2 ViT-L/14 with registers": 304_371_712,
+    "DINOv2 ViT-g/14 with registers": 1_136_485_376,
+    "DINOv3 ViT-S/16": 21_596_160,
+    "DINOv3 ViT-S+/16": 28_692_480,
+    "DINOv3 ViT-B/16": 85_659_648,
+    "DINOv3 ViT-L/16": 303_128_576,
+    "DINOv3 ViT-H+/16": 840_591_360,
     "supervised ViT-B/16": 86_567_656,
     "supervised ViT-L/16": 304_326_632,
     "supervised ResNet-50": 25_557_032,

@@ -1,5 +1,6 @@
 """The public architectures, by name."""
 
+import dataclasses
 from typing import Any
 
 from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, CLIPConfig
@@ -74,6 +75,35 @@ def _siglip2(patch: int, resolution: int, size: str) -> CLIPConfig:
     return _siglip(patch, resolution, size, 256_000, pad=0)
 
 
+def _dino(
+    patch: int, resolution: int, width: int, layers: int, mlp: int | None, **fields: Any
+) -> CLIPConfig:
+    """What all DINOs have in common; their heads have 64 channels."""
+    vision = ViTConfig(
+        width, layers, width // 64, patch, resolution, mlp, patch_bias=True, pre_norm=False,
+        projection=False, layer_scale=1.0, gated_mlp=mlp is not None,
+        activation="gelu" if mlp is None else "silu", **fields,
+    )  # fmt: skip
+    return CLIPConfig(width, vision, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _dinov2(width: int, layers: int, mlp: int | None = None, registers: int = 0) -> CLIPConfig:
+    """DINOv2 (arXiv 2304.07193), without or with registers (arXiv 2309.16588)."""
+    positions = "class" if registers else "all"
+    return _dino(
+        14, 518, width, layers, mlp, norm_eps=1e-6, registers=registers, positions=positions
+    )
+
+
+def _dinov3(width: int, layers: int, mlp: int | None = None) -> CLIPConfig:
+    """DINOv3 (arXiv 2508.10104)."""
+    config = _dino(
+        16, 224, width, layers, mlp, registers=4, positions="none", qkv_bias="no_key",
+        rope="halves",
+    )  # fmt: skip
+    return dataclasses.replace(config, resize="squash_bilinear")
+
+
 # Width, layers, heads and MLP's width of SigLIP's image towers, and of the text towers beside them.
 _SIGLIP_VISION: dict[str, tuple[int, int, int, int | None]] = {
     "B": (768, 12, 12, None),
@@ -86,7 +116,7 @@ _SIGLIP_VISION: dict[str, tuple[int, int, int, int | None]] = {
 _T512, _T640, _T768, _T1024 = (512, 8, 12), (640, 10, 12), (768, 12, 12), (1024, 16, 12)
 
 # OpenAI's nine under OpenAI's names, OpenCLIP's under theirs (with the activation that most of
-# their weights were trained with), SigLIP's, and supervised towers.
+# their weights were trained with), SigLIP's, and towers without texts.
 VARIANTS: dict[str, CLIPConfig] = {
     "RN50": _resnet(224, (3, 4, 6, 3), 64, 1024, _T512),
     "RN101": _resnet(224, (3, 4, 23, 3), 64, 512, _T512),
@@ -125,6 +155,19 @@ VARIANTS: dict[str, CLIPConfig] = {
     "SigLIP 2 So400m/16@512px": _siglip2(16, 512, "So400m"),
     "SigLIP 2 giant-opt/16@256px": _siglip2(16, 256, "giant"),
     "SigLIP 2 giant-opt/16@384px": _siglip2(16, 384, "giant"),
+    "DINOv2 ViT-S/14": _dinov2(384, 12),
+    "DINOv2 ViT-B/14": _dinov2(768, 12),
+    "DINOv2 ViT-L/14": _dinov2(1024, 24),
+    "DINOv2 ViT-g/14": _dinov2(1536, 40, 4096),
+    "DINOv2 ViT-S/14 with registers": _dinov2(384, 12, registers=4),
+    "DINOv2 ViT-B/14 with registers": _dinov2(768, 12, registers=4),
+    "DINOv2 ViT-L/14 with registers": _dinov2(1024, 24, registers=4),
+    "DINOv2 ViT-g/14 with registers": _dinov2(1536, 40, 4096, registers=4),
+    "DINOv3 ViT-S/16": _dinov3(384, 12),
+    "DINOv3 ViT-S+/16": _dinov3(384, 12, 1536),
+    "DINOv3 ViT-B/16": _dinov3(768, 12),
+    "DINOv3 ViT-L/16": _dinov3(1024, 24),
+    "DINOv3 ViT-H+/16": _dinov3(1280, 32, 5120),
     "supervised ViT-B/16": _supervised_vit(768, 12, 12),
     "supervised ViT-L/16": _supervised_vit(1024, 24, 16),
     "supervised ResNet-50": _supervised_resnet((3, 4, 6, 3)),
@@ -144,9 +187,10 @@ VISION_HEADS = {
 def _shape(config: CLIPConfig) -> tuple[Any, ...]:
     """The properties that tell public architectures apart, except for the activation."""
     vision, text = config.vision, config.text
+    own = (vision.registers, vision.gated_mlp, vision.rope) if isinstance(vision, ViTConfig) else ()
     return (
         type(vision), vision.block_counts, vision.width, vision.image_resolution, vision.downscale,
-        vision.pooling, config.embed_dim, text and (text.width, text.layers, text.vocab_size),
+        vision.pooling, *own, config.embed_dim, text and (text.width, text.layers, text.vocab_size),
     )  # fmt: skip
 
 

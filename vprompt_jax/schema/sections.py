@@ -6,7 +6,7 @@ from typing import Literal
 from vprompt_jax.schema.keys import LARGE, Section, key
 
 Protocol = Literal["val", "paper"]
-Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu"]
 Augmentation = Literal["none", "flip", "flip_crop", "trivial", "rand"]
 Half = Literal["all", "base", "new"]  # of a dataset's classes
 Remat = Literal["none", "dots", "blocks"]

@@ -116,15 +116,56 @@ def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def without_leading_ones(path: Path, array: np.ndarray) -> np.ndarray:
-    """The class token [1, 1, D] and the positions [1, N, D] of most ViTs without their ones."""
+    """The class token [1, 1, D], and registers and positions [1, N, D], of most ViTs without their
+    ones."""
     if path[-1] == "class_embedding":
         return array[0, 0]
-    return array[0] if path[-1] == "positional_embedding" else array
+    return array[0] if path[-1] in ("register_embedding", "positional_embedding") else array
 
 
 def plain_vit_from_torch(path: Path, array: np.ndarray) -> np.ndarray:
     """Both of the above: `to_ours` of a ViT whose token and positions have leading ones."""
     return from_torch(path, without_leading_ones(path, array))
+
+
+def gates_apart(tensors: Tensors, packed: str, gate: str, rest: str) -> Tensors:
+    """With the layers that hold a perceptron's gate before its other first layer as two each.
+
+    Args:
+      tensors: by names.
+      packed: pattern in the names of both layers in one.
+      gate: what takes the pattern's place in the gate's names.
+      rest: likewise, in the other's.
+    """
+
+    def half(tensor: Tensor, second: bool) -> Tensor:
+        rows = tensor.shape[0] // 2
+        own = slice(rows, None) if second else slice(rows)
+        return Tensor((rows, *tensor.shape[1:]), tensor.dtype, lambda: tensor.read()[own])
+
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if re.search(packed, name) and tensor.shape and tensor.shape[0] % 2 == 0:
+            result[re.sub(packed, gate, name)] = half(tensor, second=False)
+            result[re.sub(packed, rest, name)] = half(tensor, second=True)
+        else:
+            result[name] = tensor
+    return result
+
+
+def without_key_bias(tensors: Tensors, query: str, key: str) -> Tensors:
+    """With a key's bias of no numbers beside each query's that has none, so that the bias of all
+    three is one array without the keys' part (`layers.KeylessBias`).
+
+    Args:
+      tensors: by names.
+      query: pattern in the names of the queries' biases.
+      key: what takes its place in the keys'.
+    """
+    empty = np.zeros(0, np.float32)
+    missing = [re.sub(query, key, name) for name in tensors if re.search(query, name)]
+    nothing = Tensor(empty.shape, empty.dtype, lambda: empty)
+    return {name: nothing for name in missing} | dict(tensors)
 
 
 def to_variables(

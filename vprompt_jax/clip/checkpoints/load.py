@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from vprompt_jax.clip.checkpoints import (
     big_vision,
+    dino,
     formats,
     huggingface,
     locate,
@@ -41,11 +42,14 @@ FAMILIES: tuple[Family, ...] = (
     open_clip_timm.FAMILY,
     huggingface.CLIP_FAMILY,
     siglip.FAMILY,
+    dino.DINOV2_FAMILY,
     huggingface.VIT_FAMILY,
+    dino.DINOV3_FAMILY,
     huggingface.RESNET_FAMILY,
     supervised.NPZ_FAMILY,
     big_vision.FAMILY,
     timm_siglip.FAMILY,
+    dino.META_FAMILY,
     timm.FC_NORM_FAMILY,
     timm.FAMILY,
     timm_siglip.MEAN_FAMILY,

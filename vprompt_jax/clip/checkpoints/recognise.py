@@ -22,8 +22,14 @@ _TOWERS: dict[str, tuple[str, ...]] = {
         r"^final_layer_norm\.",
     ),
     "BLIP": (r"^(text_decoder|visual_encoder|qformer)\.",),
-    "DINOv2": (r"(^|\.)embeddings\.mask_token$", r"layer_scale1\.lambda1$"),
-    "ConvNeXt (transformers)": (r"^(convnext(v2)?\.)?embeddings\.patch_embeddings\.weight$",),
+    "ConvNeXt (transformers)": (
+        r"^(convnext(v2)?\.)?embeddings\.patch_embeddings\.weight$",
+        r"!^embeddings\.cls_token$",
+    ),
+    "a ConvNeXt of DINOv3 (transformers)": (
+        r"^(model\.)?stages\.\d+\.layers\.\d+\.depthwise_conv\.",
+    ),
+    "DINOv3 in Meta's own layout": (r"^storage_tokens$", r"^blocks\.0\.norm1\."),
     "ConvNeXt (timm)": (r"^stem\.0\.weight$", r"^stages\.\d+\.blocks\.\d+\.conv_dw\."),
     "ConvNeXt (torchvision)": (r"^features\.0\.0\.weight$", r"\.layer_scale$"),
     "EVA (timm)": (r"^blocks\.\d+\.attn\.(q_proj|q_bias)",),

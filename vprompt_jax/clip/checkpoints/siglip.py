@@ -16,7 +16,6 @@ from vprompt_jax.clip.checkpoints.tower_fields import (
     shape_of,
     siglip_text,
     vit_tower,
-    with_side,
 )
 from vprompt_jax.clip.checkpoints.transformers_keys import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from vprompt_jax.clip.checkpoints.transformers_values import (
@@ -55,9 +54,7 @@ def _vision(tensors: Tensors, config: dict[str, Any]) -> Fields:
         )
     if not config:
         return fields
-    config = square(config, SIGLIP_VISION.where)
-    fields = with_side(fields, config["image_size"])
-    return with_vit_config(fields, config, SIGLIP_VISION.where)
+    return with_vit_config(fields, square(config, SIGLIP_VISION.where), SIGLIP_VISION.where)
 
 
 def _text(tensors: Tensors, config: dict[str, Any], beside: Beside, embed_dim: int) -> Fields:

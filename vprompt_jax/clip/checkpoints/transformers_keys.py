@@ -1,4 +1,4 @@
-"""What transformers' configs of CLIP, SigLIP, ViT and ResNet can say."""
+"""What transformers' configs of CLIP, SigLIP, ViT, DINO and ResNet can say."""
 
 from typing import Any
 
@@ -116,6 +116,48 @@ VIT = Keys(
     must={**_NEVER, "num_channels": (3,), "qkv_bias": (True,)},
     # The pooler is a head of models without classifier, the stride of the one for masked images.
     harmless=_OUTSIDE | {"encoder_stride", "pooler_output_size", "pooler_act", "eos_token_id"},
+)
+# Of training, and of what some classes return beside the features.
+_DINO_OUTSIDE = _OUTSIDE | names(
+    "layerscale_value drop_path_rate apply_layernorm reshape_hidden_states use_mask_token "
+    "out_features out_indices _out_features _out_indices stage_names eos_token_id "
+    "pos_embed_shift pos_embed_jitter pos_embed_rescale"
+)
+DINOV2 = Keys(
+    "config.json",
+    read={
+        "hidden_size": None,
+        "num_hidden_layers": None,
+        "mlp_ratio": 4,
+        "image_size": None,
+        "patch_size": None,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "use_swiglu_ffn": False,
+        "num_register_tokens": None,
+    },
+    must={**_NEVER, "num_channels": (3,), "qkv_bias": (True,)},
+    harmless=_DINO_OUTSIDE,
+)
+DINOV3 = Keys(
+    "config.json",
+    read={
+        **_SIZES,
+        "image_size": None,
+        "patch_size": None,
+        "num_attention_heads": 6,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "rope_theta": 100.0,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "use_gated_mlp": False,
+        "num_register_tokens": 0,
+    },
+    must={**_NEVER, "num_channels": (3,), "proj_bias": (True,), "mlp_bias": (True,)},
+    harmless=_DINO_OUTSIDE,
 )
 RESNET = Keys(
     "config.json",

@@ -4,6 +4,7 @@ from typing import Any
 
 from vprompt_jax.clip.checkpoints.family import Renames
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
+from vprompt_jax.clip.checkpoints.tower_fields import with_side
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
@@ -28,6 +29,7 @@ _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
 }
 
 
@@ -77,6 +79,7 @@ def square(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 def with_vit_config(fields: Fields, config: dict[str, Any], where: str) -> Fields:
     """A ViT's fields with what its config adds, if that describes the tower that shapes tell."""
+    fields = with_side(fields, config["image_size"])
     width = fields["vision.width"]
     shapes = {
         "hidden_size": width,
