@@ -13,6 +13,7 @@ from tests.conftest import TINY
 from vprompt_jax.benchmark import __main__ as command
 from vprompt_jax.benchmark import compiled, machines, measure, modes, torch_side
 from vprompt_jax.clip import CLIP
+from vprompt_jax.clip.checkpoints import drawn
 from vprompt_jax.clip.class_texts import tokens_of
 from vprompt_jax.config import default_config
 from vprompt_jax.process.errors import UserError
@@ -89,7 +90,7 @@ def test_a_short_program_is_run_several_times_before_it_is_waited_for():
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(UserError, match=r"no variant 'ViT-B/31'.*ViT-B/32"):
-        compiled.random_weights("ViT-B/31", "float32")
+        drawn.random_weights("ViT-B/31", "float32")
 
 
 def test_a_prediction_is_the_longer_of_arithmetic_and_memory_and_then_the_exchange():
@@ -172,8 +173,8 @@ def test_on_a_gpu_a_cpu_counts_the_flops(capsys, monkeypatch, tmp_path):
 
 def test_a_random_tower_needs_no_vocabulary_of_its_own(monkeypatch):
     text = dataclasses.replace(TINY.text, tokenizer="siglip", end_token=1, vocab_size=50)
-    monkeypatch.setitem(compiled.VARIANTS, "tiny", dataclasses.replace(TINY, text=text))
-    clip, _ = compiled.random_weights("tiny", jax.numpy.float32)
+    monkeypatch.setitem(drawn.VARIANTS, "tiny", dataclasses.replace(TINY, text=text))
+    clip, _ = drawn.random_weights("tiny", jax.numpy.float32)
     assert tokens_of(clip, [["a cat"]]).shape == (1, 1, 16)
 
 

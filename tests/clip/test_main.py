@@ -10,9 +10,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import vprompt_jax as vp
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, TINY
 from vprompt_jax.clip import __main__ as main_lib
-from vprompt_jax.clip.checkpoints import licence
+from vprompt_jax.clip.checkpoints import cost, licence
+from vprompt_jax.clip.variants import VARIANTS
 
 
 @pytest.fixture
@@ -122,6 +123,15 @@ def test_classify_by_a_siglip(run, tmp_path):
     out, error = run("classify", GOLDEN / "siglip_tiny", tmp_path / "red.png", "cat", "dog")
     assert error is None
     assert sorted(line.split()[1] for line in out.splitlines()) == ["cat", "dog"]
+
+
+def test_measure_random_weights_of_a_variant(run, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "tiny", TINY)
+    seen = []
+    monkeypatch.setattr(cost, "measure", lambda path, *_: seen.append(vp.clip.load(path)) or {})
+    assert run("measure", "tiny", "--random")[1] is None
+    assert seen[0][0].config == TINY
+    assert "no variant 'tiny2'" in run("measure", "tiny2", "--random")[1]
 
 
 @pytest.mark.parametrize(

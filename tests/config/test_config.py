@@ -12,8 +12,8 @@ from tests.conftest import ROOT, abstract_variables
 from tests.test_launch import QUICKSTART, assert_one_message, launch
 from vprompt_jax import config as config_lib
 from vprompt_jax.adaptation.build import build
-from vprompt_jax.benchmark.compiled import random_weights
 from vprompt_jax.clip import CLIP, ViTConfig
+from vprompt_jax.clip.checkpoints.drawn import random_weights
 from vprompt_jax.clip.variants import VARIANTS, VIT_B_32
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.methods import METHODS, registry

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.benchmark import compiled, machines, measure, torch_side
+from vprompt_jax.clip.checkpoints.drawn import random_weights
 from vprompt_jax.clip.checkpoints.load import load
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import default_config, resolve
@@ -41,7 +42,7 @@ def load_tower(args: argparse.Namespace, name: str, dtype: str) -> Tower:
     Raises:
       UserError: if there is none of that name.
     """
-    get = compiled.random_weights if args.random else load
+    get = random_weights if args.random else load
     return Tower(name, dtype, *get(name, dtype=jnp.dtype(dtype)))
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--resolution", type=int, help="side of the input in pixels; positions are resized"
         )
-    verb("measure", "time and memory of loading, and time to the first image features")
+    measure = verb("measure", "time and memory of loading, and time to the first image features")
+    measure.add_argument("--random", action="store_true", help="random weights of a variant, such "
+                         'as "DINOv2 ViT-B/14", in place of a checkpoint')  # fmt: skip
     return parser
 
 
@@ -173,9 +176,11 @@ def classify(args: argparse.Namespace) -> str:
 
 def measure(args: argparse.Namespace) -> str:
     """The figures of `cost.measure` in lines of text."""
-    from vprompt_jax.clip.checkpoints import cost
+    from vprompt_jax.clip.checkpoints import cost, drawn
 
-    figures = cost.measure(args.checkpoint, args.activation, _fields(args.fields))
+    with tempfile.TemporaryDirectory() as folder:
+        path = drawn.write(args.checkpoint, Path(folder)) if args.random else args.checkpoint
+        figures = cost.measure(path, args.activation, _fields(args.fields))
     return "\n".join(f"{name:<52} {value:10,.2f}" for name, value in figures.items())
 
 

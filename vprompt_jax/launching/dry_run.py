@@ -13,6 +13,7 @@ from vprompt_jax.adaptation import load_clip
 from vprompt_jax.adaptation.build import parts_of
 from vprompt_jax.benchmark import compiled, measure
 from vprompt_jax.clip.checkpoints import locate
+from vprompt_jax.clip.checkpoints.drawn import random_weights
 from vprompt_jax.config import Config, resolve
 from vprompt_jax.data import catalogue, pipeline, splits, tfds_source
 from vprompt_jax.process.errors import UserError
@@ -84,7 +85,7 @@ def _weights(config: Config) -> tuple[Any, str]:
     except UserError:
         if name not in locate.OPENAI:
             raise
-        random = compiled.random_weights(name, jnp.dtype(config.model.dtype))
+        random = random_weights(name, jnp.dtype(config.model.dtype))
         size = sum(leaf.size for leaf in jax.tree.leaves(random[1])) * 2  # OpenAI's are float16
         return random, f"download    {name} from OpenAI, about {size / 1e6:,.0f} MB"
     return load_clip(config), ""
