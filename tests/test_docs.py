@@ -1,5 +1,6 @@
 """Links of the Markdown files lead somewhere; the commands, files and lines they show work."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from vprompt_jax.__main__ import VERBS
+from vprompt_jax.config import resolve, sweep
 from vprompt_jax.methods import registry
 
 pytestmark = pytest.mark.fast
@@ -90,8 +92,6 @@ def test_the_lines_that_add_a_method_add_one(monkeypatch):
 
 
 def test_the_table_of_sweeps_counts_their_runs():
-    import importlib
-
     text = (ROOT / "docs" / "results.md").read_text()
     rows = re.findall(r"^\| `(\w+)\.py` \|.*\| (\d+) \| (\d+) \|$", text, re.M)
     files = {p.stem for p in (ROOT / "configs" / "sweeps").glob("*.py")}
@@ -100,6 +100,22 @@ def test_the_table_of_sweeps_counts_their_runs():
     for name, paper, mini in rows:
         get_config = importlib.import_module(f"configs.sweeps.{name}").get_config
         assert [len(get_config(v).sweep) for v in ("paper", "mini")] == [int(paper), int(mini)]
+
+
+def test_the_hours_are_what_their_command_prints():
+    """Of one run by hand: VP on DTD's 1,880 images for 1,000 epochs in batches of 256."""
+    import runpy
+
+    made = runpy.run_path(str(ROOT / "docs" / "hours.py"))
+    assert made["table"]() in (ROOT / "docs" / "reproduce.md").read_text()
+    assert f"{made['SLOWER']:.1f} times slower" in (ROOT / "docs" / "reproduce.md").read_text()
+    config = importlib.import_module("configs.sweeps.adavipro_t1").get_config()
+    runs = {name: resolve(one) for name, one in sweep.expand(config).items()}
+    rates = made["images_per_second"]()
+    assert (rates["vp"], rates["ap"]) == (17849, 17874)
+    assert made["hours"](runs["dtd-vp-s0"], rates) == (8 * 256 * 1000 / 17849 + 33) / 3600
+    assert made["hours"](runs["dtd-tp-s0"], rates) == 33 / 3600
+    assert made["train_images"](runs["eurosat-vp-s0"]) == 18900  # 30 % are cut for test
 
 
 def test_the_page_of_config_keys_is_what_the_declarations_say():

@@ -61,9 +61,10 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
         raise UserError(
             f"config.sweep must hold (name, ((key, value), ...)) for each run: {error}"
         ) from error
+    base = copy.copy(config)
+    base.sweep = ()  # not copied with every run
     for name, overrides in listed:
-        one = copy.deepcopy(config)
-        one.sweep = ()
+        one = copy.deepcopy(base)
         one.name = f"{config.name}-{name}"
         try:
             one.update_from_flattened_dict(overrides)
