@@ -6,6 +6,7 @@ Needs the extras `parity` and `parity-towers`; what is missing of them is skippe
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -14,7 +15,7 @@ import vprompt_jax as vp
 from tests.clip.test_libraries import IMAGES, SIDE, TOKENS, check, features, moved, save, to_torch
 from tests.conftest import ROOT
 from vprompt_jax.clip import vocabularies
-from vprompt_jax.clip.checkpoints import formats, timm_siglip
+from vprompt_jax.clip.checkpoints import formats, timm_eva, timm_siglip
 from vprompt_jax.clip.checkpoints.load import open_checkpoint, variable_shapes
 from vprompt_jax.clip.checkpoints.tower_fields import SIGLIP_VIT
 from vprompt_jax.process.errors import UserError
@@ -77,6 +78,66 @@ def test_clipa(tmp_path, caplog, positions):
 
 SIGLIP = "vit_base_patch16_siglip_224"
 SMALL = dict(img_size=SIDE, patch_size=8, embed_dim=48, depth=2, num_heads=12)
+
+
+@pytest.mark.parametrize(
+    "name, pool, options",
+    [
+        ("eva02_base_patch16_clip_224", "token", {}),
+        ("eva02_base_patch16_clip_224", "token", {"mlp_ratio": 1.75, "img_size": 40}),
+        ("eva_giant_patch14_224", "token", {"embed_dim": 64, "num_heads": 16}),
+        ("vit_pe_core_base_patch16_224", "map", {}),
+        ("vit_pe_core_base_patch16_224", "map", {"img_size": 40, "mlp_ratio": 2.5}),
+        ("vit_pe_core_gigantic_patch14_448", "map", {"embed_dim": 64, "num_heads": 16}),
+    ],
+)
+def test_eva_and_pe(tmp_path, monkeypatch, name, pool, options):
+    create = timm.create_model
+    small = SMALL | dict(embed_dim=96) | options
+    monkeypatch.setattr(timm, "create_model", lambda name, **more: create(name, **small | more))
+    side = small["img_size"]
+    vision = dict(image_size=side, timm_model_name=name, timm_pool=pool, timm_proj=None)
+    model = dict(embed_dim=24, vision_cfg=vision, text_cfg=TEXT)
+    theirs = open_clip.model.CustomTextCLIP(**model)
+    computed = {n: b for n, b in theirs.named_buffers() if n not in theirs.state_dict()}
+    constants = {n: b.clone() for n, b in computed.items()}  # angles, and keys' bias of 0
+    moved(theirs)
+    for buffer, value in constants.items():
+        computed[buffer].copy_(value)
+    write(tmp_path, theirs, model)
+    clip, variables = vp.clip.load(tmp_path)
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    image = jax.jit(lambda v: clip.apply(v, images, method="encode_image"))(variables)
+    with torch.no_grad():
+        check(image, theirs.encode_image(to_torch(images)))
+    for position in range(clip.config.depth + 1):
+        x = clip.apply(variables, images, stop=position, method="encode_image")
+        x = clip.apply(variables, x, start=position, method="encode_image")
+        np.testing.assert_allclose(x, image, rtol=0, atol=1e-5 * np.abs(image).max())
+
+
+def test_what_timms_names_of_eva_and_pe_tell():
+    """Heads, epsilon and how places are counted, of all of them."""
+    names = [n for n in timm.list_models(["eva*clip*", "vit_pe_core*"]) if "enormous" not in n]
+    assert len(names) > 8
+    for name in names:
+        with torch.device("meta"):
+            theirs = timm.create_model(name, depth=1, num_classes=8)
+        shapes = {n: tuple(value.shape) for n, value in theirs.state_dict().items()}
+        held = {n: formats.Tensor(s, np.dtype(np.float32), lambda: None) for n, s in shapes.items()}
+        fields = (timm_eva.pe if "pe_core" in name else timm_eva.eva)(held, name)
+        assert fields["vision.heads"] == theirs.blocks[0].attn.num_heads, name
+        assert fields["vision.norm_eps"] == theirs.blocks[0].norm1.eps, name
+        assert fields.get("vision.pool_heads", 8) == getattr(theirs.attn_pool, "num_heads", 8), name
+        rope = theirs.rope
+        assert ("vision.rope" in fields) == (rope is not None), name
+        if rope is not None:
+            assert tuple(rope.ref_feat_shape) == (fields["vision.rope_reference"],) * 2, name
+            assert rope.grid_offset == fields.get("vision.rope_offset", 0.0), name
+            columns = fields.get("vision.rope_order") == "columns"
+            assert rope.grid_indexing == ("xy" if columns else "ij"), name
+
+
 SIGLIP_TEXT = TEXT | dict(
     norm_kwargs={"eps": 1e-6}, no_causal_mask=True, proj_bias=True, pool_type="last"
 )
@@ -220,9 +281,8 @@ REFUSED = {
     "mt5": "text tower is one of Hugging Face's",
     "nllb": "text tower is one of Hugging Face's",
     "convnext": "image tower is one of timm's",
-    "EVA": "image tower is one of timm's",
+    "EVA02-E": "timm_model_name='eva02_enormous_patch14_clip_224', which is not supported",
     "MobileCLIP": "image tower is one of timm's",
-    "PE-Core": "timm_model_name='vit_pe_core_",
     "ViTamin": "image tower is one of timm's",
     "swin": "image tower is one of timm's",
     "vit_medium": "image tower is one of timm's",

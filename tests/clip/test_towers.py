@@ -37,6 +37,30 @@ TOWERS = {
     "turned halves, no bias of keys": dataclasses.replace(
         BASE, registers=3, positions="none", rope="halves", qkv_bias="no_key", patch_bias=True
     ),
+    "counted places, norms inside, a gate": dataclasses.replace(
+        BASE,
+        rope="pairs",
+        rope_base=1e4,
+        rope_reference=6,
+        inner_norms=True,
+        gated_mlp=True,
+        activation="silu",
+        qkv_bias="no_key",
+        projection_bias=True,
+    ),
+    "attention to the class token, columns first": dataclasses.replace(
+        BASE,
+        registers=1,
+        rope="pairs",
+        rope_base=1e4,
+        rope_reference=4,
+        rope_offset=1.0,
+        rope_order="columns",
+        pooling="attention",
+        pool_class=True,
+        pool_heads=2,
+        pool_mlp_width=56,
+    ),
     "turned pairs": dataclasses.replace(BASE, rope="pairs", rope_base=50.0, pooling="mean"),
 }
 PIXELS = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
@@ -50,10 +74,16 @@ def turned(vision: ViTConfig, x: np.ndarray) -> np.ndarray:
     """Queries or keys [B, N, d] of one head by their place, one pair of channels at a time."""
     x, first = x.copy(), x.shape[1] - 16
     for place in range(16):
-        for axis, number in enumerate(divmod(place, 4)):
-            coordinate = -0.75 + 0.5 * number  # of the centres of four patches between -1 and 1
+        row, column = divmod(place, 4)
+        for axis, number in enumerate(
+            (row, column) if vision.rope_order == "rows" else (column, row)
+        ):
+            # Of the centres of four patches between -1 and 1, in half turns; else counted.
+            coordinate = 2 * np.pi * (-0.75 + 0.5 * number)
+            if vision.rope_reference:
+                coordinate = (number + vision.rope_offset) * vision.rope_reference / 4
             for i in range(CHANNELS // 4):
-                angle = 2 * np.pi * coordinate / vision.rope_base ** (4 * i / CHANNELS)
+                angle = coordinate / vision.rope_base ** (4 * i / CHANNELS)
                 which = axis * CHANNELS // 4 + i
                 pair = [which, which + CHANNELS // 2]
                 if vision.rope == "pairs":
@@ -96,16 +126,17 @@ def reference(
             y = gate / (1 + np.exp(-gate)) * y
         else:
             y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        y = norm(y, part["ln_inner"]) if "ln_inner" in part else y
         return dense(y, part["c_proj"])
 
     def attention_pooling(x, part):
         q, k, v = (
             dense(y, part[f"{n}_proj"]) for n, y in zip("qkv", (part["probe"], x, x), strict=True)
         )
-        heads = []
-        for h in range(HEADS):
-            own = slice(h * WIDTH // HEADS, (h + 1) * WIDTH // HEADS)
-            weights = softmax(k[..., own] @ q[own] / np.sqrt(WIDTH // HEADS))
+        heads, count = [], vision.pool_heads or HEADS
+        for h in range(count):
+            own = slice(h * WIDTH // count, (h + 1) * WIDTH // count)
+            weights = softmax(k[..., own] @ q[own] / np.sqrt(WIDTH // count))
             heads.append(np.einsum("bn,bnd->bd", weights, v[..., own]))
         y = dense(np.concatenate(heads, -1), part["out_proj"])
         return y + perceptron(norm(y, part["ln_2"]), part["mlp"])
@@ -157,19 +188,22 @@ def reference(
                 of_queries, of_keys = turned(vision, of_queries), turned(vision, of_keys)
             scores = of_queries @ of_keys.swapaxes(1, 2) / np.sqrt(CHANNELS)
             heads.append(softmax(scores) @ v[..., part])
-        y = dense(np.concatenate(heads, -1), block["attn"]["out_proj"])
+        y = np.concatenate(heads, -1)
+        y = norm(y, block["attn"]["ln_inner"]) if vision.inner_norms else y
+        y = dense(y, block["attn"]["out_proj"])
         x = x + y * (block["ls_1"]["gamma"] if vision.layer_scale else 1)
         y = perceptron(norm(x, block["ln_2"]), block["mlp"])
         x = x + y * (block["ls_2"]["gamma"] if vision.layer_scale else 1)
     if vision.final_norm == "before":
         x = norm(x, p["ln_post"])
     if vision.pooling == "attention":
-        x = attention_pooling(x[:, -16:], p["attnpool"])
+        seen = np.concatenate([x[:, : int(vision.pool_class)], x[:, -16:]], axis=1)
+        x = attention_pooling(seen, p["attnpool"])
     else:
         x = x[:, 0] if vision.pooling == "class" else x[:, -16:].mean(1)
     if vision.final_norm == "after":
         x = norm(x, p["ln_post"])
-    return x @ p["proj"]
+    return x @ p["proj"] + p.get("proj_bias", 0.0)
 
 
 @pytest.mark.parametrize("name", TOWERS)

@@ -8,14 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-from vprompt_jax.clip.towers import (
-    ACTIVATIONS,
-    ResNetConfig,
-    TextConfig,
-    ViTConfig,
-    check_choice,
-    check_positive,
-)
+from vprompt_jax.clip.checks import check_choice, check_positive
+from vprompt_jax.clip.towers import ACTIVATIONS, ResNetConfig, TextConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
 
 __all__ = ["ACTIVATIONS", "CLIPConfig", "ResNetConfig", "TextConfig", "ViTConfig"]

@@ -104,6 +104,7 @@ class Attention(nn.Module):
       outputs: number of leading tokens to compute outputs for; None for all.
       bias: which biases the projection has: "all", "no_key" or "none".
       rotation: turns queries and keys by their place; None for no turn.
+      inner_eps: epsilon of a LayerNorm before the last projection; None: there is none.
     """
 
     heads: int
@@ -112,6 +113,7 @@ class Attention(nn.Module):
     outputs: int | None = None
     bias: str = "all"
     rotation: Rotation | None = None
+    inner_eps: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -130,6 +132,8 @@ class Attention(nn.Module):
             q, k = self.rotation(q), self.rotation(k)
         y = attend(q[:, : self.outputs], k, v, is_causal=self.causal)
         y = y.reshape(batch, -1, width)
+        if self.inner_eps is not None:
+            y = nn.LayerNorm(epsilon=self.inner_eps, dtype=self.dtype, name="ln_inner")(y)
         return nn.Dense(width, dtype=self.dtype, name="out_proj")(y)
 
     def keys_and_values(self, kv: jax.Array) -> jax.Array:
@@ -145,12 +149,14 @@ class MLP(nn.Module):
       width: hidden channels; None for four times as many as come in.
       dtype: dtype of the computation.
       gated: whether it has a gate.
+      inner_eps: epsilon of a LayerNorm before c_proj; None: there is none.
     """
 
     activation: str
     width: int | None = None
     dtype: jnp.dtype = jnp.float32
     gated: bool = False
+    inner_eps: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -159,6 +165,8 @@ class MLP(nn.Module):
         y = nn.Dense(hidden, dtype=self.dtype, name="c_fc")(x)
         gate = nn.Dense(hidden, dtype=self.dtype, name="c_gate")(x) if self.gated else None
         y = act(y) if gate is None else act(gate) * y
+        if self.inner_eps is not None:
+            y = nn.LayerNorm(epsilon=self.inner_eps, dtype=self.dtype, name="ln_inner")(y)
         return nn.Dense(channels, dtype=self.dtype, name="c_proj")(y)
 
 
@@ -183,6 +191,8 @@ class ResidualAttentionBlock(nn.Module):
       gated_mlp: whether the perceptron has a gate.
       qkv_bias: as `Attention.bias`.
       rotation: as in `Attention`.
+      inner_norms: whether attention and perceptron have a norm before their last layer (the sub-LN
+        of EVA-02, arXiv 2303.11331).
     """
 
     heads: int
@@ -196,14 +206,16 @@ class ResidualAttentionBlock(nn.Module):
     gated_mlp: bool = False
     qkv_bias: str = "all"
     rotation: Rotation | None = None
+    inner_norms: bool = False
 
     def setup(self) -> None:
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
+        inner = self.eps if self.inner_norms else None
         self.attn = Attention(
-            self.heads, self.causal, self.dtype, self.outputs, self.qkv_bias, self.rotation
+            self.heads, self.causal, self.dtype, self.outputs, self.qkv_bias, self.rotation, inner
         )
         self.ln_2 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
-        self.mlp = MLP(self.activation, self.mlp_width, self.dtype, self.gated_mlp)
+        self.mlp = MLP(self.activation, self.mlp_width, self.dtype, self.gated_mlp, inner)
         if self.layer_scale is not None:
             self.ls_1, self.ls_2 = LayerScale(self.layer_scale), LayerScale(self.layer_scale)
 

@@ -134,7 +134,7 @@ def entry_of_weight(path: Sequence[str], sites: dict[Where, Site]) -> Where:
         if (name := "/".join(path[:end])) in sites:
             return sites[name].entry
     last = [site.entry for site in sites.values()][-2]
-    return last if path == ("proj",) else PIXELS
+    return last if path[0] in ("proj", "proj_bias") else PIXELS
 
 
 def lowest(entries: Iterable[Where]) -> Where | None:

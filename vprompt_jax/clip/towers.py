@@ -1,32 +1,23 @@
 """The configs of an image tower and of a text tower."""
 
 import dataclasses
-from typing import Any
 
-from vprompt_jax.clip.rotary import PAIRINGS, Rotation
+from vprompt_jax.clip.checks import check_choice, check_heads, check_positive
+from vprompt_jax.clip.rotary import ORDERS, PAIRINGS, Places, Rotation
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh", "silu")
 # CLIP's own; SigLIP's, of texts in lower case without punctuation; SigLIP 2's, of texts in lower
 # case; either one's as OpenCLIP uses it ("canonicalize").
 TOKENIZERS = ("clip", "siglip", "gemma", "canonical")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-
-
-def check_positive(tower: str, config: Any, *names: str) -> None:
-    """Raises ValueError if one of the named fields is not a whole number over 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{tower}.{name} must be a whole number over 0, got {value!r}")
-
-
-def _divides(tower: str, config: Any) -> None:
-    if config.width % config.heads:
-        raise ValueError(f"{tower}: {config.heads} heads do not divide {config.width} channels")
+_VIT_CHOICES: dict[str, tuple[str, ...]] = {
+    "activation": ACTIVATIONS,
+    "pooling": ("class", "mean", "attention"),
+    "final_norm": ("before", "after", "none"),
+    "positions": ("all", "class", "patches", "none"),
+    "qkv_bias": ("all", "no_key", "none"),
+    "rope": ("none", *PAIRINGS),
+    "rope_order": ORDERS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +56,12 @@ class ViTConfig:
       rope: whether queries and keys of the patches are turned by their place, and if so which
         channels turn together: "none" or one of `rotary.PAIRINGS`.
       rope_base: sets the wavelengths (`rotary.angles`).
+      rope_reference, rope_offset, rope_order: how places are counted (`rotary.Places`).
+      inner_norms: whether there is a LayerNorm before the last layer of each attention and
+        perceptron (EVA-02, arXiv 2303.11331).
+      pool_heads, pool_mlp_width: of the pooling by attention; None: as in the blocks.
+      pool_class: whether that attends to the class token, too.
+      projection_bias: whether the projection has a bias.
     """
 
     width: int
@@ -88,19 +85,29 @@ class ViTConfig:
     qkv_bias: str = "all"
     rope: str = "none"
     rope_base: float = 100.0
+    rope_reference: int | None = None
+    rope_offset: float = 0.0
+    rope_order: str = "rows"
+    inner_norms: bool = False
+    pool_heads: int | None = None
+    pool_mlp_width: int | None = None
+    pool_class: bool = False
+    projection_bias: bool = False
     kind: str = dataclasses.field(default="vit", init=False)
 
     def __post_init__(self) -> None:
         check_positive("vision", self, "width", "layers", "heads", "patch_size", "image_resolution")
-        _divides("vision", self)
-        check_choice("vision.activation", self.activation, ACTIVATIONS)
-        check_choice("vision.pooling", self.pooling, ("class", "mean", "attention"))
-        check_choice("vision.final_norm", self.final_norm, ("before", "after", "none"))
+        check_heads("vision", self)
+        for name, choices in _VIT_CHOICES.items():
+            check_choice(f"vision.{name}", getattr(self, name), choices)
         if self.pooling == "attention" and self.final_norm == "after":
             raise ValueError("vision.final_norm 'after' is not for vision.pooling 'attention'")
-        check_choice("vision.positions", self.positions, ("all", "class", "patches", "none"))
-        check_choice("vision.qkv_bias", self.qkv_bias, ("all", "no_key", "none"))
-        check_choice("vision.rope", self.rope, ("none", *PAIRINGS))
+        if self.width % (self.pool_heads or self.heads):
+            raise ValueError(f"vision: {self.pool_heads} pool_heads do not divide {self.width}")
+        if self.pool_class and not (self.class_token and self.pooling == "attention"):
+            raise ValueError("vision.pool_class needs a class token and vision.pooling 'attention'")
+        if self.projection_bias and not self.projection:
+            raise ValueError("vision.projection_bias needs vision.projection")
         for name in ("pooling", "positions"):
             if getattr(self, name) == "class" and not self.class_token:
                 raise ValueError(f"vision.{name} 'class' needs a class token")
@@ -128,7 +135,10 @@ class ViTConfig:
     @property
     def rotation(self) -> Rotation | None:
         """What turns queries and keys by their place; None if nothing does."""
-        return None if self.rope == "none" else Rotation(self.grid, self.rope_base, self.rope)
+        if self.rope == "none":
+            return None
+        places = Places(self.rope_reference, self.rope_offset, self.rope_order)
+        return Rotation(self.grid, self.rope_base, self.rope, places)
 
     @property
     def pooled(self) -> int | None:
@@ -266,7 +276,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
-        _divides("text", self)
+        check_heads("text", self)
         check_choice("text.activation", self.activation, ACTIVATIONS)
         check_choice("text.pooling", self.pooling, ("end", "last"))
         if self.projection_bias and not self.projection:

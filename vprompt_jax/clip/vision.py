@@ -80,17 +80,19 @@ class VisionTransformer(nn.Module):
                 gated_mlp=c.gated_mlp,
                 qkv_bias=c.qkv_bias,
                 rotation=c.rotation,
+                inner_norms=c.inner_norms,
             )
             for i in range(c.layers)
         ]
         if c.final_norm != "none":
             self.ln_post = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
         if c.pooling == "attention":
-            self.attnpool = ProbePooling(
-                c.heads, c.activation, c.mlp_width, c.norm_eps, dtype=self.dtype
-            )
+            heads, mlp = c.pool_heads or c.heads, c.pool_mlp_width or c.mlp_width
+            self.attnpool = ProbePooling(heads, c.activation, mlp, c.norm_eps, dtype=self.dtype)
         if c.projection:
             self.proj = self.param("proj", scale, (c.width, self.embed_dim))
+        if c.projection_bias:
+            self.proj_bias = self.param("proj_bias", nn.initializers.zeros, (self.embed_dim,))
 
     def __call__(
         self,
@@ -135,9 +137,12 @@ class VisionTransformer(nn.Module):
         if c.pooling == "class":
             x = x[:, 0]
         else:
+            first = x[:, : int(c.pool_class)]
             x = x[:, -(c.grid**2) :]  # patches come last, whatever tokens precede them
+            x = jnp.concatenate([first, x], axis=1) if c.pool_class else x
             x = x if c.final_norm != "before" else self.ln_post(x)
             x = self.attnpool(x) if c.pooling == "attention" else x.mean(axis=1)
         if c.final_norm == "after" or (c.final_norm == "before" and c.pooling == "class"):
             x = self.ln_post(x)
-        return x @ self.proj.astype(self.dtype) if c.projection else x
+        x = x @ self.proj.astype(self.dtype) if c.projection else x
+        return x + self.proj_bias.astype(self.dtype)[None] if c.projection_bias else x

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 FAMILIES: tuple[Family, ...] = (
     openai.FAMILY,
-    open_clip_timm.FAMILY,
+    *open_clip_timm.FAMILIES,
     huggingface.CLIP_FAMILY,
     siglip.FAMILY,
     dino.DINOV2_FAMILY,

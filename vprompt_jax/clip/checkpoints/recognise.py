@@ -6,8 +6,11 @@ from collections.abc import Iterable
 # Title -> patterns that must each match a name, and, after "!", one that must match none.
 _TOWERS: dict[str, tuple[str, ...]] = {
     "CoCa (OpenCLIP), which writes captions": (r"^text_decoder\.",),
-    "a CLIP of OpenCLIP whose image tower is one of timm's (ConvNeXt, EVA, MobileCLIP, ViTamin, "
-    "...), but not SigLIP's": (r"^visual\.trunk\.", r"!^visual\.trunk\.attn_pool\.latent$"),
+    "a CLIP of OpenCLIP whose image tower is one of timm's (ConvNeXt, MobileCLIP, ViTamin, ...), "
+    "but not SigLIP's, EVA's or PE's": (
+        r"^visual\.trunk\.",
+        r"!^visual\.trunk\.(attn_pool\.latent|blocks\.0\.attn\.(q_proj\.weight|q_bias))$",
+    ),
     "a CLIP of OpenCLIP whose text tower is one of Hugging Face's": (
         r"^text\.transformer\.(encoder|embeddings)\.",
     ),
