@@ -4,19 +4,23 @@ The weights are those of the recorded SigLIP in Hugging Face's layout, under Ope
 OpenCLIP makes of them is recorded, too.
 """
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 import vprompt_jax as vp
+from tests.adapters.conftest import random_variables
 from tests.clip.test_siglip import SIGLIP, WEIGHTS, outputs, relative_error
+from tests.clip.test_towers import TOWERS, config_of
 from tests.conftest import GOLDEN, TINY, random_tensors
 from vprompt_jax.clip import class_texts, vocabularies
-from vprompt_jax.clip.checkpoints import formats
+from vprompt_jax.clip.checkpoints import formats, openai
 from vprompt_jax.process.errors import UserError
 
 pytestmark = pytest.mark.fast
@@ -188,8 +192,14 @@ def test_a_tokenizer_that_adds_other_tokens_is_refused(tmp_path):
     [
         ({"vision_cfg": {"timm_model_name": "vit_base_mci_224"}}, "timm_model_name='vit_base_mci"),
         ({"vision_cfg": {"timm_model_name": None}}, "timm_model_name=None, which is not supported"),
-        ({"vision_cfg": {"timm_pool": "avg"}}, "timm_pool='avg', which is not supported"),
-        ({"vision_cfg": {"timm_proj": "linear"}}, "timm_proj='linear', which is not supported"),
+        (
+            {"vision_cfg": {"timm_pool": "avg"}},
+            "timm_pool='avg' with vit_base_patch16_siglip_224, which is not",
+        ),
+        (
+            {"vision_cfg": {"timm_proj": "linear"}},
+            "timm_proj='linear' with vit_base_patch16_siglip_224, which",
+        ),
         ({"vision_cfg": {"image_size": [34, 42]}}, "images that are not square"),
         ({"vision_cfg": {"image_size": 64}}, "image_size 64, the weights have 32"),
         ({"vision_cfg": {"rope": 1}}, "has rope=1, which is not known here"),
@@ -228,7 +238,7 @@ def test_texts_of_another_width_are_refused(tmp_path):
     for kind in ("weight", "bias"):
         whole = tensors[f"text.text_projection.{kind}"]
         tensors[f"text.text_projection.{kind}"] = np.ascontiguousarray(whole[:40])
-    with pytest.raises(UserError, match="embed_dim is 40, the tower's features have 48"):
+    with pytest.raises(UserError, match="have 40 channels and its images' 48: these towers do not"):
         vp.clip.load(write(tmp_path, tensors, model_cfg={"embed_dim": 40}))
 
 
@@ -307,3 +317,30 @@ def test_custom_text_holds_the_same(tmp_path, tiny_path):
     formats.write_safetensors(path, custom | tensors, {})
     with pytest.raises(UserError, match="two text towers, not one"):
         vp.clip.load(path)
+
+
+@pytest.mark.parametrize("name", ["counted places, norms inside, a gate",
+                                  "attention to the class token, columns first"])  # fmt: skip
+def test_the_packages_own_format_keeps_eva_and_pe(tmp_path, name):
+    config = config_of(TOWERS[name])
+    variables = random_variables(config, seed=1)
+    flat = {path: np.asarray(a) for path, a in traverse_util.flatten_dict(variables).items()}
+    formats.write_safetensors(tmp_path / "w.safetensors", openai.to_state_dict(flat), {})
+    said = {"clip": dataclasses.asdict(config)}
+    (tmp_path / "w.json").write_text(json.dumps(said))
+    clip, loaded = vp.clip.load(tmp_path / "w.safetensors")
+    assert clip.config == config
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
+@pytest.mark.parametrize("name", ["eva02_enormous_patch14_clip_224", "vit_pe_spatial_base_patch16"])
+def test_other_towers_of_timm_are_named(tmp_path, name):
+    tensors = open_clip_names() | {"visual.trunk.blocks.0.attn.q_bias": np.zeros(48, np.float32)}
+    with pytest.raises(UserError, match=f"timm_model_name='{name}', which is not supported"):
+        vp.clip.load(write(tmp_path, tensors, vision_cfg={"timm_model_name": name}))
+
+
+def test_an_eva_asks_for_its_own_pooling(tmp_path):
+    vision = {"timm_model_name": "eva02_base_patch16_clip_224", "timm_proj": None}
+    with pytest.raises(UserError, match=r"timm_pool='map' with eva02_base.*\(supported: 'token'\)"):
+        vp.clip.load(write(tmp_path, vision_cfg=vision))

@@ -13,7 +13,7 @@ from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
 from vprompt_jax.clip.checkpoints.openai import FAMILY as OPENAI
 from vprompt_jax.clip.checkpoints.openai import text_fields
-from vprompt_jax.clip.checkpoints.tower_fields import with_side
+from vprompt_jax.clip.checkpoints.tower_fields import check_features, with_side
 from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
 
@@ -95,7 +95,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
     trunk = {n.removeprefix(_TRUNK): t for n, t in tensors.items() if n.startswith(_TRUNK)}
     fields = tower.fields(trunk, name)
     of_texts = text_fields(tensors)
-    agree({"embed_dim": of_texts["embed_dim"]}, fields, "its text tower")
+    check_features(of_texts["embed_dim"], fields["embed_dim"])
     fields |= of_texts
     return fields | open_clip.fields_of(beside.open_clip, fields, beside.folder, _vision)
 

@@ -116,6 +116,15 @@ SIGLIP_VIT: Fields = PLAIN_VIT | {
 }
 
 
+def check_features(of_texts: int, of_images: int) -> None:
+    """Raises UserError if the features of texts and images have not as many channels."""
+    if of_texts != of_images:
+        raise UserError(
+            f"its texts' features have {of_texts} channels and its images' {of_images}: these "
+            "towers do not belong together"
+        )
+
+
 def siglip_text(
     width: int, layers: int, mlp: int, context_length: int, vocab_size: int, features: int, own: int
 ) -> Fields:
@@ -129,11 +138,7 @@ def siglip_text(
     Raises:
       UserError: if the features' channels differ.
     """
-    if features != own:
-        raise UserError(
-            f"its texts' features have {features} channels and its images' {own}: these towers do "
-            "not belong together"
-        )
+    check_features(features, own)
     return {
         "text.width": width,
         "text.layers": layers,
