@@ -1,6 +1,7 @@
 """The notebooks run from a clean kernel, and are stored with the outputs of a run."""
 
 import importlib.util
+import itertools
 
 import nbformat
 import pytest
@@ -19,8 +20,12 @@ def test_a_notebook_runs(name, monkeypatch):
     spec.loader.exec_module(program)
     notebook = program.execute(ROOT / "notebooks" / name)
     stored = nbformat.read(ROOT / "notebooks" / name, as_version=4)
-    kinds = [[o.output_type for o in c.get("outputs", ())] for c in notebook.cells]
-    assert kinds == [[o.output_type for o in c.get("outputs", ())] for c in stored.cells]
+    assert list(map(kinds, notebook.cells)) == list(map(kinds, stored.cells))
+
+
+def kinds(cell):
+    """Of a cell's outputs; into how many parts a stream falls depends on the time it takes."""
+    return [kind for kind, _ in itertools.groupby(o.output_type for o in cell.get("outputs", ()))]
 
 
 @pytest.mark.parametrize("name", NAMES)

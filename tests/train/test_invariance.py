@@ -52,7 +52,7 @@ def trajectory(
         subprocess.Popen(command, cwd=ROOT, env=environment(devices, port, processes, i))
         for i in range(processes)
     ]
-    assert [p.wait(timeout=600) for p in started] == [0] * processes
+    assert [p.wait(timeout=1800) for p in started] == [0] * processes
     return np.load(out)
 
 
