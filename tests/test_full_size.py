@@ -47,9 +47,9 @@ def test_adaviprompt_cifar10_on_local_inputs(tmp_path, monkeypatch):
     frozen = []
     train = loop.train
 
-    def watched(run, workdir):
+    def watched(run, *args):
         frozen.append(jax.device_get(run.adaptation.frozen))
-        outcome = train(run, workdir)
+        outcome = train(run, *args)
         frozen.append(jax.device_get(run.adaptation.frozen))
         return outcome
 
