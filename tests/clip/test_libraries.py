@@ -7,14 +7,16 @@ Every parameter and buffer is moved, so that nothing hides in a zero or a one.
 import dataclasses
 import inspect
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
 import vprompt_jax as vp
+from tests.clip.test_dino import meta
 from vprompt_jax.clip.checkpoints import open_clip as open_clip_keys
-from vprompt_jax.clip.checkpoints import processors, timm, transformers_keys
+from vprompt_jax.clip.checkpoints import processors, timm_keys, transformers_keys
 from vprompt_jax.process.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -136,21 +138,49 @@ def test_every_key_of_timm_is_in_a_table():
     from timm.models.resnet import ResNet
     from timm.models.vision_transformer import VisionTransformer
 
-    for model, keys in ((VisionTransformer, timm.VIT_ARGS), (ResNet, timm.RESNET_ARGS)):
+    for model, keys in ((VisionTransformer, timm_keys.VIT_ARGS), (ResNet, timm_keys.RESNET_ARGS)):
         arguments = set(inspect.signature(model.__init__).parameters) - {"self"}
         assert arguments == keys.known
-    assert {f.name for f in dataclasses.fields(PretrainedCfg)} <= timm.PRETRAINED.known
-    assert timm.PRETRAINED.known <= timm.CONFIG.known
+    assert {f.name for f in dataclasses.fields(PretrainedCfg)} <= timm_keys.PRETRAINED.known
+    assert timm_keys.PRETRAINED.known <= timm_keys.CONFIG.known
 
 
-def test_the_heads_of_timms_names():
-    create = library("timm").create_model
-    for size, heads in timm._HEADS.items():
-        name = f"vit_{size}_patch{14 if size == 'huge' else 16}_224"
+def test_what_timms_names_of_architectures_stand_for():
+    """Every name that a pattern takes, and no other kind of block behind it."""
+    create, named = library("timm").create_model, library("timm").list_models()
+    from timm.models.vision_transformer import Attention, Block, VisionTransformer
+
+    known, used = {**timm_keys.VITS, **timm_keys.SIGLIPS}, set()
+    for name in named:
+        found = [(p, match) for p in known if (match := re.fullmatch(p, name))]
+        if not found:
+            assert "siglip" not in name or "naflex" in name
+            continue
+        [(pattern, match)] = found
+        used.add(pattern)
         with torch.device("meta"):
             model = create(name, depth=1)
-        assert model.blocks[0].attn.num_heads == heads
-        assert timm._VIT.fullmatch(name)
+        block, args = model.blocks[0], timm_keys.VIT_ARGS.values(known[pattern])
+        kinds = type(model), type(block), type(block.attn)
+        assert kinds == (VisionTransformer, Block, Attention), name
+        fc_norm = args["global_pool"] == "avg" if args["fc_norm"] is None else args["fc_norm"]
+        gated = args["mlp_layer"] == timm_keys.SWIGLU
+        theirs = (
+            model.cls_token is not None, model.num_reg_tokens, model.no_embed_class,
+            model.global_pool, block.attn.qkv.bias is not None, block.attn.num_heads,
+            type(block.mlp.act).__name__, type(block.mlp).__name__,
+            type(model.fc_norm).__name__ == "LayerNorm", type(model.norm_pre).__name__,
+            block.norm1.eps, type(block.attn.q_norm).__name__,
+        )  # fmt: skip
+        ours = (
+            args["class_token"], args["reg_tokens"], args["no_embed_class"],
+            args["global_pool"] or "token", args["qkv_bias"],
+            timm_keys.HEADS.get(match[1], model.embed_dim // 64),
+            {"silu": "SiLU", "gelu_tanh": "GELUTanh", None: "GELU"}[args["act_layer"]],
+            "GluMlp" if gated else "Mlp", fc_norm, "Identity", 1e-6, "Identity",
+        )  # fmt: skip
+        assert theirs == ours, name
+    assert used == set(known)
 
 
 # transformers
@@ -354,6 +384,25 @@ TIMM = {
     "avg, norm before": {"global_pool": "avg", "fc_norm": False},
     "token, norm after": {"global_pool": "token", "fc_norm": True},
     "layer scale": {"init_values": 0.1},
+    "silu": {"act_layer": "silu"},
+    "registers": {"reg_tokens": 2},
+    "registers and class without positions": {"reg_tokens": 2, "no_embed_class": True},
+    "no class token": {"class_token": False, "global_pool": "avg"},
+    "no class token, norm before, no bias": {
+        "class_token": False, "global_pool": "avg", "fc_norm": False, "qkv_bias": False,
+    },
+    "registers alone": {
+        "class_token": False, "reg_tokens": 3, "no_embed_class": True, "global_pool": "avg",
+    },
+}  # fmt: skip
+NAMED = {
+    "deit3_small_patch16_224": {},
+    "vit_small_patch14_dinov2": {},
+    "vit_small_patch14_reg4_dinov2": {},
+    "vit_giant_patch14_dinov2": {"num_heads": 4},
+    "vit_giant_patch14_reg4_dinov2": {"num_heads": 4, "mlp_ratio": 3},
+    "vit_medium_patch16_reg4_gap_256": {},
+    "vit_medium_patch16_gap_256": {},
 }
 
 
@@ -368,6 +417,47 @@ def test_vit_of_timm_with_every_argument_that_is_honoured(tmp_path, name):
         out = theirs.forward_features(to_torch(IMAGES))
         check(image, theirs.forward_head(out, pre_logits=True))
         check(logits, theirs(to_torch(IMAGES)))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_vit_of_timm_by_what_its_name_stands_for(tmp_path, name):
+    """As the published files: nothing is said but the name and the sizes."""
+    create = library("timm").create_model
+    sizes = dict(img_size=48, patch_size=8, embed_dim=48, depth=2, num_classes=5)
+    sizes |= dict(num_heads=6) | NAMED[name]
+    theirs = moved(create(name, **sizes))
+    write_timm(theirs, name, sizes, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"global_pool": theirs.global_pool}
+    config["pretrained_cfg"]["input_size"] = [3, 48, 48]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, variables = vp.clip.load(tmp_path)
+    images = np.random.default_rng(0).normal(size=(2, 48, 48, 3)).astype(np.float32)
+    image = model.apply(variables, images, method="encode_image")
+    with torch.no_grad():
+        out = theirs.forward_features(to_torch(images))
+        check(image, theirs.forward_head(out, pre_logits=True))
+        check(model.apply(variables, image, method="source_logits"), theirs(to_torch(images)))
+
+
+def test_dinov2_in_metas_layout_is_what_timm_reads_in_it(tmp_path):
+    """timm converts Meta's names as it loads them."""
+    create = library("timm").create_model
+    from safetensors.numpy import save_file
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    tensors = {n: t.astype(np.float32) for n, t in meta().items()}
+    save_file(tensors, tmp_path / "meta.safetensors")
+    theirs = create(
+        "vit_giant_patch14_reg4_dinov2", img_size=28, patch_size=7, embed_dim=32, depth=2,
+        num_heads=4, mlp_ratio=3, reg_tokens=3, num_classes=0,
+    ).eval()  # fmt: skip
+    converted = {n: torch.from_numpy(t) for n, t in tensors.items()}
+    theirs.load_state_dict(checkpoint_filter_fn(converted, theirs))
+    clip, variables = vp.clip.load(tmp_path / "meta.safetensors", fields={"vision_heads": 4})
+    with torch.no_grad():
+        expected = theirs.forward_head(theirs.forward_features(to_torch(IMAGES[:, :28, :28])), True)
+    check(clip.apply(variables, IMAGES[:, :28, :28], method="encode_image"), expected)
 
 
 def write_timm(model, architecture, arguments, folder):
@@ -385,13 +475,11 @@ def write_timm(model, architecture, arguments, folder):
 
 
 REFUSED = {
-    "reg_tokens": {"reg_tokens": 2},
-    "no_embed_class": {"no_embed_class": True},
-    "class_token": {"class_token": False, "global_pool": "avg"},
     "qk_norm": {"qk_norm": True},
     "pre_norm": {"pre_norm": True},
     "global_pool": {"global_pool": "max"},
-    "act_layer": {"act_layer": "silu"},
+    "act_layer": {"act_layer": "relu"},
+    "architecture": {"global_pool": "map"},  # by which only SigLIPs pool
     "pool_include_prefix": {"global_pool": "avg", "pool_include_prefix": True},
 }
 
@@ -402,7 +490,7 @@ def test_a_vit_of_timm_that_is_another_function_is_refused(tmp_path, name):
     arguments = VIT | REFUSED[name]
     theirs = create("vit_tiny_patch16_224", **arguments)
     write_timm(theirs, "vit_tiny_patch16_224", arguments, tmp_path)
-    with pytest.raises(UserError, match=name if name != "class_token" else "without a class token"):
+    with pytest.raises(UserError, match=name):
         vp.clip.load(tmp_path)
 
 
@@ -433,9 +521,16 @@ def test_resnet_of_timm(tmp_path, change):
         check(logits, theirs(to_torch(IMAGES)))
 
 
-@pytest.mark.parametrize("name", ["deit3_small_patch16_224", "eva02_tiny_patch14_224"])
-def test_other_towers_of_timm_are_named(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("eva02_tiny_patch14_224", "EVA"),
+        ("vit_small_patch16_dinov3", "holds DINOv3"),
+        ("vit_small_patch16_dinov3_qkvb", "holds DINOv3"),
+    ],
+)
+def test_other_towers_of_timm_are_named(tmp_path, name, message):
     create = library("timm").create_model
     save(create(name, depth=1), tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="DeiT III" if name.startswith("deit3") else "EVA"):
+    with pytest.raises(UserError, match=message):
         vp.clip.load(tmp_path)

@@ -267,7 +267,8 @@ def test_the_image_tower_of_timm(tmp_path, recorded):
         ({"global_pool": "avg"}, "says global_pool avg, the weights have map"),
         ({"model_args": {"class_token": True}}, "class_token=True, which is not supported"),
         ({"model_args": {"depth": 3}}, "says depth 3, the weights have 2"),
-        ({"model_args": {"act_layer": "silu"}}, "act_layer='silu', which is not supported"),
+        ({"model_args": {"reg_tokens": 4}}, "reg_tokens=4, which is not supported"),
+        ({"model_args": {"act_layer": "relu"}}, "act_layer='relu', which is not supported"),
         ({"architecture": "vit_base_patch16_224"}, "architecture 'vit_base_patch16_224', which"),
     ],
 )
@@ -297,7 +298,7 @@ def test_without_its_pooling_the_config_has_to_tell(tmp_path, recorded):
     ]
     np.testing.assert_array_equal(*inside)
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match=r"how it pools: put the config\.json"):
+    with pytest.raises(UserError, match=r"no class token, so .*: put the config\.json"):
         vp.clip.load(folder)
 
 

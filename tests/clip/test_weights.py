@@ -25,9 +25,7 @@ from tests.clip.test_supervised import (
 from tests.conftest import GOLDEN, TINY, random_tensors
 from vprompt_jax.clip import class_texts, preprocess_batch
 from vprompt_jax.clip.checkpoints import formats, recognise
-from vprompt_jax.clip.checkpoints.tower_fields import (
-    vit_heads,
-)
+from vprompt_jax.clip.checkpoints.tower_fields import vit_heads
 from vprompt_jax.clip.preprocess import normalize, resize_and_crop
 from vprompt_jax.process.errors import UserError
 
@@ -96,11 +94,14 @@ def test_timms_pooling_counts(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model_args": {"num_heads": 3, "act_layer": "silu"}}, "act_layer='silu'"),
+        ({"model_args": {"num_heads": 3, "act_layer": "relu"}}, "act_layer='relu'"),
         ({"model_args": {"global_pool": "max"}}, "global_pool='max'"),
         ({"model_args": {"global_pool": "avg"}}, "hold norm: it belongs to another"),
         ({"global_pool": "avg"}, "global_pool='avg'"),
-        ({"model_args": {"reg_tokens": 4}}, "reg_tokens=4, which is not supported"),
+        ({"model_args": {"reg_tokens": 4}}, "reg_tokens 4, the weights have 0"),
+        ({"model_args": {"class_token": False}}, "class_token False, the weights have True"),
+        ({"model_args": {"no_embed_class": True}}, "17 positions, which are not a square grid"),
+        ({"model_args": {"qkv_bias": False}}, "qkv_bias False, the weights have True"),
         ({"model_args": {"qk_norm": True}}, "qk_norm=True"),
         ({"model_args": {"rope": True}}, "rope=True, which is not known here"),
         ({"model_args": {"embed_dim": 48}}, "embed_dim 48, the weights have 24"),
@@ -108,7 +109,13 @@ def test_timms_pooling_counts(tmp_path):
         ({"pretrained_cfg": {"input_size": [3, 16, 64]}}, "input_size.*not square"),
         ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode='border'"),
         ({"new_key": 1}, "new_key=1, which is not known here"),
-        ({"architecture": "deit3_small_patch16_224"}, "deit3_small_patch16_224"),
+        ({"architecture": "deit3_small_patch16_224"}, "17 positions, which are not a square grid"),
+        ({"architecture": "vit_giant_patch14_dinov2"}, "mlp_layer SwiGLUPacked, the weights have"),
+        (
+            {"architecture": "vit_dlittle_patch16_reg1_gap_256"},
+            "'vit_dlittle_patch16_reg1_gap_256'",
+        ),
+        ({"architecture": None}, "architecture None, which is not supported"),
     ],
 )
 def test_what_timms_config_must_not_say(tmp_path, change, message):
@@ -117,20 +124,37 @@ def test_what_timms_config_must_not_say(tmp_path, change, message):
         vp.clip.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name, rename, message",
-    [
-        ("dist_token", None, "distillation token"),
-        ("reg_token", None, "reg_tokens"),
-        ("pos_embed", slice(1, None), "no_embed_class"),
-    ],
-)
-def test_other_vits_of_timm_are_named(tmp_path, name, rename, message):
+def test_other_vits_of_timm_are_named(tmp_path):
     tensors = timm_tensors(npz_arrays(False))
-    part = tensors.get(name, tensors["cls_token"])
-    tensors[name] = part if rename is None else np.ascontiguousarray(part[:, rename])
-    with pytest.raises(UserError, match=message):
+    distilled = tensors | {"dist_token": tensors["cls_token"]}
+    with pytest.raises(UserError, match="distillation token"):
+        vp.clip.load(write(tmp_path, distilled))
+    del tensors["cls_token"]
+    tensors["pos_embed"] = np.ascontiguousarray(tensors["pos_embed"][:, 1:])
+    with pytest.raises(UserError, match=r"no class token, so .*: put the config\.json"):
         vp.clip.load(write(tmp_path, tensors))
+    with pytest.raises(UserError, match="class_token True, the weights have False"):
+        vp.clip.load(write(tmp_path, tensors, config=timm_config(no_embed_class=True)))
+
+
+def test_which_tokens_of_timm_have_positions(tmp_path):
+    """The number of positions tells; the class token's are the first."""
+    open_fields = {"vision_heads": HEADS, "mean": HALF, "std": HALF}
+    tensors = timm_tensors(npz_arrays(False))
+    vision = vp.clip.load(write(tmp_path, tensors), fields=open_fields)[0].config.vision
+    assert (vision.positions, vision.registers) == ("all", 0)
+    own = tensors["pos_embed"]
+    tensors["pos_embed"] = np.ascontiguousarray(own[:, 1:])
+    clip, variables = vp.clip.load(write(tmp_path, tensors), fields=open_fields)
+    assert clip.config.vision.positions == "patches"
+    table = variables["params"]["visual"]["positional_embedding"]
+    np.testing.assert_array_equal(table, own[0, 1:])
+    tensors["reg_token"] = np.ascontiguousarray(own[:, :3])
+    vision = vp.clip.load(write(tmp_path, tensors), fields=open_fields)[0].config.vision
+    assert (vision.positions, vision.registers, vision.prefix) == ("patches", 3, 4)
+    tensors["pos_embed"] = np.concatenate([own[:, :3], own], axis=1)
+    vision = vp.clip.load(write(tmp_path, tensors), fields=open_fields)[0].config.vision
+    assert (vision.positions, vision.registers, vision.grid) == ("all", 3, 4)
 
 
 RESNET50 = {

@@ -52,7 +52,6 @@ FAMILIES: tuple[Family, ...] = (
     dino.META_FAMILY,
     timm.FC_NORM_FAMILY,
     timm.FAMILY,
-    timm_siglip.MEAN_FAMILY,
     supervised.TORCHVISION_FAMILY,
 )
 # What training, data parallelism and torch.compile put before every name.

@@ -46,7 +46,7 @@ _CLIP: Fields = {"mean": CLIP_MEAN, "std": CLIP_STD}
 _TOWERS = (
     Tower(
         timm_siglip.ARCHITECTURE,
-        lambda tensors, name: timm_siglip.tower(tensors) | timm_siglip.named(name),
+        timm_siglip.siglip,
         {"timm_pool": "map", "timm_proj": "none"},
     ),
     Tower(

@@ -35,6 +35,7 @@ _TOWERS: dict[str, tuple[str, ...]] = {
     "DINOv3 in Meta's own layout": (r"^storage_tokens$", r"^blocks\.0\.norm1\."),
     "ConvNeXt (timm)": (r"^stem\.0\.weight$", r"^stages\.\d+\.blocks\.\d+\.conv_dw\."),
     "ConvNeXt (torchvision)": (r"^features\.0\.0\.weight$", r"\.layer_scale$"),
+    "DINOv3 (timm)": (r"^reg_token$", r"^blocks\.\d+\.gamma_1$", r"!^pos_embed$"),
     "EVA (timm)": (r"^blocks\.\d+\.attn\.(q_proj|q_bias)",),
     "a Swin transformer": (r"relative_position_bias_table$",),
     "BEiT": (r"^blocks\.\d+\.gamma_1$",),

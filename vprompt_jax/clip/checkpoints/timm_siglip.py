@@ -9,70 +9,40 @@ from vprompt_jax.clip.checkpoints.family import Beside, Family, Path, plain_vit_
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import agree
 from vprompt_jax.clip.checkpoints.timm import FAMILY as VIT_FAMILY
-from vprompt_jax.clip.checkpoints.timm import VIT_ARGS, read_config, with_arguments
-from vprompt_jax.clip.checkpoints.tower_fields import (
-    SIGLIP_VIT,
-    count,
-    shape_of,
-    vit_tower,
-    with_side,
-)
+from vprompt_jax.clip.checkpoints.timm import read_config, tower, with_arguments
+from vprompt_jax.clip.checkpoints.timm_keys import SIGLIPS, VIT_ARGS, named
+from vprompt_jax.clip.checkpoints.tower_fields import SIGLIP_VIT, with_side
 from vprompt_jax.clip.config import Fields
-from vprompt_jax.process.errors import UserError
 
-# "_gap": without the pooling by attention.
-ARCHITECTURE = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip(?:_gap)?_\d+")
-_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
-# timm gives the others the exact GELU. Their authors trained all with tanh's.
-_TANH = re.compile(r"vit_(base_patch32|giantopt_patch16|so400m_patch16|large_patch16\w+_512$)")
-_ARGS = dataclasses.replace(VIT_ARGS, must={**VIT_ARGS.must, "class_token": (False,)})
+ARCHITECTURE = re.compile("|".join(SIGLIPS))
+# It has no tokens but the patches, so a checkpoint's others would be left over.
+_SIGLIP: Fields = SIGLIP_VIT | {"vision.registers": 0}
+_ARGS = dataclasses.replace(
+    VIT_ARGS, must={**VIT_ARGS.must, "class_token": (False,), "reg_tokens": (0,)}
+)
 _LATENT = "attn_pool.latent"
 _HALVES = ("k_proj", "v_proj")
 
 
-def tower(tensors: Tensors) -> Fields:
-    """The fields of the image tower that shapes tell."""
-    width, _, _, patch = shape_of(tensors, "patch_embed.proj.weight", 4)
-    layers = count(tensors, r"blocks\.(\d+)\.")
-    mlp = shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0]
-    positions = shape_of(tensors, "pos_embed", 3)[1]
-    fields = vit_tower(width, layers, patch, positions, "pos_embed", mlp, prefix=0)
-    fields |= SIGLIP_VIT | {"embed_dim": width}
-    if _LATENT not in tensors:
-        fields["vision.pooling"] = "mean"
-    return fields
-
-
-def named(architecture: str) -> Fields:
-    """The fields that timm's name of an architecture tells, if it is one of SigLIP's."""
-    match = ARCHITECTURE.match(architecture)
-    assert match is not None
-    return {
-        "vision.heads": _HEADS[match[1]],
-        "vision.activation": "gelu_tanh" if _TANH.match(architecture) else "gelu",
-    }
+def siglip(tensors: Tensors, architecture: str) -> Fields:
+    """The fields of SigLIP's image tower that shapes and timm's name tell."""
+    found = named(architecture, SIGLIPS)
+    assert found is not None
+    kind, own = found
+    return with_arguments(tower(tensors) | _SIGLIP, kind, _ARGS.values(own))
 
 
 def _configure(tensors: Tensors, beside: Beside) -> Fields:
     config = beside.hugging_face
-    fields = tower(tensors)
-    if "head.weight" in tensors:
-        fields["classes"] = shape_of(tensors, "head.weight", 2)[0]
+    fields = tower(tensors) | _SIGLIP
     if not config:
-        if _LATENT not in tensors:
-            raise UserError(
-                "a ViT of timm without a class token and without attn_pool, of which nothing but "
-                "its config tells how it pools: put the config.json it was published with beside it"
-            )
         return fields
-    architecture, values, args, statistics = read_config(config, ARCHITECTURE, _ARGS)
-    # What timm's config says of resizing holds, as for its other towers.
-    fields |= {"resize": "shortest"} | statistics | named(architecture[0])
-    fields = with_side(fields, values["side"])
-    stored = {"global_pool": "map" if _LATENT in tensors else "avg"}
+    kind, values, args, statistics = read_config(config, SIGLIPS, _ARGS)
     for told in (values, args):
-        agree({"global_pool": told["global_pool"]}, stored, "config.json")
-    return with_arguments(fields, args)
+        agree({"global_pool": told["global_pool"]}, {"global_pool": "map"}, "config.json")
+    # What timm's config says of resizing holds, as for its other towers.
+    fields |= {"resize": "shortest"} | statistics
+    return with_arguments(with_side(fields, values["side"]), kind, args)
 
 
 def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
@@ -97,8 +67,4 @@ FAMILY = Family(
     ),
     configure=_configure,
     to_ours=_to_ours,
-)
-# Any other ViT of timm without a class token has these names, too: the config tells.
-MEAN_FAMILY = dataclasses.replace(
-    FAMILY, markers=(r"^patch_embed\.proj\.weight$", r"^blocks\.0\.norm1\.weight$")
 )

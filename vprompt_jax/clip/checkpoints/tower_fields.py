@@ -47,17 +47,17 @@ def count(tensors: Tensors, pattern: str) -> int:
 
 
 def grid(positions: int, name: str, prefix: int = 1) -> int:
-    """Side of the square grid that positions, those of the class token (`prefix`) aside, stand for.
+    """Side of the square grid that positions, but for the first `prefix`, stand for.
 
     Raises:
       UserError: if they are no square.
     """
     side = round(max(positions - prefix, 0) ** 0.5)
     if side**2 != positions - prefix or side < 1:
-        what = "one token and a square grid" if prefix else "a square grid"
+        first = {0: "", 1: "one token and "}.get(prefix, f"{prefix} tokens and ")
         raise UserError(
-            f"{name} has {positions} positions, which are not {what}: towers for images that are "
-            "not square are not supported"
+            f"{name} has {positions} positions, which are not {first}a square grid: towers for "
+            "images that are not square are not supported"
         )
     return side
 
@@ -73,7 +73,7 @@ def vit_tower(
       patch: side in pixels.
       positions: number of them, the class token's included; `name` is their tensor's.
       mlp: channels inside the perceptrons.
-      prefix: positions that are no patch's: the class token's.
+      prefix: positions that are no patch's: the class token's, registers'.
 
     Raises:
       UserError: if the positions are no square.
