@@ -9,13 +9,14 @@ from collections import Counter
 
 import numpy as np
 import optuna
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import small_config
 from vprompt_jax.config import default_config, grid
 from vprompt_jax.config import sweep as sweeps
 from vprompt_jax.config.space import axes_of
-from vprompt_jax.launching import search
+from vprompt_jax.launching import launch, search
 from vprompt_jax.process.errors import Diverged, InUse, Pruned, UserError
 from vprompt_jax.process.lock import FolderLock, is_held
 from vprompt_jax.train import fit, run
@@ -310,3 +311,26 @@ def test_a_watched_run_ends_where_it_is_told_and_can_go_on(tiny_path, tmp_path):
     whole, rest = fit(c, tmp_path / "b"), fit(c, tmp_path / "a")
     assert rest["test_accuracy"] == whole["test_accuracy"]
     assert rest["val"]["accuracy"] == whole["val"]["accuracy"]
+
+
+def test_a_sweep_searches_on_real_runs_first(tiny_path, tmp_path, monkeypatch, capsys):
+    c = small_config(tiny_path)
+    c.method.name, c.data.few_shot, c.optim.batch_size = "linear", 8, 40
+    c.optim.epochs, c.optim.warmup_steps = 2, 1
+    c.search.strategy, c.search.retrain = "grid", True
+    c.search.space = (("head.learning_rate", "choice", 1e-6, 10.0),)
+    c.sweep = grid({"method.name": ("linear",)}, (0, 1))
+    monkeypatch.setattr("vprompt_jax.report.write", lambda *a, **k: [])
+    launch.launch(c, str(tmp_path))
+    kept = json.loads((tmp_path / "search" / "linear-s0" / "chosen.json").read_text())
+    rows = pq.read_table(tmp_path / "search" / "linear-s0" / kept["folder"] / "predictions.parquet")
+    on_val = [r for r in rows.to_pylist() if r["split"] == "val"]
+    assert kept["val_accuracy"] == sum(r["label"] == r["predicted"] for r in on_val) / len(on_val)
+    others = [json.loads(p.read_text())["val_accuracy"] for p in tmp_path.rglob("trial.json")]
+    assert kept["val_accuracy"] == max(others)
+    assert len(others) == 2
+    for seed in (0, 1):
+        run = json.loads((tmp_path / f"linear-s{seed}" / "config.json").read_text())
+        assert run["head"]["learning_rate"] == kept["values"]["head.learning_rate"]
+        assert (run["protocol"], run["seed"]) == ("paper", seed)
+    assert "chosen on val, of 2 trials" in capsys.readouterr().out
