@@ -4,8 +4,6 @@ In Hugging Face's layouts (the transformers library), and DINOv2 in Meta's own.
 """
 
 import re
-from typing import Any
-
 from vprompt_jax.clip.checkpoints.family import (
     Beside,
     Family,
@@ -103,12 +101,9 @@ def _configure_dinov2(tensors: Tensors, beside: Beside) -> Fields:
     if width is not None:
         hidden = _swiglu_width(width, ratio) if gated else int(width * ratio)
         config["intermediate_size"] = hidden
-    return with_vit_config(fields, _with_activation(config, gated), DINOV2.where)
-
-
-def _with_activation(config: dict[str, Any], gated: bool) -> dict[str, Any]:
-    """DINOv2's config with what its gates compute, whatever `hidden_act` says."""
-    return config | {"hidden_act": "silu"} if gated else config
+    if gated:
+        config["hidden_act"] = "silu"  # whatever it says
+    return with_vit_config(fields, config, DINOV2.where)
 
 
 # Names that both libraries' layouts of DINOv2 share.
