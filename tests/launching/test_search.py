@@ -73,7 +73,9 @@ def trainer(monkeypatch):
     ({"space": (("optim.weight_decay", "log", 0.0, 1.0),)}, "kinds are choice"),
     ({"space": (("vpt.tokens", "int", 1.5, 3.0),)}, "kinds are choice"),
     ({"space": (("vpt.tokens",),)}, "kinds are choice"),
-    ({"space": (("optim.wait_decay", "choice", 0.0),)}, "wait_decay"),
+    ({"space": (("optim.wait_decay", "choice", 0.0),)}, "did you mean config.optim.weight_decay"),
+    ({"space": (("vpt.learning_rat", "choice", 0.0),)}, "unknown key vpt.learning_rat"),
+    ({"space": (("lora.alpha ap.gate", "choice", 1.0),)}, "no run uses lora.alpha ap.gate"),
     ({"space": (("optim.weight_decay", "choice", 0.0, -1.0),)}, "must be between 0"),
 ])  # fmt: skip
 def test_mistaken_searches_are_refused_before_anything_runs(keys, message, tmp_path, trainer):
@@ -224,6 +226,12 @@ def test_optuna_proposes_and_goes_on(tmp_path, trainer, storage):
     again = json.loads((tmp_path / "parts" / "search" / "chosen.json").read_text())
     assert again["values"] == kept["values"]  # as if it had not been stopped
     assert sum(trainer.calls.values()) == 50
+
+
+def test_trials_of_another_space_are_not_mixed(tmp_path, trainer):
+    search.chosen(config("optuna", SPACE[:1], trials=2), tmp_path)
+    with pytest.raises(UserError, match=r"holds trials of another config\.search\.space"):
+        search.chosen(config("optuna", SPACE[:2], trials=4), tmp_path)
 
 
 def test_a_trial_of_optuna_that_was_interrupted_goes_on(tmp_path, trainer, monkeypatch):

@@ -48,7 +48,7 @@ class Writer:
         table.write(folder / table.NAME, rows, None, NAMES)
         for other in also:
             found = predicted(self.rng, 93)
-            made = Evaluation(accuracy_of(found), found, None, NAMES)
+            made = Evaluation(accuracy_of(found), found, None, NAMES, "images")
             made.write(folder / "elsewhere" / other, "test", {"dataset": other, "classes": "all"})
         return folder
 

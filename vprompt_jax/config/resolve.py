@@ -21,8 +21,8 @@ from vprompt_jax.schema import Section
 from vprompt_jax.schema import keys as schema
 from vprompt_jax.schema.sections import ALTERNATIVES, SECTIONS, RootSection
 
-# How values of keys that a config leaves open are found on val (`launching/search.py`). `space` has
-# entries (keys with one value between blanks, kind, values): choice, uniform, log and int.
+# How values of keys that a config leaves open are found on val (`launching/search.py`). An entry of
+# `space` is ("KEY KEY", kind, values...), whose keys share a value: choice, uniform, log or int.
 SEARCH: dict[str, Any] = {
     "strategy": "none",
     "space": (),

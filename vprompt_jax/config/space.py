@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from vprompt_jax.config.config import Config
-from vprompt_jax.config.resolve import resolve, unused_by_all
+from vprompt_jax.config.resolve import nearest, resolve, unused_by_all
+from vprompt_jax.methods import registry
 from vprompt_jax.process.errors import UserError
 
 _STRATEGIES = ("grid", "random", "optuna")
@@ -64,6 +65,17 @@ def axes_of(config: ConfigDict) -> list[Axis]:
     return axes
 
 
+def check_used(config: ConfigDict, runs: Sequence[ConfigDict]) -> None:
+    """Refuses an entry of the space whose keys no run uses.
+
+    Raises:
+      UserError: naming them.
+    """
+    for keys in [_axis(entry).keys for entry in config.search.space]:
+        if len(reasons := unused_by_all(runs, keys)) == len(keys):
+            raise UserError(f"config.search.space: no run uses {' '.join(keys)}: {reasons[0]}")
+
+
 def _axis(entry: Any) -> Axis:
     """An entry of `search.space`: ("KEY", "choice", a, b, ...) or ("KEY", "log", low, high)."""
     mistaken = UserError(
@@ -75,6 +87,12 @@ def _axis(entry: Any) -> Axis:
     axis = Axis(tuple(entry[0].split()), entry[1], tuple(entry[2:]))
     if axis.kind not in _KINDS or not axis.keys:
         raise mistaken
+    known = list(registry.all_fields())
+    if unknown := [key for key in axis.keys if key not in known]:
+        near = nearest(unknown[0], known)
+        raise UserError(
+            f"config.search.space: unknown key {unknown[0]}" + (near and f"; did you mean {near}?")
+        )
     if axis.kind != "choice":
         number = int if axis.kind == "int" else (int, float)
         if len(axis.values) != 2 or not all(isinstance(v, number) for v in axis.values):
@@ -96,13 +114,13 @@ def with_values(config: ConfigDict, values: Mapping[str, Any]) -> Config:
     """The resolved config of a trial.
 
     Raises:
-      UserError: if a key is unknown, or a value cannot be.
+      UserError: if a value cannot be.
     """
     one = copy.deepcopy(config)
     one.sweep = ()
     try:
         one.update_from_flattened_dict(by_key(values))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"config.search.space: {error}") from error
     return resolve(one)
 

@@ -36,6 +36,13 @@ def trials(config: ConfigDict, axes: list[Axis], folder: Path) -> list[Trial]:
         pruner=optuna.pruners.MedianPruner(),
         load_if_exists=True,
     )
+    space = repr(axes)
+    if study.user_attrs.setdefault("space", space) != space:
+        raise UserError(
+            f"{folder} holds trials of another config.search.space: choose another --workdir, or "
+            "undo the change"
+        )
+    study.set_user_attr("space", space)
 
     def values_of(trial: Any) -> dict[str, Any]:
         return {axis.name: _suggested(trial, axis) for axis in axes}

@@ -3,7 +3,8 @@
 `config.search` says which keys, between what, and how: `grid` tries all combinations, `random`
 draws them, `optuna` lets Optuna propose them. A trial is a run like any other, in a folder of its
 own; so a search goes on where it stopped, and several processes given the same command share its
-trials. The runs of a sweep that differ in the seed alone share a search. Nothing looks at test.
+trials. The runs of a sweep that differ in the seed alone share a search. A trial has a test
+accuracy, as any run has one; it is not read here.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vprompt_jax.config import sweep as sweeps
-from vprompt_jax.config.space import Axis, axes_of, by_key, with_values
+from vprompt_jax.config.space import Axis, axes_of, by_key, check_used, with_values
 from vprompt_jax.process.errors import Diverged, InUse, Pruned, UserError
 from vprompt_jax.process.files import read_json, replace
+from vprompt_jax.train.validation import Watch
 
 FOLDER = "search"  # in the workdir
 _TRIAL = "trial.json"
 _SEEDS = ("seed", "data.shot_seed")
 WAIT = 5.0  # seconds between looks at trials of other processes
-
-Watch = Callable[[int, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,7 @@ def chosen(config: ConfigDict, workdir: Path, which: str | None = None) -> Confi
     made.search.strategy = "none"
     last = {"protocol": "paper"} if config.search.retrain else {}
     if not config.sweep:
+        check_used(config, [config])
         made.update_from_flattened_dict(_searched(config, workdir / FOLDER) | last)
         return made
     runs = sweeps.expand(config)
@@ -81,6 +82,7 @@ def chosen(config: ConfigDict, workdir: Path, which: str | None = None) -> Confi
     for name, overrides in config.sweep:
         case_of[name] = repr([item for item in overrides if item[0] not in _SEEDS])
         first.setdefault(case_of[name], name)
+    check_used(config, [runs[name] for name in first.values()])
     for name in first.values():
         axes_of(runs[name])  # a mistake in the last search shows before the first one starts
     found: dict[str, dict[str, Any]] = {}

@@ -52,8 +52,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
         zero_shot = result["zero_shot_accuracy"]
         beside = "" if zero_shot is None else f" (zero-shot {zero_shot:.2%})"
         then = f"; about {duration(len(left) * median(taken))} left" if left and taken else ""
-        print(f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}{then}")
-        print("".join(f"    {line}\n" for line in elsewhere), end="", flush=True)
+        print(
+            f"[{number}/{len(runs)}] {name}: {result['test_accuracy']:.2%}{beside}{then}",
+            flush=True,
+        )
+        for line in elsewhere:
+            print(f"    {line}", flush=True)
     several = len({result["dataset"] for result in results}) > 1
     written = report.write(
         [workdir / name for name in runs], workdir, by_dataset=several, title=config.name

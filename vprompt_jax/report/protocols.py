@@ -123,6 +123,10 @@ class Row:
         """In order, None first."""
         return sorted({shots for _, shots in self.runs}, key=lambda shots: shots or 0)
 
+    def called(self, shots: int | None) -> str:
+        """The name, with the shots if the row has several numbers of them."""
+        return f"{self.name}, {shots} shots" if shots and len(self.shots) > 1 else self.name
+
 
 def rows_of(groups: Groups) -> list[Row]:
     """The rows, in the groups' order.
@@ -182,17 +186,15 @@ def by_dataset(rows: Sequence[Row]) -> Grid | None:
     names = datasets_of(rows)
     if len(names) < 2:
         return None
-    several = len({shots for row in rows for shots in row.shots}) > 1
     body = []
     for row in rows:
         for shots in row.shots:
-            label = f"{row.name}, {shots} shots" if several and shots else row.name
             of = {name: accuracies(row.runs[name, shots]) for name in names
                   if (name, shots) in row.runs}  # fmt: skip
             found = {name: number(values) for name, values in of.items()}
             if len(of) == len(names):
                 found["mean"] = mean_over(list(of.values()))
-            body.append(((label,), found))
+            body.append(((row.called(shots),), found))
     title = f"Test accuracy (%) by dataset: {_ERRORS}"
     return Grid(title, ("method",), (*names, "mean"), body)
 
@@ -230,9 +232,11 @@ def base_to_new(rows: Sequence[Row]) -> Grid | None:
             pairs = {name: pair for (name, at), pair in found.items() if at == shots}
             if len(pairs) == len(whole) > 1:
                 bases, news = zip(*pairs.values(), strict=True)
-                body.append(((f"mean over {len(whole)}", row.name), _base_new(bases, news)))
+                body.append(
+                    ((f"mean over {len(whole)}", row.called(shots)), _base_new(bases, news))
+                )
             for name, (base, new) in sorted(pairs.items()):
-                body.append(((name, row.name), _base_new([base], [new])))
+                body.append(((name, row.called(shots)), _base_new([base], [new])))
     body.sort(key=lambda line: (not line[0][0].startswith("mean over"), line[0][0]))
     if not body:
         return None
@@ -259,13 +263,13 @@ def elsewhere(rows: Sequence[Row]) -> Grid | None:
     body = []
     names: dict[str, None] = {}
     for row in rows:
-        for (source, _), by_seed in row.runs.items():
+        for (source, shots), by_seed in row.runs.items():
             targets = list(dict.fromkeys(t for r in by_seed.values() for t in r.targets))
             of = {t: {s: r.targets[t] for s, r in by_seed.items() if t in r.targets}
                   for t in targets}  # fmt: skip
             if targets:
                 names |= dict.fromkeys(targets)
-                body.append(((source, row.name), accuracies(by_seed), of))
+                body.append(((source, row.called(shots)), accuracies(by_seed), of))
     if not body:
         return None
     lines = []

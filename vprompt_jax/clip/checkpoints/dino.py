@@ -4,6 +4,7 @@ In Hugging Face's layouts (the transformers library), and DINOv2 in Meta's own.
 """
 
 import re
+
 from vprompt_jax.clip.checkpoints.family import (
     Beside,
     Family,
