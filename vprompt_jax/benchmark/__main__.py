@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
         "--precision", default="highest", help="precision of matrix products, as in a config"
     )
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="a config key of all methods, such as head.kind=linear for a tower "
+                        "without texts")  # fmt: skip
     parser.add_argument("--positions", action="store_true", help="AP at every position, cached")
     parser.add_argument("--remat", nargs="+", default=["none"], help="none, dots, blocks")
     parser.add_argument(

@@ -22,6 +22,7 @@ from vprompt_jax.clip.checkpoints.drawn import random_weights
 from vprompt_jax.clip.checkpoints.load import load
 from vprompt_jax.clip.model import CLIP
 from vprompt_jax.config import default_config, resolve
+from vprompt_jax.config.settings import assign
 from vprompt_jax.methods import METHODS, registry
 from vprompt_jax.process.errors import UserError
 
@@ -92,6 +93,8 @@ def _configs(args: argparse.Namespace, tower: Tower, batch: int) -> Iterator[tup
         config.method.name = method
         config.model.dtype, config.model.remat = tower.dtype, remat
         config.optim.batch_size = config.eval.batch_size = batch
+        for setting in args.set:
+            assign(config, setting)
         name = method if remat == "none" else f"{method}, remat {remat}"
         if key not in METHODS[method].parts:
             yield name, config

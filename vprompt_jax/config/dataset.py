@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from vprompt_jax.config.config import Config
 from vprompt_jax.config.resolve import default_config, resolve
+from vprompt_jax.config.settings import assign
 from vprompt_jax.process.errors import UserError
 
 
@@ -27,16 +28,12 @@ def of_dataset(
     config = default_config()
     config.data.source, config.data.name, config.data.dir = source, name, directory
     for item in more:
-        key, _, value = item.partition("=")
+        key = item.partition("=")[0]
         if key not in config.data:
             raise UserError(f"--set {item}: config.data has no {key!r}")
         if allowed is not None and key not in allowed:
             raise UserError(
                 f"--set {item}: it has no effect here; what has: {', '.join(sorted(allowed))}"
             )
-        kind = config.data.get_type(key)
-        try:
-            config.data[key] = kind(value)
-        except ValueError as error:
-            raise UserError(f"--set {item}: {error}") from error
+        assign(config, f"data.{item}")
     return resolve(config)
