@@ -151,11 +151,12 @@ def _typed(config: Mapping[str, Any]) -> dict[str, Any]:
         name: None if name.partition(".")[0] in parts else field.default
         for name, field in known.items()
     }
+    of_several = ["sweep", *(f"search.{key}" for key in SEARCH)]  # of several runs, not of one
     for name, value in flat(config).items():
-        if name == "sweep" or name.startswith("search."):  # of several runs, not of one
+        if name in of_several:
             continue
         if name not in known:
-            near = nearest(name, list(known))
+            near = nearest(name, [*known, *of_several])
             raise UserError(
                 f"unknown config key config.{name}" + (near and f"; did you mean {near}?")
             )
