@@ -35,7 +35,8 @@ caption span { position: sticky; left: 0; display: inline-block; }
 table { border-collapse: collapse; margin: 0 0 1.5rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid var(--line); text-align: right; }
 td { white-space: nowrap; } th { vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th.name, td.name { text-align: left; }
+th:first-child, td:first-child { padding-left: 0; }
 td:first-child { white-space: normal; min-width: 9rem; }
 thead th { border-bottom: 2px solid var(--quiet); }
 @media (max-width: 40rem) {

@@ -61,7 +61,8 @@ class Grid:
         for i, column in enumerate(self.columns) if len(self.corner) == 1 else ():
             values = [found[column].percent if column in found else None for _, found in self.rows]
             best |= best_of_column(values, len(self.corner) + i)
-        return Table(self.title, [*self.corner, *self.columns], body, best)
+        header = [*self.corner, *self.columns]
+        return Table(self.title, header, body, best, names=len(self.corner))
 
 
 def number(by_seed: BySeed) -> Number:

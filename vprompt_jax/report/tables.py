@@ -30,12 +30,14 @@ class Table:
     Attributes:
       title, header, rows: of the table.
       best: cells, by row and column, that hold their column's best value.
+      names: number of columns, the first ones, that say what a row is; the others hold numbers.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     best: frozenset[tuple[int, int]] = frozenset()
+    names: int = 1
 
     def _marked(self, escape: Callable[[str], str], mark: str) -> list[list[str]]:
         """The rows' cells, escaped, and the best ones put in a mark's place {}."""
@@ -55,7 +57,9 @@ class Table:
 
     def html(self) -> str:
         def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in cells) + "</tr>"
+            of_names = [f'<{tag} class="name">{c}</{tag}>' for c in cells[: self.names]]
+            others = [f"<{tag}>{c}</{tag}>" for c in cells[self.names :]]
+            return f"<tr>{''.join([*of_names, *others])}</tr>"
 
         body = "\n".join(row(r, "td") for r in self._marked(in_html, "<strong>{}</strong>"))
         head = row([in_html(c) for c in self.header], "th")
@@ -66,7 +70,7 @@ class Table:
 
     def latex(self) -> str:
         """A `table` for the booktabs package, its special characters escaped."""
-        columns = "l" + "r" * (len(self.header) - 1)
+        columns = "l" * self.names + "r" * (len(self.header) - self.names)
         marked = self._marked(_escaped, r"\textbf{{{}}}")
         body = "\n".join(" & ".join(r) + r" \\" for r in marked)
         return (
