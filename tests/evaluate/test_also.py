@@ -161,6 +161,7 @@ def test_a_linear_head_is_measured_where_it_knows_the_classes(elsewhere):
     (("",), "holds an empty name"),
     (("digits_grey", "digits_grey"), "two entries are called 'digits_grey'"),
     ((":all",), "':all' is what the run is tested on"),
+    (("digits",), "'digits' is what the run is tested on"),
     ((3,), "holds 3: it holds names"),
 ])  # fmt: skip
 def test_mistaken_entries_are_refused(tiny_config, also_on, message):

@@ -47,9 +47,7 @@ def targets(data: DataSection, also: Sequence[str]) -> list[Target]:
         if not isinstance(entry, str):
             raise UserError(f"config.eval.also holds {entry!r}: it holds names of datasets")
         target = _target(data, entry)
-        if (target.section.name, target.section.dir, target.section.classes) == (
-            data.name, data.dir, data.classes,
-        ):  # fmt: skip
+        if _place(target.section) == _place(data):
             raise UserError(f"config.eval.also: {entry!r} is what the run is tested on: omit it")
         if target.folder in found:
             raise UserError(f"config.eval.also: two entries are called {target.folder!r}")
@@ -57,6 +55,11 @@ def targets(data: DataSection, also: Sequence[str]) -> list[Target]:
     if data.source == "given" and also:
         raise UserError("config.eval.also needs images that a config can name, not given ones")
     return list(found.values())
+
+
+def _place(data: DataSection) -> tuple[str, str, str]:
+    """What tells images apart; without a name, the source has one set of them alone."""
+    return data.name or data.source, data.dir, data.classes
 
 
 def _target(data: DataSection, entry: str) -> Target:
