@@ -41,7 +41,7 @@ class Trainer:
         self.calls = Counter()
         self.errors = {}  # by rate, the errors of the next calls
         monkeypatch.setattr(run, "fit", self)
-        monkeypatch.setattr("vprompt_jax.launching.search.WAIT", 0.0)
+        monkeypatch.setattr("vprompt_jax.launching.trials.WAIT", 0.0)
 
     def __call__(self, one, workdir, watch=None):
         rate = one.parts["vpt"].learning_rate

@@ -7,8 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vprompt_jax.config.space import Axis, with_values
-from vprompt_jax.launching import search
-from vprompt_jax.launching.search import Trial
+from vprompt_jax.launching import trials as trials_lib
+from vprompt_jax.launching.trials import Trial, tried
 from vprompt_jax.process.errors import InUse, Pruned, UserError
 from vprompt_jax.process.lock import is_held
 
@@ -54,7 +54,7 @@ def trials(config: ConfigDict, axes: list[Axis], folder: Path) -> list[Trial]:
         if len(ended) >= config.search.trials:
             break
         if len(ended) + len(running) >= config.search.trials:
-            time.sleep(search.WAIT)
+            time.sleep(trials_lib.WAIT)
             continue
         # A sampler per trial: one that goes on after an interruption proposes what it would have.
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
@@ -68,16 +68,16 @@ def trials(config: ConfigDict, axes: list[Axis], folder: Path) -> list[Trial]:
                 raise Pruned
 
         try:
-            tried = search.tried(config, values, folder, watch if config.search.prune else None)
+            outcome = tried(config, values, folder, watch if config.search.prune else None)
         except InUse:
             study.tell(trial, state=states.FAIL)
-            time.sleep(search.WAIT)
+            time.sleep(trials_lib.WAIT)
             continue
-        if tried.accuracy is None:
+        if outcome.accuracy is None:
             study.tell(trial, state=states.PRUNED)
         else:
-            study.tell(trial, tried.accuracy)
-    return [search.tried(config, values_of(trial), folder) for trial in ended]
+            study.tell(trial, outcome.accuracy)
+    return [tried(config, values_of(trial), folder) for trial in ended]
 
 
 def _suggested(trial: Any, axis: Axis) -> Any:

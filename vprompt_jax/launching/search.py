@@ -10,13 +10,12 @@ accuracy, as any run has one; it is not read here.
 import contextlib
 import copy
 import csv
-import dataclasses
 import io
 import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +23,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vprompt_jax.config import sweep as sweeps
-from vprompt_jax.config.space import Axis, axes_of, by_key, check_used, with_values
-from vprompt_jax.process.errors import Diverged, InUse, Pruned, UserError
-from vprompt_jax.process.files import read_json, replace
-from vprompt_jax.train.validation import Watch
+from vprompt_jax.config.space import Axis, axes_of, by_key, check_used
+from vprompt_jax.launching import trials as trials_lib
+from vprompt_jax.launching.trials import Trial, said, tried
+from vprompt_jax.process.errors import InUse, UserError
+from vprompt_jax.process.files import replace
 
 FOLDER = "search"  # in the workdir
-_TRIAL = "trial.json"
 _SEEDS = ("seed", "data.shot_seed")
-WAIT = 5.0  # seconds between looks at trials of other processes
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """A trial that has ended.
-
-    Attributes:
-      values: by axis.
-      accuracy: of the last step, on val; None if it did not get there.
-      state: "finished", "pruned" or "diverged".
-      folder: of the run.
-    """
-
-    values: Mapping[str, Any]
-    accuracy: float | None
-    state: str
-    folder: str
 
 
 def chosen(config: ConfigDict, workdir: Path, which: str | None = None) -> ConfigDict:
@@ -119,7 +100,7 @@ def _searched(config: ConfigDict, folder: Path) -> dict[str, Any]:
              "folder": best.folder, "search": config.search.to_dict()}  # fmt: skip
     replace(folder / "chosen.json", json.dumps(about, indent=2) + "\n")
     replace(folder / "trials.csv", _table(axes, trials))
-    print(f"chosen on val, of {len(trials)} trials: {_said(best)}", flush=True)
+    print(f"chosen on val, of {len(trials)} trials: {said(best)}", flush=True)
     return values
 
 
@@ -133,43 +114,6 @@ def _table(axes: list[Axis], trials: list[Trial]) -> str:
     return text.getvalue()
 
 
-def _said(trial: Trial) -> str:
-    values = ", ".join(f"{name}={value}" for name, value in trial.values.items())
-    reached = trial.state if trial.accuracy is None else f"{trial.accuracy:.2%} on val"
-    return f"{values}: {reached}"
-
-
-def tried(
-    config: ConfigDict, values: Mapping[str, Any], folder: Path, watch: Watch | None = None
-) -> Trial:
-    """A trial's outcome; runs what is left of it.
-
-    Raises:
-      InUse: if another process works on it.
-    """
-    import jax
-
-    from vprompt_jax.train.run import fit
-
-    one = with_values(config, values)
-    workdir = folder / f"trial-{one.fingerprint}"
-    path = workdir / _TRIAL
-    if not path.is_file():
-        accuracy, state = None, "finished"
-        try:
-            accuracy = fit(one, workdir, watch=watch)["val"]["accuracy"]
-        except Pruned:
-            state = "pruned"
-        except Diverged:
-            state = "diverged"
-        stored = {"values": dict(values), "val_accuracy": accuracy, "state": state}
-        replace(path, json.dumps(stored, indent=2) + "\n")
-        jax.clear_caches()
-        print(f"  {_said(Trial(values, accuracy, state, workdir.name))}", flush=True)
-    stored = read_json(path, "delete it and give the command again")
-    return Trial(values, stored["val_accuracy"], stored["state"], workdir.name)
-
-
 def _shared(config: ConfigDict, proposals: list[dict[str, Any]], folder: Path) -> list[Trial]:
     """The trials of a list that all processes know, in its order, however they are shared."""
     done: dict[int, Trial] = {}
@@ -179,7 +123,7 @@ def _shared(config: ConfigDict, proposals: list[dict[str, Any]], folder: Path) -
                 with contextlib.suppress(InUse):
                     done[i] = tried(config, values, folder)
         if len(done) < len(proposals):
-            time.sleep(WAIT)
+            time.sleep(trials_lib.WAIT)
     return [done[i] for i in range(len(proposals))]
 
 
