@@ -5,14 +5,13 @@ import dataclasses
 import jax
 import optax
 
-from vprompt_jax.clip.model import cosine_logits
-from vprompt_jax.parts import Head, HeadInputs, Part, Surroundings
+from vprompt_jax.heads.text import TextHead, TextHeadPart, TextHeadSection
+from vprompt_jax.parts import HeadInputs, Surroundings
 from vprompt_jax.parts.head import smoothed
 from vprompt_jax.parts.part import needs_text
-from vprompt_jax.schema import Section, key
 
 
-class SigmoidHead(Head):
+class SigmoidHead(TextHead):
     """Scores each class by exp(logit_scale) times the cosine to its text, plus logit_bias.
 
     A class's sigmoid is the probability that its text describes the image, whatever the other
@@ -24,8 +23,8 @@ class SigmoidHead(Head):
         self, features: jax.Array, given: HeadInputs
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Features [B, E] -> float32 logits [B, C]."""
-        logits = cosine_logits(features, given.texts(), given.logit_scale())
-        return logits + given.logit_bias(), {}
+        logits, out = super().__call__(features, given)
+        return logits + given.logit_bias(), out
 
     @staticmethod
     def losses(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -36,23 +35,17 @@ class SigmoidHead(Head):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SigmoidHeadSection(Section):
-    """SigLIP's head and loss."""
-
-    kind: str = key("text", "what turns image features into class logits")
+class SigmoidHeadSection(TextHeadSection):
+    """SigLIP's head and loss; a type of its own, as a section tells which alternative is on."""
 
 
-class SigmoidHeadPart(Part[SigmoidHeadSection]):
+class SigmoidHeadPart(TextHeadPart):
     """Classifies zero-shot by SigLIP's logits, and trains with SigLIP's loss."""
 
-    name = "head"
     section = SigmoidHeadSection
-    switch = "kind"
     kind = "sigmoid"
-    side = "head"
-    reads_texts = True
 
-    def build(self, section: SigmoidHeadSection, around: Surroundings) -> SigmoidHead:
+    def build(self, section: TextHeadSection, around: Surroundings) -> SigmoidHead:
         del section
         needs_text("head.kind=sigmoid", around, "config.head.kind=linear")
         if not around.clip.config.logit_bias:

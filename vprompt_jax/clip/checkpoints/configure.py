@@ -49,8 +49,7 @@ def configure(
       UserError: if a key or value is not supported, or something that has no safe default is said
         nowhere.
     """
-    own = path.parent / f"{path.name.removesuffix('.index.json').rpartition('.')[0]}.json"
-    if own != path and own.is_file():
+    if own := locate.own_json(path):
         return _own_config(own, given), ""
 
     def neighbour(name: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def stated(weights: Path) -> str:
     Args:
       weights: path of the weights, or of the index of their shards.
     """
-    own = weights.parent / f"{weights.name.removesuffix('.index.json').rpartition('.')[0]}.json"
-    if weights != own and own.is_file() and (found := formats.read_json(own).get("licence")):
+    own = locate.own_json(weights)
+    if own and (found := formats.read_json(own).get("licence")):
         return str(found)
     if weights.name in locate.OPENAI_FILES:
         return "MIT (github.com/openai/CLIP)"

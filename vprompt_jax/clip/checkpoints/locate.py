@@ -145,6 +145,13 @@ def public_name(path_or_name: str | Path) -> str:
     return path.name
 
 
+def own_json(weights: Path) -> Path | None:
+    """The JSON that this package writes beside weights, "w.json" for "w.safetensors" or its index;
+    None if there is none."""
+    own = weights.with_name(f"{weights.name.removesuffix('.index.json').rpartition('.')[0]}.json")
+    return own if own != weights and own.is_file() else None
+
+
 def _in_folder(folder: Path) -> Path:
     for file_name in _in_order(folder):
         if (folder / file_name).is_file():
