@@ -7,11 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-# On a busy machine a virtual device may wait longer for the others than XLA does by default, which
-# then ends the process.
-PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=4 {PATIENCE}"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Many tests compile the same small programs, in two workers and in processes that tests start; a

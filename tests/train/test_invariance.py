@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import PATIENCE, ROOT
+from tests.conftest import ROOT
 from tests.train.trajectory import EVALUATED
 
 EXAMPLES = 290  # nine steps of 30, one of 20
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 def environment(devices: int, port: int, processes: int, process: int) -> dict[str, str]:
     """Of one process of several on this machine, with so many virtual devices of its own."""
-    flags = f"--xla_force_host_platform_device_count={devices} {PATIENCE}"
+    flags = f"--xla_force_host_platform_device_count={devices}"
     env = {**os.environ, "XLA_FLAGS": flags}
     if processes > 1:
         env |= {

@@ -3,15 +3,21 @@
 A batch has a leading device axis, [d, b, ...]. Everything else is replicated and has no such axis.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
+# How many steps are under way before the host waits for the oldest. Each holds its batch in the
+# devices' memory. Besides, several devices of one CPU wait for each other forever once more than 32
+# programs are under way (seen with jax 0.10.2).
+UNDER_WAY = 8
 Step = Callable[..., Any]
 
 
@@ -58,6 +64,29 @@ def shard_mapped(step: Step, arguments: int, donate: tuple[int, ...]) -> Step:
 _IMPLEMENTATION = pmapped
 
 
+class _Paced:
+    """A compiled step of which at most `UNDER_WAY` are under way."""
+
+    def __init__(self, step: Any):
+        self._step = step
+        self._results: collections.deque[jax.Array] = collections.deque()
+        self.lower = step.lower  # for the compiler's counts
+
+    def __call__(self, *args: Any) -> Any:
+        if len(self._results) == UNDER_WAY:
+            self._results.popleft().block_until_ready()
+        results = self._step(*args)
+        # The last one: the first may be a state, whose memory the next step takes.
+        self._results.append(jax.tree.leaves(results)[-1])
+        return results
+
+
+@jax.jit
+def added(a: Any, b: Any) -> Any:
+    """The sums of two trees of equal arrays, leaf by leaf, as one program."""
+    return jax.tree.map(jnp.add, a, b)
+
+
 def on_all_devices(step: Step, arguments: int, *, donate: tuple[int, ...] = ()) -> Step:
     """Compiles a step that every device runs on its share of a batch.
 
@@ -72,6 +101,7 @@ def on_all_devices(step: Step, arguments: int, *, donate: tuple[int, ...] = ()) 
       donate: positions of the arguments whose memory the results may reuse.
 
     Returns:
-      A function of replicated arguments and a batch [d, b, ...]; its results are replicated.
+      A function of replicated arguments and a batch [d, b, ...]; its results are replicated. It
+      returns before the devices are done, and waits where `UNDER_WAY` calls are not.
     """
-    return _IMPLEMENTATION(step, arguments, donate)
+    return _Paced(_IMPLEMENTATION(step, arguments, donate))

@@ -57,7 +57,7 @@ def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> Evaluati
     rows = []
     for batch in batches:
         sums, *of_batch = step(batch)
-        total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
+        total = parallel.added(total, sums) if total else sums
         rows.append(of_batch)
     values = mean(total)
     parts = [[np.asarray(array) for array in arrays] for arrays in zip(*rows, strict=True)]

@@ -181,7 +181,7 @@ class _Loop:
             with clock.waiting(at.state.step):
                 batch = parallel.to_devices(next(batches))
             at.state, sums = step_fn(at.state, run.adaptation.frozen, run.root, batch)
-            at.pending = sums if at.pending is None else jax.tree.map(jnp.add, at.pending, sums)
+            at.pending = sums if at.pending is None else parallel.added(at.pending, sums)
             if clock.since is not None:
                 clock.images += config.optim.batch_size
             self.bar.update()
