@@ -16,6 +16,7 @@ from vprompt_jax.config.also import targets
 from vprompt_jax.data import digits, embedded, halves
 from vprompt_jax.evaluate import also
 from vprompt_jax.inference import adapted
+from vprompt_jax.launching.launch import launch
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.report import protocols, results, tables
 from vprompt_jax.schema.sections import DataSection
@@ -141,6 +142,22 @@ def test_a_run_is_measured_on_other_datasets_and_on_shifts(elsewhere):
         images = expected.test.fetch(np.arange(50))
         taken = [expected.class_names[i] for i in model.logits(images).argmax(-1)]
         assert np.mean([a == b for a, b in zip(taken, rows["predicted"], strict=False)]) > 0.95
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_images_that_are_not_there_are_missed_before_a_run_begins(
+    tiny_config, tmp_path, capsys, swept
+):
+    """The entry stands in the last run of a sweep."""
+    absent = ("eval.also", ("digits_gray",))
+    if swept:
+        tiny_config.sweep = (("one", (("seed", 0),)), ("two", (absent,)))
+    else:
+        tiny_config.eval.also = absent[1]
+    with pytest.raises(SystemExit):
+        launch(tiny_config, str(tmp_path / "runs"))
+    assert "digits_gray" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/**/config.json"))
 
 
 def test_a_linear_head_is_measured_where_it_knows_the_classes(elsewhere):

@@ -26,6 +26,11 @@ class Target:
     section: DataSection
     own: bool
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What tells its images from others."""
+        return _place(self.section)
+
 
 def targets(data: DataSection, also: Sequence[str]) -> list[Target]:
     """What a run is measured on when it has finished.
@@ -47,7 +52,7 @@ def targets(data: DataSection, also: Sequence[str]) -> list[Target]:
         if not isinstance(entry, str):
             raise UserError(f"config.eval.also holds {entry!r}: it holds names of datasets")
         target = _target(data, entry)
-        if _place(target.section) == _place(data):
+        if target.place == _place(data):
             raise UserError(f"config.eval.also: {entry!r} is what the run is tested on: omit it")
         if target.folder in found:
             raise UserError(f"config.eval.also: two entries are called {target.folder!r}")

@@ -78,6 +78,7 @@ def labelled(
     *,
     resize: Resize = "shortest",
     cut: bool = False,
+    decoded: bool = True,
 ) -> Dataset:
     """Loads images to evaluate on, none of which are trained on.
 
@@ -86,6 +87,7 @@ def labelled(
       split: "train", "val" or "test".
       resolution, resize: as of `load`.
       cut: whether a test split that the source lacks is the one that `load` cuts from train.
+      decoded: whether they are decoded and checked now, and notes printed.
 
     Returns:
       A dataset whose `test` holds the split, or, where the source has no test split and that is
@@ -104,7 +106,7 @@ def labelled(
         chosen = dataset.train if dataset.val is None else dataset.train.joined(dataset.val)
     if chosen is None:
         raise UserError(f"{dataset.name} has no {split} split; it has {', '.join(parts)}")
-    chosen, left_out = images.decoded(chosen, section.on_bad_image)
+    chosen, left_out = images.decoded(chosen, section.on_bad_image) if decoded else (chosen, ())
     dataset = dataclasses.replace(
         dataset,
         train=chosen.take(np.array([], int)),
@@ -113,6 +115,8 @@ def labelled(
         skipped=(*dataset.skipped, *left_out),
     )
     check_names(dataset)
+    if not decoded:
+        return dataset
     stored = dataset.contents or contents.of_files(dataset, section.workers)
     dataset = dataclasses.replace(dataset, contents=stored)
     for line in (*dataset.notes, *_left_out(dataset)):

@@ -4,9 +4,11 @@ The model is given the classes of what it is measured on alone, as in CoCoOp's c
 cross-dataset transfer, domain generalisation).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from vprompt_jax import data
+from vprompt_jax.config import Config
 from vprompt_jax.config.also import OWN_NEW, Target, targets
 from vprompt_jax.config.resolve import resolve
 from vprompt_jax.data.dataset import Dataset
@@ -18,6 +20,7 @@ from vprompt_jax.inference.adapted import Adapted
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.files import read_json
 
+_ANY_SIDE = 224  # of images that are not decoded
 _AGAIN = "delete it and give the run's command again"
 
 
@@ -47,6 +50,20 @@ def measure(workdir: Path) -> list[str]:
         accuracy = read_json(folder / NAME, _AGAIN)["accuracy"]
         lines.append(f"{called}: {accuracy:.2%} on test")
     return lines
+
+
+def find(configs: Iterable[Config]) -> None:
+    """Lists the images that runs are to be measured on, so that they are known to be there.
+
+    Args:
+      configs: of runs that have not begun.
+
+    Raises:
+      UserError: if images are not where a config says, or cannot be fetched.
+    """
+    planned = {t.place: t for c in configs for t in targets(c.data, c.eval.also) if not t.own}
+    for target in planned.values():
+        data.labelled(target.section, "test", _ANY_SIDE, cut=True, decoded=False)
 
 
 def _measured(model: Adapted, target: Target, folder: Path) -> str:

@@ -16,6 +16,7 @@ from vprompt_jax.clip.checkpoints import locate
 from vprompt_jax.clip.checkpoints.drawn import random_weights
 from vprompt_jax.config import Config, resolve
 from vprompt_jax.data import catalogue, pipeline, splits, tfds_source
+from vprompt_jax.evaluate import also
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.process.printable import duration
 from vprompt_jax.train.training import check_warmup
@@ -39,6 +40,8 @@ def describe(config: Any, overridden: Iterable[str] = ()) -> str:
     """
     resolved = resolve(config, overridden)
     lines = []
+    if resolved.data.source != "tfds":  # which would download what is not there
+        also.find([resolved])
     (clip, variables), line = _weights(resolved)
     lines += [line] if line else []
     sizes, classes, line = _images(resolved, clip)

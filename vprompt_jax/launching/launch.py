@@ -100,6 +100,8 @@ def launch(
         resolved = resolve(config, overridden)
         where = where or run_lib.default_workdir(resolved)
         finished = result_lib.read(where) is not None
+        if not finished:
+            also.find([resolved])
         result = run_lib.fit(resolved, where, then=functools.partial(summary.draw, where))
         if not cluster.is_first():
             return

@@ -35,10 +35,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "a sweep runs on one machine, one run after another: on several, start each run by "
             f"itself with --run=0 to --run={len(runs) - 1}"
         )
-    for one in runs.values():
-        resolve(one)  # a mistake in the last run shows before the first one starts
-    results = []
+    # A mistake in the last run, or images that it lacks, show before the first one starts.
+    resolved = {name: resolve(one) for name, one in runs.items()}
     left = [name for name in runs if read(workdir / name) is None]
+    also.find(resolved[name] for name in left)
+    results = []
     taken = []  # seconds of those that have run
     for number, (name, one) in enumerate(runs.items(), 1):
         started = time.monotonic()

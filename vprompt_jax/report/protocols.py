@@ -126,7 +126,9 @@ class Row:
 
     def called(self, shots: int | None) -> str:
         """The name, with the shots if the row has several numbers of them."""
-        return f"{self.name}, {shots} shots" if shots and len(self.shots) > 1 else self.name
+        if not shots or len(self.shots) == 1:
+            return self.name
+        return f"{self.name}, {shots} shot{'s' if shots > 1 else ''}"
 
 
 def rows_of(groups: Groups) -> list[Row]:
