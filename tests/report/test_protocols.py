@@ -101,7 +101,7 @@ def test_shots_and_datasets(fewshot):
         for shots in (1, 2, 16):
             of = {d: [share(fewshot / f"{d}-{method}-{shots}-s{s}") for s in SEEDS]
                   for d in ("cars", "pets")}  # fmt: skip
-            line = lines[f"{title}, {shots} shots"]
+            line = lines[f"{title}, {shots} shot{'s' * (shots > 1)}"]
             check(line["cars"], of["cars"])
             check(line["pets"], of["pets"])
             means = [statistics.mean(pair) for pair in zip(*of.values(), strict=True)]
