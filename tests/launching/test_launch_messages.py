@@ -37,6 +37,8 @@ def test_alone_it_lists_the_config_files():
         (["--config=x/ap_layers.py"], ["configs/sweeps/ap_layer.py"]),
         (["--config=zzz.py"], ["without arguments, this command lists those there are"]),
         (["--config", QUICKSTART, "--config.lr=1"], ["config.prompt.learning_rate"]),
+        (["--config", QUICKSTART, "--config.method=vp"], ["a section", "--config.method.name=vp?"]),
+        (["--config", QUICKSTART, "--config.optim=3"], ["a section", "optim.epochs"]),
         (["--config", QUICKSTART, "--wrkdir=x"], ["wrkdir", "workdir"]),
     ],
 )

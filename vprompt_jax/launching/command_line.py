@@ -107,6 +107,7 @@ def _parse_flags(argv: list[str], usage: str) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
+        _refuse_sections(argv)
         lines = str(error).strip().splitlines()
         if "Traceback (most recent call last):" in lines:  # of the config file
             sys.exit(f"error: cannot load the config: {lines[-1]}")
@@ -116,6 +117,21 @@ def _parse_flags(argv: list[str], usage: str) -> list[str]:
         sys.exit(_unloadable(error))
     except Exception as error:  # a config is a program: whatever is wrong with it
         sys.exit(_unloadable(error))
+
+
+def _refuse_sections(argv: list[str]) -> None:
+    """Ends the program with the keys of a section, if an override gives the section a value."""
+    from vprompt_jax.methods import registry
+
+    for argument in argv:
+        name, _, value = argument.removeprefix("--config.").partition("=")
+        keys = [k for k in registry.all_fields() if k.startswith(f"{name}.")]
+        if argument.startswith("--config.") and keys:
+            chosen = [k for k in (f"{name}.name", f"{name}.kind") if k in keys]
+            wanted = f"did you mean --config.{chosen[0]}={value or '...'}?" if chosen else (
+                f"set one of its keys: {', '.join(keys)}"
+            )  # fmt: skip
+            sys.exit(f"error: config.{name} is a section; {wanted}")
 
 
 def _refuse_unknown_keys(argv: list[str]) -> None:
