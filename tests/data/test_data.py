@@ -3,6 +3,7 @@
 import functools
 import hashlib
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,7 +33,8 @@ def test_digits_are_split_by_digit_before_they_are_placed(monkeypatch):
         return place(digit, key)
 
     monkeypatch.setattr(digits, "_place", recording)
-    arrays = digits._painted()
+    with joblib.parallel_config(backend="sequential"):  # other processes have their own `_place`
+        arrays = digits._painted()
     sizes = [len(arrays[f"{name}_labels"]) for name in ("train", "val", "test")]
     assert sizes == [51_744, 1436, 2880]
     ends = np.cumsum(sizes)

@@ -65,8 +65,9 @@ class Adaptation:
 
     def initial_params(self) -> dict[str, Any]:
         """Fresh parameters of the trained parts, by name."""
-        key = keys.stream(keys.root(self.config.seed), "init")
-        params = self.model.init_parts(key)
+        key = jax.jit(_key)(self.config.seed)
+        # As one program: by itself, each operation would be one to compile.
+        params = jax.jit(self.model.init_parts)(key)
         for part in self.model.built("text"):
             embedding = self.frozen["params"]["clip"]["text"]["token_embedding"]["embedding"]
             params[part.name] = part.module.initial(params[part.name], embedding)
@@ -96,6 +97,10 @@ class Adaptation:
         used = {part.name for part in model.parts}
         trees = {k: v for k, v in variables["params"].items() if k in used}
         return model, {**variables, "params": {"clip": clip, **trees}}
+
+
+def _key(seed: int) -> jax.Array:
+    return keys.stream(keys.root(seed), "init")
 
 
 def load_clip(config: Config) -> tuple[CLIP, dict[str, Any]]:

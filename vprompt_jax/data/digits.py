@@ -57,8 +57,11 @@ def load() -> Dataset:
 
 def _painted() -> dict[str, np.ndarray]:
     """Paints every split: SPLIT_images uint8 [N, 32, 32, 3] and SPLIT_labels int32 [N]."""
+    import joblib
     from sklearn.datasets import load_digits
 
+    # Not `multiprocessing`, whose processes run a script that has no `__main__` guard once more.
+    on_all_cores = joblib.Parallel(n_jobs=-1)
     source = load_digits()
     members: dict[str, list[int]] = {name: [] for name in SPLITS}
     shuffle = np.random.default_rng(_SEED)
@@ -70,11 +73,17 @@ def _painted() -> dict[str, np.ndarray]:
             members[name].extend(part.tolist())
     arrays = {}
     for name, (_, copies) in SPLITS.items():
-        chosen = [(i, copy) for i in sorted(members[name]) for copy in range(copies)]
-        images = [_place(source.images[i], (_SEED, i, copy)) for i, copy in chosen]
-        arrays[f"{name}_images"] = np.stack(images)
-        arrays[f"{name}_labels"] = source.target[[i for i, _ in chosen]].astype(np.int32)
+        drawings = sorted(members[name])
+        scenes_of = [joblib.delayed(_scenes)(source.images[i], i, copies) for i in drawings]
+        arrays[f"{name}_images"] = np.concatenate(on_all_cores(scenes_of))
+        labels = source.target[drawings].astype(np.int32)
+        arrays[f"{name}_labels"] = np.repeat(labels, copies)
     return arrays
+
+
+def _scenes(digit: np.ndarray, drawing: int, copies: int) -> np.ndarray:
+    """Paints a drawing into several scenes: uint8 [copies, 32, 32, 3]."""
+    return np.stack([_place(digit, (_SEED, drawing, copy)) for copy in range(copies)])
 
 
 def _keep(path: Path, arrays: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import tqdm
 
 from vprompt_jax.data import pipeline
@@ -128,6 +128,8 @@ class _Loop:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             disable=jax.process_index() != 0,
         )
+        # One program for all of them.
+        self.schedules = jax.jit(lambda step: (run.values(step), run.learning_rates(step)))
         self.val = Validation(run, at, eval_step, self.writer, self.bar, watch)
 
     def rest(self, interrupts: Interrupts, is_new: bool) -> bool:
@@ -247,28 +249,29 @@ class _Loop:
         # A run shorter than the limit has learned nothing if all of its steps were undone.
         if int(state.bad_steps) < min(limit, self.run.steps):
             return
-        last = int(state.step) - 1
+        values, rates = self._scheduled(int(state.step) - 1)
         raise guard.failure(
             state,
             limit,
             self.checkpoints.latest(),
-            rates=self.run.learning_rates(last),
-            values=self._values(last),
+            rates=rates,
+            values=values,
             remedies=[remedy for part in self.run.parts for remedy in part.remedies()],
             frozen=self.run.adaptation.frozen,
         )
 
-    def _values(self, step: int) -> dict[str, float]:
-        """Scheduled values at a step (counted from 0)."""
-        return {name: float(value) for name, value in self.run.values(jnp.int32(step)).items()}
+    def _scheduled(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Values and learning rates by name that the schedules give at a step (counted from 0)."""
+        values, rates = jax.device_get(self.schedules(np.int32(step)))
+        return {k: float(v) for k, v in values.items()}, {k: float(v) for k, v in rates.items()}
 
     def _log(self, step: int) -> None:
         """Writes a line of metrics over the steps since the last one."""
         sums = dict(self.at.pending or {})
         self.at.pending = None
         skipped = int(sums.pop("skipped"))
-        values = mean(sums) | {"skipped_steps": skipped} | self._values(step - 1)
-        rates = self.run.learning_rates(step - 1)
+        scheduled, rates = self._scheduled(step - 1)
+        values = mean(sums) | {"skipped_steps": skipped} | scheduled
         values |= {f"learning_rate/{part}": rate for part, rate in rates.items()}
         self.writer.write_scalars(step, {f"train/{k}": v for k, v in values.items()})
         note = f", {skipped} steps skipped (not finite)" if skipped else ""

@@ -92,8 +92,7 @@ def _run(
         for warning in run.warnings:
             cluster.say(warning)
         if jax.process_index() == 0:
-            params = run.adaptation.initial_params()
-            if params:
+            if params := jax.eval_shape(run.adaptation.initial_params):
                 cluster.say(parameter_overview.get_parameter_overview(params, include_stats=False))
             replace(workdir / "config.json", config.as_json())
             folder.write_inputs(workdir, config, run.identity)

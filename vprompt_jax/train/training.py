@@ -101,10 +101,11 @@ class Training:
             lines += [line] if line else []
         return lines
 
-    def learning_rates(self, step: int) -> dict[str, float]:
+    def learning_rates(self, step: jax.Array) -> Values:
         """Learning rate by trained part at a step."""
+        step = step.astype(jnp.float32)  # optax divides it
         return {
-            name: float(_rates(self.config, section, self.steps)(step))
+            name: jnp.asarray(_rates(self.config, section, self.steps)(step))
             for name, section in self.config.trained.items()
         }
 
