@@ -30,7 +30,8 @@ class MaskGenerator(nn.Module):
       region: side of a region in pixels; divides the resolution.
       width: channels between the convergence and the policy convolution.
       edge: a name in `edges.EDGES`.
-      dtype: dtype of the first convolution's factors; everything else is float32.
+      dtype: dtype of the first convolution's factors, and on a CPU of its bias; everything else is
+        float32.
       at_once: largest number of regions to compute at a time; None for what suits the device. It
         changes only speed and memory.
       starts_on: whether the biases favour "on" at the start.
@@ -74,7 +75,8 @@ class MaskGenerator(nn.Module):
         if not exported and self.at_once is None and self._suits_tensor_cores():
             x = fused_policy.logits(regions, kernel, bias, policy_kernel, self.dtype)
             return placed(x + policy_bias[None])
-        kernel = kernel.reshape(-1, width).astype(self.dtype)
+        # The bias is the weight of a column of ones: products add it and sum its gradient.
+        kernel = jnp.concatenate([kernel.reshape(-1, width), bias[None]]).astype(self.dtype)
         off, on = policy_kernel.reshape(-1, 2).T
 
         def logits(regions: jax.Array) -> jax.Array:
@@ -85,7 +87,7 @@ class MaskGenerator(nn.Module):
             n = regions.shape[0]
             x = _neighbourhoods(regions).reshape(n * r * r, -1).astype(self.dtype)
             x = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
-            x = nn.relu(x + bias[None]).reshape(n, -1)
+            x = nn.relu(x).reshape(n, -1)
             return jnp.stack([x @ off, x @ on], axis=-1) + policy_bias[None]
 
         if exported:
@@ -120,8 +122,8 @@ class MaskGenerator(nn.Module):
 
 
 def _working_set() -> int:
-    """Bytes of channels to compute at a time: a CPU core's cache, or enough to keep a GPU busy."""
-    return 2**20 if jax.default_backend() == "cpu" else 2**28
+    """Bytes of channels to compute at a time: what caches hold, or enough to keep a GPU busy."""
+    return 2**22 if jax.default_backend() == "cpu" else 2**28
 
 
 def _regions(x: jax.Array, region: int) -> jax.Array:
@@ -138,7 +140,12 @@ def _regions(x: jax.Array, region: int) -> jax.Array:
 
 
 def _neighbourhoods(x: jax.Array) -> jax.Array:
-    """The 3x3 neighbourhood of each inner pixel: [n, h + 2, w + 2, C] -> [n, h, w, 9 C]."""
+    """The 3x3 neighbourhood of each inner pixel, and a one: [n, h + 2, w + 2, C] -> [n, h, w, D].
+
+    D is 9 C + 1. Columns are shifted before rows, so that the second shift copies 3 C numbers that
+    lie side by side.
+    """
     height, width = x.shape[1] - 2, x.shape[2] - 2
-    shifts = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifts, axis=-1)
+    x = jnp.concatenate([x[:, :, j : j + width] for j in range(3)], axis=-1)
+    ones = jnp.ones((*x.shape[:1], height, width, 1), x.dtype)
+    return jnp.concatenate([*(x[:, i : i + height] for i in range(3)), ones], axis=-1)
