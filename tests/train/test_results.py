@@ -1,5 +1,6 @@
 """What is no result: numbers that are not finite, a run that only warms up, other data."""
 
+import functools
 import json
 import math
 
@@ -16,7 +17,7 @@ from vprompt_jax.launching.launch import launch
 from vprompt_jax.process import finite
 from vprompt_jax.process.errors import UserError
 from vprompt_jax.train import final, fit, training, validation
-from vprompt_jax.train.evaluate import evaluate
+from vprompt_jax.train.evaluate import evaluate, evaluate_all
 
 WEIGHT = ("params", "visual", "resblocks_1", "mlp", "c_fc", "bias")
 
@@ -81,14 +82,20 @@ def test_logits_that_are_not_finite_name_their_split(tiny_config, tmp_path, monk
     c = few_images(tiny_config)
     c.method.name = "vp"
 
+    def overflowing(on_batch, batch):
+        sums, logits, index = on_batch(batch)
+        return sums, logits.at[0, 0].set(np.inf), index
+
     def broken(on_batch, batches):
-        def overflowing(batch):
-            sums, logits, index = on_batch(batch)
-            return sums, logits.at[0, 0].set(np.inf), index
+        return evaluate(functools.partial(overflowing, on_batch), batches)
 
-        return evaluate(overflowing, batches)
+    def all_broken(steps, batches):
+        return evaluate_all([functools.partial(overflowing, s) for s in steps], batches)
 
-    monkeypatch.setattr(validation if name == "val" else final, "evaluate", broken)
+    if name == "val":
+        monkeypatch.setattr(validation, "evaluate", broken)
+    else:
+        monkeypatch.setattr(final, "evaluate_all", all_broken)
     message = (
         rf"the {name} split: the logits of .* not finite: the weights are finite.*lower config"
     )
@@ -308,3 +315,30 @@ def test_evaluation_counts_what_is_not_finite():
         evaluate(on_batch, [(0, 1), (1, 1)])
     with pytest.raises(finite.NotFinite, match="the loss is not finite"):
         evaluate(lambda batch: on_batch(batch, math.nan), [(0, 0)])
+
+
+def test_several_are_evaluated_in_one_pass():
+    """Each gives what it gives alone, and each batch is fetched once."""
+
+    def giving(sign):
+        def on_batch(batch):
+            loss = np.float32(sign * batch)
+            logits = np.full((2, 3), sign * batch, np.float32)
+            return {"loss": loss, "count": np.float32(2)}, logits, 2 * batch + np.arange(2)
+
+        return on_batch
+
+    fetched = []
+
+    def batches():
+        for batch in (1, 0):
+            fetched.append(batch)
+            yield batch
+
+    both = evaluate_all([giving(1), giving(-1)], batches())
+    assert fetched == [1, 0]
+    for found, sign in zip(both, (1, -1), strict=True):
+        alone = evaluate(giving(sign), [1, 0])
+        assert found.metrics == alone.metrics == {"loss": 0.25 * sign}
+        np.testing.assert_array_equal(found.logits, alone.logits)
+        np.testing.assert_array_equal(found.logits[:, 0], [0, 0, sign, sign])

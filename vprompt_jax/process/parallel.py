@@ -6,7 +6,7 @@ A batch has a leading device axis, [d, b, ...]. Everything else is replicated an
 import collections
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +65,12 @@ _IMPLEMENTATION = pmapped
 
 
 class _Paced:
-    """A compiled step of which at most `UNDER_WAY` are under way."""
+    """A compiled step, which waits until fewer than `UNDER_WAY` of all steps are under way."""
+
+    _results: ClassVar[collections.deque[jax.Array]] = collections.deque()
 
     def __init__(self, step: Any):
         self._step = step
-        self._results: collections.deque[jax.Array] = collections.deque()
         self.lower = step.lower  # for the compiler's counts
 
     def __call__(self, *args: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from vprompt_jax.process import parallel
 from vprompt_jax.process.finite import NotFinite
 
 Batch = dict[str, jax.Array]
+Step = Callable[[Batch], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +43,38 @@ def placed_batches(split: Split, batch_size: int, workers: int) -> Iterator[Batc
     return map(parallel.to_devices, batches)
 
 
-def evaluate(step: Callable[[Batch], Any], batches: Iterable[Batch]) -> Evaluation:
-    """Measures a split.
+def evaluate(step: Step, batches: Iterable[Batch]) -> Evaluation:
+    """Measures a split: `evaluate_all` with one step."""
+    return evaluate_all([step], batches)[0]
+
+
+def evaluate_all(steps: Sequence[Step], batches: Iterable[Batch]) -> list[Evaluation]:
+    """Measures a split with several models, or several parameters, in one pass.
 
     Args:
-      step: a batch -> sums, logits and indices; `step.make_eval_step` with all but the batch given.
-      batches: of one pass over the split.
+      steps: each a batch -> sums, logits and indices; `step.make_eval_step` with all but the batch
+        given.
+      batches: of one pass over the split. Each is decoded and sent to the devices once.
+
+    Returns:
+      What each step gave, in their order.
 
     Raises:
       NotFinite: if an example's logits, or the loss, are not finite: an accuracy of such logits is
         none.
     """
-    total: dict[str, Any] = {}
-    rows = []
+    totals: list[Any] = [None] * len(steps)
+    rows: list[list[Any]] = [[] for _ in steps]
     for batch in batches:
-        sums, *of_batch = step(batch)
-        total = parallel.added(total, sums) if total else sums
-        rows.append(of_batch)
-    values = mean(total)
+        for i, step in enumerate(steps):
+            sums, *of_batch = step(batch)
+            totals[i] = sums if totals[i] is None else parallel.added(totals[i], sums)
+            rows[i].append(of_batch)
+    return [_evaluation(mean(total), of_step) for total, of_step in zip(totals, rows, strict=True)]
+
+
+def _evaluation(values: dict[str, float], rows: list[list[jax.Array]]) -> Evaluation:
+    """From a split's means, and each batch's logits and indices."""
     parts = [[np.asarray(array) for array in arrays] for arrays in zip(*rows, strict=True)]
     logits, index = map(np.concatenate, parts)
     # By index: several devices' padding may lie between.

@@ -10,7 +10,7 @@ from vprompt_jax.measures.calibration import fitted_temperature
 from vprompt_jax.measures.split import measured
 from vprompt_jax.measures.table import Predictions
 from vprompt_jax.process import finite
-from vprompt_jax.train.evaluate import Evaluation, evaluate
+from vprompt_jax.train.evaluate import Evaluation, Step, evaluate_all
 from vprompt_jax.train.loop import Outcome
 from vprompt_jax.train.step import make_eval_step
 from vprompt_jax.train.training import Training
@@ -59,42 +59,49 @@ def final(run: Training, outcome: Outcome) -> Final:
       UserError: if logits are not finite.
     """
     adaptation, frozen = run.adaptation, run.adaptation.frozen
-    bare = make_eval_step(adaptation.zero_shot, {}) if run.has_text else None
+    test, val = run.dataset.test, run.dataset.val
 
-    def on(name: str, split: Split, eval_step: Any, params: Any, assigned: Any) -> Evaluation:
-        step = eval_step(params, assigned, frozen, run.root)
-        with finite.explained(f"the {name} split", [frozen, params], run.remedies):
-            return evaluate(step, batches_of(run, split))
+    def given(eval_step: Any, params: Any, assigned: Any) -> Step:
+        step: Step = eval_step(params, assigned, frozen, run.root)
+        return step
 
-    predictions, metrics = {}, {}
-    splits = dict(run.dataset.splits())
-    for name in ("test", "val"):
-        if (split := splits.get(name)) is None:
-            continue
-        before = None if bare is None else on(name, split, bare, {}, {})
-        if before is not None and not (outcome.params or outcome.assigned):
-            last = before
-        else:
-            last = on(name, split, outcome.eval_step, outcome.params, outcome.assigned)
-        labels, zero_shot = np.asarray(split.labels), None if before is None else before.logits
-        predictions[name] = Predictions(list(split.keys), labels, last.logits, zero_shot)
-        metrics[name] = last.metrics
+    def on(name: str, split: Split, steps: list[Step]) -> list[Evaluation]:
+        weights = [frozen, outcome.params, outcome.best.params]
+        with finite.explained(f"the {name} split", weights, run.remedies):
+            return evaluate_all(steps, batches_of(run, split))
+
+    steps = []
+    if run.has_text:
+        steps.append(given(make_eval_step(adaptation.zero_shot, {}), {}, {}))
+    if outcome.params or outcome.assigned or not steps:  # else the zero-shot CLIP is the last
+        steps.append(given(outcome.eval_step, outcome.params, outcome.assigned))
+    best = []
+    if val is not None and run.steps and outcome.best.step != outcome.step:
+        chosen = outcome.best.params, outcome.best.assigned
+        best.append(given(outcome.eval_step, *chosen))
+    on_test = on("test", test, [*steps, *best])
+    last = len(steps) - 1
+    predictions = {"test": _predictions(run, test, on_test[0], on_test[last])}
     best_accuracy, temperature = None, None
-    if (val := predictions.get("val")) is not None:
-        temperature = fitted_temperature(val.logits, val.labels)
-        best = metrics["test"]
-        if run.steps and outcome.best.step != outcome.step:
-            chosen = outcome.best.params, outcome.best.assigned
-            best = on("test", run.dataset.test, outcome.eval_step, *chosen).metrics
-        best_accuracy = best["accuracy"]
+    if val is not None:
+        on_val = on("val", val, steps)
+        predictions["val"] = _predictions(run, val, on_val[0], on_val[last])
+        temperature = fitted_temperature(on_val[last].logits, predictions["val"].labels)
+        best_accuracy = on_test[-1].metrics["accuracy"]
     controls = {}
     for part in run.parts:
         for control, values in part.controls(run.config.parts[part.name]).items():
             eval_step = make_eval_step(adaptation.model, adaptation.weights, values)
-            found = on("test", _shuffled(run), eval_step, outcome.params, outcome.assigned)
-            controls[control] = found.metrics["accuracy"]
-    names = run.dataset.class_names
-    return Final(predictions, metrics["test"], best_accuracy, temperature, controls, names)
+            step = given(eval_step, outcome.params, outcome.assigned)
+            controls[control] = on("test", _shuffled(run), [step])[0].metrics["accuracy"]
+    names, metrics = run.dataset.class_names, on_test[last].metrics
+    return Final(predictions, metrics, best_accuracy, temperature, controls, names)
+
+
+def _predictions(run: Training, split: Split, first: Evaluation, last: Evaluation) -> Predictions:
+    """Of the last evaluation; and of the first, which is the zero-shot CLIP's if there is one."""
+    zero_shot = first.logits if run.has_text else None
+    return Predictions(list(split.keys), np.asarray(split.labels), last.logits, zero_shot)
 
 
 def _shuffled(run: Training) -> Split:
