@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from vprompt_jax.clip import vocabularies
 from vprompt_jax.clip.checkpoints import formats, timm_eva
 from vprompt_jax.clip.checkpoints.load import open_checkpoint, variable_shapes
+from vprompt_jax.clip.variants import VARIANTS, variant_name
 from vprompt_jax.process.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -277,7 +278,10 @@ REFUSED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", open_clip.list_models())
 def test_every_public_config_loads_or_is_refused_by_name(tmp_path, monkeypatch, name):
-    """Names and shapes alone: nothing is allocated, and no vocabulary is asked for."""
+    """Names and shapes alone: nothing is allocated, and no vocabulary is asked for.
+
+    Those that are variants here are read as the table has them, pixels included.
+    """
     from open_clip import coca_model
 
     model = open_clip.get_model_config(name)
@@ -297,7 +301,11 @@ def test_every_public_config_loads_or_is_refused_by_name(tmp_path, monkeypatch, 
     held = {n: formats.Tensor(s, np.dtype(np.float32), lambda: None) for n, s in tensors.items()}
     monkeypatch.setattr(formats, "read_tensors", lambda path: held)
     (tmp_path / "open_clip_model.safetensors").touch()
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    published = open_clip.get_pretrained_cfg(name, tags[0]) if tags else {}
+    pixels = {k: published[k] for k in ("mean", "std", "interpolation", "resize_mode") if tags}
+    config = {"model_cfg": model, "preprocess_cfg": pixels}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     refused = [message for start, message in REFUSED.items() if name.startswith(start)]
     if refused:
         with pytest.raises(UserError) as error:
@@ -308,3 +316,9 @@ def test_every_public_config_loads_or_is_refused_by_name(tmp_path, monkeypatch, 
     ours = [np.prod(shape) for shape in variable_shapes(config).values()]
     theirs = [np.prod(s) for n, s in tensors.items() if not n.endswith("num_batches_tracked")]
     assert sum(ours) == sum(theirs)
+    found = variant_name(config)
+    if f"OpenCLIP {name}" in VARIANTS:
+        assert found == f"OpenCLIP {name}"
+        assert config == VARIANTS[found]
+    elif found is not None:  # another activation, or other pixels
+        assert variable_shapes(config) == variable_shapes(VARIANTS[found])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
 # checkpoints, SigLIP's and DINO's those of transformers' classes (tests/clip/test_siglip_live.py,
 # test_dino_live.py; without the mask token), the ResNets' and supervised ViTs' those of torchvision
-# and timm (1000 classes).
+# and timm (1000 classes), those of the other CLIPs of OpenCLIP's models (test_open_clip_live.py).
 PUBLISHED = {
     "RN50": 102_007_137,
     "RN101": 119_688_033,
@@ -28,6 +28,22 @@ PUBLISHED = {
     "OpenCLIP ViT-B-32": 151_277_313,
     "OpenCLIP ViT-B-16": 149_620_737,
     "OpenCLIP ViT-L-14": 427_616_513,
+    "OpenCLIP ViT-L-14-CLIPA": 414_210_561,
+    "OpenCLIP ViT-L-14-CLIPA-336": 414_538_241,
+    "OpenCLIP ViT-H-14-CLIPA": 968_235_009,
+    "OpenCLIP ViT-H-14-CLIPA-336": 968_644_609,
+    "OpenCLIP ViT-bigG-14-CLIPA": 2_517_223_937,
+    "OpenCLIP ViT-bigG-14-CLIPA-336": 2_517_756_417,
+    "OpenCLIP EVA01-g-14": 1_136_435_841,
+    "OpenCLIP EVA01-g-14-plus": 1_366_621_569,
+    "OpenCLIP EVA02-B-16": 149_691_137,
+    "OpenCLIP EVA02-L-14": 427_755_457,
+    "OpenCLIP EVA02-L-14-336": 428_083_137,
+    "OpenCLIP PE-Core-T-16-384": 69_546_113,
+    "OpenCLIP PE-Core-S-16-384": 87_188_225,
+    "OpenCLIP PE-Core-B-16": 447_660_545,
+    "OpenCLIP PE-Core-L-14-336": 671_138_817,
+    "OpenCLIP PE-Core-bigG-14-448": 2_419_267_841,
     "SigLIP ViT-B/16": 203_155_970,
     "SigLIP ViT-B/16@256px": 203_202_050,
     "SigLIP ViT-B/16@384px": 203_447_810,
@@ -108,7 +124,8 @@ def test_every_variant_has_its_number_checked():
 def test_heads_that_are_not_64_channels_wide_are_in_the_table():
     of_open_clip = {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
     of_siglip = {(1152, 27, 14): 16, (1152, 27, 16): 16, (1536, 40, 16): 16}
-    assert of_open_clip | of_siglip == VISION_HEADS
+    of_pe = {(1536, 50, 14): 16}
+    assert of_open_clip | of_siglip | of_pe == VISION_HEADS
 
 
 def test_variants_are_told_apart():

@@ -346,10 +346,16 @@ def test_preprocessing_of_open_clip(tmp_path):
     config = open_clip_config()
     config["preprocess_cfg"] |= {"resize_mode": "squash", "interpolation": "bicubic"}
     assert vp.clip.load(open_clip_folder(tmp_path, config))[0].config.resize == "squash"
-    for key, value in (("resize_mode", "longest"), ("interpolation", "bilinear")):
+    config["preprocess_cfg"]["interpolation"] = "bilinear"  # as CLIPA and PE-Core are published
+    assert vp.clip.load(open_clip_folder(tmp_path, config))[0].config.resize == "squash_bilinear"
+    for key, value, message in (
+        ("resize_mode", "longest", "resize_mode='longest'"),
+        ("resize_mode", "shortest", "interpolation='bilinear' with resize_mode='shortest'"),
+        ("interpolation", "nearest", "interpolation='nearest' with resize_mode='squash'"),
+    ):
         config["preprocess_cfg"] |= {"resize_mode": "squash", key: value}
         open_clip_folder(tmp_path, config)
-        with pytest.raises(UserError, match=f"{key}='{value}'"):
+        with pytest.raises(UserError, match=message):
             vp.clip.load(tmp_path)
 
 

@@ -9,9 +9,9 @@ from vprompt_jax.clip.towers import ResNetConfig, TextConfig, ViTConfig
 TextSize = tuple[int, int, int]  # width, heads, layers
 
 
-def _text(size: TextSize, activation: str) -> TextConfig:
+def _text(size: TextSize, activation: str, context: int = 77) -> TextConfig:
     width, heads, layers = size
-    return TextConfig(width, layers, heads, 77, 49408, activation=activation)
+    return TextConfig(width, layers, heads, context, 49408, activation=activation)
 
 
 def vit(
@@ -27,6 +27,82 @@ def vit(
 ) -> CLIPConfig:
     vision = ViTConfig(width, layers, heads, patch, resolution, mlp, activation=activation)
     return CLIPConfig(embed, vision, _text(text, activation))
+
+
+def clipa(
+    resolution: int,
+    width: int,
+    layers: int,
+    embed: int,
+    text: TextSize,
+    mlp: int | None = None,
+) -> CLIPConfig:
+    """CLIPA (arXiv 2305.07017): the patches' mean, and texts in BERT's vocabulary."""
+    vision = ViTConfig(
+        width, layers, 16, 14, resolution, mlp, pooling="mean", activation="gelu",
+        pre_norm=False, final_norm="after",
+    )  # fmt: skip
+    texts = dataclasses.replace(
+        _text(text, "gelu", 32), vocab_size=32_000, causal=False, pooling="last", tokenizer=None
+    )
+    return CLIPConfig(embed, vision, texts, IMAGENET_MEAN, IMAGENET_STD, resize="squash_bilinear")
+
+
+# Of all EVA-CLIPs (arXiv 2303.15389).
+_EVA: dict[str, Any] = {
+    "norm_eps": 1e-6,
+    "patch_bias": True,
+    "pre_norm": False,
+    "qkv_bias": "no_key",
+    "projection_bias": True,
+}
+
+
+def eva01(text: TextSize) -> CLIPConfig:
+    """EVA-CLIP whose image tower is EVA's giant (arXiv 2211.07636)."""
+    vision = ViTConfig(1408, 40, 16, 14, 224, 6144, activation="gelu", **_EVA)
+    return CLIPConfig(1024, vision, _text(text, "gelu"))
+
+
+def eva02(
+    patch: int, resolution: int, width: int, layers: int, mlp: int, embed: int, text: TextSize
+) -> CLIPConfig:
+    """EVA-CLIP whose image tower is an EVA-02 (arXiv 2303.11331); heads have 64 channels."""
+    vision = ViTConfig(
+        width, layers, width // 64, patch, resolution, mlp, activation="silu", gated_mlp=True,
+        inner_norms=True, rope="pairs", rope_base=10_000.0, rope_reference=16, **_EVA,
+    )  # fmt: skip
+    return CLIPConfig(embed, vision, _text(text, "gelu"))
+
+
+def pe(
+    patch: int,
+    resolution: int,
+    width: int,
+    layers: int,
+    heads: int,
+    embed: int,
+    text: TextSize,
+    mlp: int | None = None,
+    **fields: Any,
+) -> CLIPConfig:
+    """PE-Core (arXiv 2504.13181)."""
+    options: dict[str, Any] = {"pool_class": True, "rope_offset": 1.0} | fields
+    vision = ViTConfig(
+        width, layers, heads, patch, resolution, mlp, pooling="attention", pool_heads=8,
+        pool_mlp_width=4 * width, activation="gelu", projection_bias=True, rope="pairs",
+        rope_base=10_000.0, rope_reference=resolution // patch, rope_order="columns", **options,
+    )  # fmt: skip
+    return CLIPConfig(embed, vision, _text(text, "gelu", 32), HALF, HALF, resize="squash_bilinear")
+
+
+def pe_giant() -> CLIPConfig:
+    """Its largest has no class token, and its texts are longer."""
+    config = pe(
+        14, 448, 1536, 50, 16, 1280, (1280, 20, 24), 8960, class_token=False, pool_class=False,
+        rope_offset=0.0,
+    )  # fmt: skip
+    return config.with_fields({"context_length": 72})
 
 
 def resnet(

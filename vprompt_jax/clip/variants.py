@@ -3,8 +3,13 @@
 from typing import Any
 
 from vprompt_jax.clip.architectures import (
+    clipa,
     dinov2,
     dinov3,
+    eva01,
+    eva02,
+    pe,
+    pe_giant,
     resnet,
     siglip,
     siglip2,
@@ -17,6 +22,7 @@ from vprompt_jax.clip.towers import ViTConfig
 
 # Text towers by width: (channels, heads, layers).
 _T512, _T640, _T768, _T1024 = (512, 8, 12), (640, 10, 12), (768, 12, 12), (1024, 16, 12)
+_T1024_DEEP, _T1280 = (1024, 16, 24), (1280, 20, 32)
 
 # OpenAI's nine under OpenAI's names, OpenCLIP's under theirs (with the activation that most of
 # their weights were trained with), SigLIP's, and towers without texts.
@@ -33,9 +39,25 @@ VARIANTS: dict[str, CLIPConfig] = {
     "OpenCLIP ViT-B-32": vit(32, 224, 768, 12, 12, 512, _T512, "gelu"),
     "OpenCLIP ViT-B-16": vit(16, 224, 768, 12, 12, 512, _T512, "gelu"),
     "OpenCLIP ViT-L-14": vit(14, 224, 1024, 24, 16, 768, _T768, "gelu"),
-    "OpenCLIP ViT-H-14": vit(14, 224, 1280, 32, 16, 1024, (1024, 16, 24), "gelu"),
-    "OpenCLIP ViT-g-14": vit(14, 224, 1408, 40, 16, 1024, (1024, 16, 24), "gelu", 6144),
-    "OpenCLIP ViT-bigG-14": vit(14, 224, 1664, 48, 16, 1280, (1280, 20, 32), "gelu", 8192),
+    "OpenCLIP ViT-H-14": vit(14, 224, 1280, 32, 16, 1024, _T1024_DEEP, "gelu"),
+    "OpenCLIP ViT-g-14": vit(14, 224, 1408, 40, 16, 1024, _T1024_DEEP, "gelu", 6144),
+    "OpenCLIP ViT-bigG-14": vit(14, 224, 1664, 48, 16, 1280, _T1280, "gelu", 8192),
+    "OpenCLIP ViT-L-14-CLIPA": clipa(224, 1024, 24, 768, _T768),
+    "OpenCLIP ViT-L-14-CLIPA-336": clipa(336, 1024, 24, 768, _T768),
+    "OpenCLIP ViT-H-14-CLIPA": clipa(224, 1280, 32, 1024, _T1024_DEEP),
+    "OpenCLIP ViT-H-14-CLIPA-336": clipa(336, 1280, 32, 1024, _T1024_DEEP),
+    "OpenCLIP ViT-bigG-14-CLIPA": clipa(224, 1664, 48, 1280, _T1280, 8192),
+    "OpenCLIP ViT-bigG-14-CLIPA-336": clipa(336, 1664, 48, 1280, _T1280, 8192),
+    "OpenCLIP EVA01-g-14": eva01(_T768),
+    "OpenCLIP EVA01-g-14-plus": eva01(_T1024_DEEP),
+    "OpenCLIP EVA02-B-16": eva02(16, 224, 768, 12, 2048, 512, _T512),
+    "OpenCLIP EVA02-L-14": eva02(14, 224, 1024, 24, 2730, 768, _T768),
+    "OpenCLIP EVA02-L-14-336": eva02(14, 336, 1024, 24, 2730, 768, _T768),
+    "OpenCLIP PE-Core-T-16-384": pe(16, 384, 192, 12, 3, 512, _T512),
+    "OpenCLIP PE-Core-S-16-384": pe(16, 384, 384, 12, 6, 512, _T512),
+    "OpenCLIP PE-Core-B-16": pe(16, 224, 768, 12, 12, 1024, _T1024_DEEP),
+    "OpenCLIP PE-Core-L-14-336": pe(14, 336, 1024, 24, 16, 1024, _T1024_DEEP),
+    "OpenCLIP PE-Core-bigG-14-448": pe_giant(),
     "SigLIP ViT-B/16": siglip(16, 224, "B"),
     "SigLIP ViT-B/16@256px": siglip(16, 256, "B"),
     "SigLIP ViT-B/16@384px": siglip(16, 384, "B"),
@@ -90,7 +112,9 @@ VISION_HEADS = {
 def _shape(config: CLIPConfig) -> tuple[Any, ...]:
     """The properties that tell public architectures apart, except for the activation."""
     vision, text = config.vision, config.text
-    own = (vision.registers, vision.gated_mlp, vision.rope) if isinstance(vision, ViTConfig) else ()
+    own: tuple[Any, ...] = ()
+    if isinstance(vision, ViTConfig):  # OpenCLIP's EVA01-g-14-plus has all the sizes of ViT-g-14
+        own = (vision.registers, vision.gated_mlp, vision.rope, vision.pre_norm)
     return (
         type(vision), vision.block_counts, vision.width, vision.image_resolution, vision.downscale,
         vision.pooling, *own, config.embed_dim, text and (text.width, text.layers, text.vocab_size),

@@ -106,12 +106,14 @@ TEXT = Keys(
 )
 PREPROCESS = Keys(
     f"{FILE}: preprocess_cfg",
-    read={"mean": None, "std": None, "resize_mode": "shortest", "size": None},
-    must={
-        "mode": ("RGB",),
-        # "random" is of training; inference is bicubic.
-        "interpolation": ("bicubic", "random", None),
+    read={
+        "mean": None,
+        "std": None,
+        "resize_mode": "shortest",
+        "interpolation": "bicubic",
+        "size": None,
     },
+    must={"mode": ("RGB",)},
     harmless={"fill_color"},  # of the mode "longest" alone
 )
 
@@ -262,4 +264,17 @@ def _pixels(values: dict[str, Any]) -> Fields:
             f"{PREPROCESS.where} asks for resize_mode={mode!r}, which is not supported (supported: "
             "'shortest' or 'squash')"
         )
-    return pixel_statistics(values, "mean", "std") | {"resize": mode}
+    return pixel_statistics(values, "mean", "std") | {"resize": _resize(mode, values)}
+
+
+def _resize(mode: str, values: dict[str, Any]) -> str:
+    interpolation = values["interpolation"] or "bicubic"
+    if interpolation in ("bicubic", "random"):  # "random" is of training; inference is bicubic
+        return mode
+    if (mode, interpolation) == ("squash", "bilinear"):
+        return "squash_bilinear"
+    raise UserError(
+        f"{PREPROCESS.where} asks for interpolation={interpolation!r} with resize_mode={mode!r}, "
+        "which is not supported (supported: 'bicubic', and 'bilinear' with 'squash'): choose "
+        "another checkpoint, or change the key if the difference is small enough for you"
+    )
