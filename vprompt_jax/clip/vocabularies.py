@@ -111,8 +111,13 @@ def canonical(text: str) -> str:
 
 def open_clip_canonical(text: str) -> str:
     """A text as OpenCLIP's `canonicalize` leaves it: mended, and as `canonical` with a space for an
-    underscore."""
-    return canonical(tokenizer.mended(text).replace("_", " "))
+    underscore.
+
+    It takes the punctuation out before it lower-cases, transformers (`canonical`) behind that: a
+    capital sigma becomes another letter at the end of a word than inside one, and a comma ends a
+    word.
+    """
+    return canonical(tokenizer.mended(text).replace("_", " ").translate(_NO_PUNCTUATION))
 
 
 @functools.lru_cache(maxsize=4)
