@@ -1,14 +1,16 @@
 """DINOv2 and DINOv3 in Hugging Face's layouts, against recorded outputs of the transformers library
-(torch); DINOv2 in Meta's layout, which holds the same.
+(torch); both in Meta's layouts, which hold the same.
 
 The recorded models have random weights of 16 bits, all of them moved, registers, gates, and no eps
 or wavelength that is a default. Larger images are recorded beside those of the models' own size.
 """
 
 import json
+import re
 import shutil
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -242,12 +244,87 @@ def test_metas_layout_holds_the_same(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, expected[1])
 
 
-def test_metas_layout_of_dinov3_is_refused_by_name(tmp_path):
-    tensors = meta()
-    tensors["storage_tokens"] = tensors.pop("register_tokens")
-    save_file(tensors, tmp_path / "dinov3.safetensors")
-    with pytest.raises(UserError, match="holds DINOv3 in Meta's own layout, which is not support"):
-        vp.clip.load(tmp_path / "dinov3.safetensors")
+def meta_dinov3(key_bias=0.0):
+    """The recorded DINOv3 under the names of Meta's own file, and what else that holds."""
+    theirs, out = tensors_of("dinov3_tiny"), {}
+    renames = {
+        "embeddings.cls_token": "cls_token",
+        "embeddings.register_tokens": "storage_tokens",
+        "embeddings.patch_embeddings": "patch_embed.proj",
+        "layer.": "blocks.",
+        "attention.o_proj": "attn.proj",
+        "layer_scale1.lambda1": "ls1.gamma",
+        "layer_scale2.lambda1": "ls2.gamma",
+        "mlp.gate_proj": "mlp.w1",
+        "mlp.up_proj": "mlp.w2",
+        "mlp.down_proj": "mlp.w3",
+    }
+    for name, tensor in theirs.items():
+        if not re.search(r"\.[qkv]_proj|mask_token|inv_freq", name):
+            for old, new in renames.items():
+                name = name.replace(old, new)
+            out[name] = tensor
+    for i in range(2):
+        [q, k, v] = [theirs[f"layer.{i}.attention.{w}_proj.weight"] for w in "qkv"]
+        out[f"blocks.{i}.attn.qkv.weight"] = np.concatenate([q, k, v])
+        [q, v] = [theirs[f"layer.{i}.attention.{w}_proj.bias"] for w in "qv"]
+        # A masked number may be any.
+        out[f"blocks.{i}.attn.qkv.bias"] = np.concatenate([q, np.full_like(q, 7), v])
+        mask = np.ones(3 * q.size, np.float16)
+        mask[q.size : 2 * q.size] = key_bias
+        out[f"blocks.{i}.attn.qkv.bias_mask"] = mask
+    periods = (100 ** np.arange(0, 1, 0.5)).astype(ml_dtypes.bfloat16)
+    out |= {"mask_token": np.zeros((1, 32), np.float16), "rope_embed.periods": periods}
+    return out | {"local_cls_norm.weight": np.ones(32, np.float16)}
+
+
+# What Meta's layout does not say of the recorded DINOv3.
+UNSAID = {"vision_heads": 4, "layer_norm_eps": 1e-3, "image_resolution": 28}
+UNSAID["vision_rope_base"] = 50.0
+
+
+def test_metas_layout_of_dinov3_holds_the_same(tmp_path):
+    save_file(meta_dinov3(), tmp_path / "dinov3_vits16plus_pretrain_lvd1689m.pth.safetensors")
+    clip, variables = vp.clip.load(
+        tmp_path / "dinov3_vits16plus_pretrain_lvd1689m.pth.safetensors", fields=UNSAID
+    )
+    expected = vp.clip.load(GOLDEN / "dinov3_tiny")
+    assert clip.config == expected[0].config
+    jax.tree.map(np.testing.assert_array_equal, variables, expected[1])
+
+
+def test_metas_dinov3_of_satellites_has_their_pixels(tmp_path):
+    save_file(meta_dinov3(), tmp_path / "dinov3_vitl16_pretrain_sat493m.safetensors")
+    clip, _ = vp.clip.load(tmp_path / "dinov3_vitl16_pretrain_sat493m.safetensors", fields=UNSAID)
+    assert (clip.config.mean[0], clip.config.std[0]) == (0.43, 0.213)
+
+
+@pytest.mark.parametrize("name, kind", [("bias_mask", "all"), ("bias", "none")])
+def test_metas_dinov3_with_other_biases(tmp_path, name, kind):
+    """Without a mask all have one; and the largest of them has none at all."""
+    tensors = {n: t for n, t in meta_dinov3().items() if f".qkv.{name}" not in n}
+    save_file(tensors, tmp_path / "w.safetensors")
+    clip, variables = vp.clip.load(tmp_path / "w.safetensors", fields=UNSAID)
+    assert clip.config.vision.qkv_bias == kind
+    layer = variables["params"]["visual"]["resblocks_1"]["attn"]["in_proj"]
+    assert ("bias" in layer) == (kind == "all")
+    if kind == "all":
+        np.testing.assert_array_equal(layer["bias"], tensors["blocks.1.attn.qkv.bias"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (meta_dinov3(key_bias=1.0), "a qkv.bias_mask leaves keys a bias"),
+        (meta_dinov3(key_bias=np.nan), "a qkv.bias_mask leaves keys a bias"),
+        ({"rope_embed.periods": np.float32([1, 5])}, "other wavelengths than those of the base"),
+        ({"cls_norm.weight": np.float32([1, 5])}, "cls_norm.weight is not part of the model"),
+    ],
+)
+def test_another_dinov3_of_metas_is_refused(tmp_path, change, message):
+    save_file(meta_dinov3() | change, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=message):
+        vp.clip.load(tmp_path / "w.safetensors", fields=UNSAID)
 
 
 def test_the_packages_own_format_keeps_it(tmp_path, name):

@@ -1,12 +1,19 @@
-"""Live against transformers' DINOv2 and DINOv3 with random weights; needs the extra `parity`."""
+"""Live against transformers' DINOv2 and DINOv3 and timm's DINOv3 with random weights.
+
+Needs the extras `parity` and `parity-towers`; what is missing of them is skipped.
+"""
+
+import re
 
 import jax
 import numpy as np
 import pytest
 
 import vprompt_jax as vp
-from tests.clip.test_libraries import check, moved, to_torch
+from tests.clip.test_dino import meta_dinov3
+from tests.clip.test_libraries import check, moved, to_torch, write_timm
 from tests.clip.test_variants import parameters
+from vprompt_jax.clip.checkpoints import timm_keys
 from vprompt_jax.clip.variants import VARIANTS
 from vprompt_jax.process.errors import UserError
 
@@ -121,6 +128,7 @@ def test_number_of_parameters(name):
     with torch.device("meta"):
         if name.startswith("DINOv3"):
             sizes |= dict(intermediate_size=c.mlp_width or 4 * c.width, use_gated_mlp=c.gated_mlp)
+            sizes |= {f"{word}_bias": c.qkv_bias != "none" for word in ("query", "value")}
             theirs = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**sizes))
         elif c.registers:
             config = transformers.Dinov2WithRegistersConfig(**sizes, use_swiglu_ffn=c.gated_mlp)
@@ -134,3 +142,134 @@ def test_number_of_parameters(name):
     config = theirs.config
     assert config.layer_norm_eps == c.norm_eps
     assert getattr(config, "rope_theta", 100.0) == c.rope_base
+
+
+# timm
+
+
+def timm_dinov3(name, **arguments):
+    create = pytest.importorskip("timm").create_model
+    theirs = create(name, **arguments)
+    computed = {n: b for n, b in theirs.named_buffers() if n not in theirs.state_dict()}
+    constants = {n: b.clone() for n, b in computed.items()}  # wavelengths, and keys' bias of 0
+    moved(theirs)
+    for buffer, value in constants.items():
+        computed[buffer].copy_(value)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("vit_small_patch16_dinov3", {}),
+        ("vit_small_patch16_dinov3", {"global_pool": "token", "num_classes": 5}),
+        ("vit_base_patch16_dinov3_qkvb", {"rope_temperature": 20.0, "mlp_ratio": 1.5}),
+        ("vit_small_plus_patch16_dinov3_qkvb", {"num_reg_tokens": 2, "mlp_ratio": 2.1}),
+        ("vit_7b_patch16_dinov3", {"num_heads": None, "embed_dim": 128 * 4, "mlp_ratio": 2}),
+    ],
+)
+def test_dinov3_of_timm(tmp_path, name, change):
+    side = 40
+    arguments = dict(img_size=side, patch_size=8, embed_dim=96, depth=2, num_heads=6, num_classes=0)
+    arguments = {k: v for k, v in (arguments | change).items() if v is not None}
+    theirs = timm_dinov3(name, **arguments)
+    write_timm(theirs, name, arguments, tmp_path)
+    clip, variables = vp.clip.load(tmp_path)
+    assert clip.config.image_resolution == side
+    x = images(side)
+    with torch.no_grad():
+        image = jax.jit(lambda v: clip.apply(v, x, method="encode_image"))(variables)
+        check(image, theirs.forward_head(theirs.forward_features(to_torch(x)), pre_logits=True))
+        if clip.config.classes:
+            check(clip.apply(variables, x), theirs(to_torch(x)))
+    larger = images(56)
+    clip, variables = vp.clip.load(tmp_path, image_resolution=56)
+    with torch.no_grad():
+        out = theirs.forward_features(to_torch(larger))
+        check(
+            clip.apply(variables, larger, method="encode_image"),
+            theirs.forward_head(out, pre_logits=True),
+        )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rope_rotate_half": False}, "rope_rotate_half=False, which is not supported"),
+        ({"use_abs_pos_emb": True}, "use_abs_pos_emb=True, which is not supported"),
+        ({"scale_mlp": True, "swiglu_mlp": True}, "scale_mlp=True, which is not supported"),
+        ({"use_fc_norm": True}, "use_fc_norm=True, which is not supported"),
+        ({"global_pool": "max"}, "global_pool='max', which is not supported"),
+    ],
+)
+def test_another_dinov3_of_timm_is_refused(tmp_path, change, message):
+    name = "vit_small_patch16_dinov3"
+    arguments = dict(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3) | change
+    write_timm(timm_dinov3(name, **arguments), name, arguments, tmp_path)
+    with pytest.raises(UserError, match=message):
+        vp.clip.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"swiglu_mlp": True}, "swiglu_mlp True, the weights have False"),
+        ({"qkv_bias": True}, "qkv_bias True, the weights have False"),
+        ({"num_reg_tokens": 2}, "num_reg_tokens 2, the weights have 4"),
+        ({"mlp_ratio": 2}, "mlp_ratio . embed_dim 96, the weights have 192"),
+    ],
+)
+def test_a_config_of_another_dinov3_of_timm_is_refused(tmp_path, change, message):
+    name = "vit_small_patch16_dinov3"
+    arguments = dict(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3)
+    write_timm(timm_dinov3(name, **arguments), name, arguments | change, tmp_path)
+    with pytest.raises(UserError, match=message):
+        vp.clip.load(tmp_path)
+
+
+def test_what_timms_names_of_dinov3_tell():
+    timm = pytest.importorskip("timm")
+    used = set()
+    for name in timm.list_models("*dinov3*"):
+        found = [p for p in timm_keys.DINOV3S if re.fullmatch(p, name)]
+        if "convnext" in name:
+            assert not found
+            continue
+        [pattern] = found
+        used.add(pattern)
+        with torch.device("meta"):
+            theirs = timm.create_model(name, depth=1)
+        args = timm_keys.EVA_ARGS.values(timm_keys.DINOV3S[pattern])
+        block = theirs.blocks[0]
+        assert (args["num_heads"] or theirs.embed_dim // 64) == block.attn.num_heads, name
+        assert args["qkv_bias"] == (block.attn.q_bias is not None), name
+        assert (args["global_pool"], block.norm1.eps) == (theirs.global_pool, 1e-5), name
+        gated = type(block.mlp).__name__ == "SwiGLU"
+        assert args["swiglu_mlp"] == gated, name
+        assert block.mlp.fc2.in_features % (args["swiglu_align_to"] or 1) == 0, name
+        assert theirs.rope.temperature == args["rope_temperature"], name
+        assert (theirs.rope.rotate_half, theirs.pos_embed) == (True, None), name
+    assert used == set(timm_keys.DINOV3S)
+
+
+def test_dinov3_in_metas_layout_is_what_timm_reads_in_it(tmp_path):
+    """timm converts Meta's names as it loads them."""
+    create = pytest.importorskip("timm").create_model
+    from safetensors.numpy import save_file
+    from timm.models.eva import checkpoint_filter_fn
+
+    tensors = {n: t.astype(np.float32) for n, t in meta_dinov3().items()}
+    save_file(tensors, tmp_path / "meta.safetensors")
+    theirs = create(
+        "vit_small_plus_patch16_dinov3_qkvb", img_size=28, patch_size=7, embed_dim=32, depth=2,
+        num_heads=4, mlp_ratio=1.25, num_reg_tokens=2, num_classes=0, global_pool="token",
+    ).eval()  # fmt: skip
+    converted = {n: torch.from_numpy(t) for n, t in tensors.items()}
+    theirs.load_state_dict(checkpoint_filter_fn(converted, theirs))
+    clip, variables = vp.clip.load(
+        tmp_path / "meta.safetensors", fields={"vision_heads": 4, "image_resolution": 28}
+    )
+    x = images(28)
+    with torch.no_grad():
+        expected = theirs.forward_head(theirs.forward_features(to_torch(x)), True)
+    check(clip.apply(variables, x, method="encode_image"), expected)

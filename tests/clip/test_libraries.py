@@ -135,10 +135,15 @@ def test_every_key_of_open_clip_is_in_a_table():
 def test_every_key_of_timm_is_in_a_table():
     library("timm")
     from timm.models._pretrained import PretrainedCfg
+    from timm.models.eva import Eva
     from timm.models.resnet import ResNet
     from timm.models.vision_transformer import VisionTransformer
 
-    for model, keys in ((VisionTransformer, timm_keys.VIT_ARGS), (ResNet, timm_keys.RESNET_ARGS)):
+    for model, keys in (
+        (VisionTransformer, timm_keys.VIT_ARGS),
+        (ResNet, timm_keys.RESNET_ARGS),
+        (Eva, timm_keys.EVA_ARGS),
+    ):
         arguments = set(inspect.signature(model.__init__).parameters) - {"self"}
         assert arguments == keys.known
     assert {f.name for f in dataclasses.fields(PretrainedCfg)} <= timm_keys.PRETRAINED.known
@@ -525,8 +530,8 @@ def test_resnet_of_timm(tmp_path, change):
     "name, message",
     [
         ("eva02_tiny_patch14_224", "EVA"),
-        ("vit_small_patch16_dinov3", "holds DINOv3"),
-        ("vit_small_patch16_dinov3_qkvb", "holds DINOv3"),
+        ("vit_small_patch16_dinov3", "only config.json says which"),
+        ("vit_small_patch16_dinov3_qkvb", "only config.json says which"),
     ],
 )
 def test_other_towers_of_timm_are_named(tmp_path, name, message):

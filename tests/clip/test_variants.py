@@ -79,6 +79,7 @@ PUBLISHED = {
     "DINOv3 ViT-B/16": 85_659_648,
     "DINOv3 ViT-L/16": 303_128_576,
     "DINOv3 ViT-H+/16": 840_591_360,
+    "DINOv3 ViT-7B/16": 6_716_030_976,
     "supervised ViT-B/16": 86_567_656,
     "supervised ViT-L/16": 304_326_632,
     "supervised ResNet-50": 25_557_032,
@@ -124,8 +125,8 @@ def test_every_variant_has_its_number_checked():
 def test_heads_that_are_not_64_channels_wide_are_in_the_table():
     of_open_clip = {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
     of_siglip = {(1152, 27, 14): 16, (1152, 27, 16): 16, (1536, 40, 16): 16}
-    of_pe = {(1536, 50, 14): 16}
-    assert of_open_clip | of_siglip | of_pe == VISION_HEADS
+    of_pe, of_dino = {(1536, 50, 14): 16}, {(4096, 40, 16): 32}
+    assert of_open_clip | of_siglip | of_pe | of_dino == VISION_HEADS
 
 
 def test_variants_are_told_apart():

@@ -152,11 +152,17 @@ def siglip2(patch: int, resolution: int, size: str) -> CLIPConfig:
 
 
 def _dino(
-    patch: int, resolution: int, width: int, layers: int, mlp: int | None, **fields: Any
+    patch: int,
+    resolution: int,
+    width: int,
+    layers: int,
+    mlp: int | None,
+    head_width: int = 64,
+    **fields: Any,
 ) -> CLIPConfig:
-    """What all DINOs have in common; their heads have 64 channels."""
+    """What all DINOs have in common."""
     vision = ViTConfig(
-        width, layers, width // 64, patch, resolution, mlp, patch_bias=True, pre_norm=False,
+        width, layers, width // head_width, patch, resolution, mlp, patch_bias=True, pre_norm=False,
         projection=False, layer_scale=1.0, gated_mlp=mlp is not None,
         activation="gelu" if mlp is None else "silu", **fields,
     )  # fmt: skip
@@ -171,10 +177,12 @@ def dinov2(width: int, layers: int, mlp: int | None = None, registers: int = 0) 
     )
 
 
-def dinov3(width: int, layers: int, mlp: int | None = None) -> CLIPConfig:
+def dinov3(
+    width: int, layers: int, mlp: int | None = None, head_width: int = 64, bias: str = "no_key"
+) -> CLIPConfig:
     """DINOv3 (arXiv 2508.10104)."""
     config = _dino(
-        16, 224, width, layers, mlp, registers=4, positions="none", qkv_bias="no_key",
+        16, 224, width, layers, mlp, head_width, registers=4, positions="none", qkv_bias=bias,
         rope="halves",
     )  # fmt: skip
     return dataclasses.replace(config, resize="squash_bilinear")

@@ -93,6 +93,7 @@ VARIANTS: dict[str, CLIPConfig] = {
     "DINOv3 ViT-B/16": dinov3(768, 12),
     "DINOv3 ViT-L/16": dinov3(1024, 24),
     "DINOv3 ViT-H+/16": dinov3(1280, 32, 5120),
+    "DINOv3 ViT-7B/16": dinov3(4096, 40, 8192, head_width=128, bias="none"),
     "supervised ViT-B/16": supervised_vit(768, 12, 12),
     "supervised ViT-L/16": supervised_vit(1024, 24, 16),
     "supervised ResNet-50": supervised_resnet((3, 4, 6, 3)),

@@ -1,7 +1,5 @@
-"""DINOv2 and DINOv3: image towers that were trained without labels or texts.
-
-In Hugging Face's layouts (the transformers library), and DINOv2 in Meta's own.
-"""
+"""DINOv2, an image tower that was trained without labels or texts, in Hugging Face's layout (the
+transformers library) and in Meta's own; and what DINOv3 shares with it."""
 
 import re
 
@@ -11,19 +9,19 @@ from vprompt_jax.clip.checkpoints.family import (
     Renames,
     gates_apart,
     plain_vit_from_torch,
-    without_key_bias,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import agree
 from vprompt_jax.clip.checkpoints.processors import pixel_fields
 from vprompt_jax.clip.checkpoints.tower_fields import PLAIN_VIT, count, shape_of, vit_tower
-from vprompt_jax.clip.checkpoints.transformers_keys import DINOV2, DINOV3
+from vprompt_jax.clip.checkpoints.transformers_keys import DINOV2
 from vprompt_jax.clip.checkpoints.transformers_values import check_type, square, with_vit_config
 from vprompt_jax.clip.config import IMAGENET_MEAN, IMAGENET_STD, Fields
+from vprompt_jax.clip.variants import VISION_HEADS
 from vprompt_jax.process.errors import UserError
 
 
-def _tower(
+def tower(
     tensors: Tensors,
     *,
     patches: str,
@@ -55,8 +53,11 @@ def _tower(
     fields = vit_tower(width, layers, patch, length, positions, mlp, prefix=1 if positions else 0)
     gated = gate in tensors
     # The heads of all have 64 channels, but for those of the DINOv3 of 4096 channels.
-    heads = {"vision.heads": width // 64} if width % 64 == 0 and width <= 1536 else {}
-    return (fields | PLAIN_VIT | heads) | {
+    heads = VISION_HEADS.get((width, layers, patch))
+    if width % 64 == 0 and width <= 1536:
+        heads = width // 64
+    fields |= {} if heads is None else {"vision.heads": heads}
+    return (fields | PLAIN_VIT) | {
         "embed_dim": width,
         "vision.registers": count_of_registers,
         "vision.positions": placed,
@@ -80,7 +81,7 @@ def _configure_dinov2(tensors: Tensors, beside: Beside) -> Fields:
             "is not supported: choose the checkpoint without a classifier (facebook/dinov2-base), "
             "and train a linear head"
         )
-    fields = _tower(
+    fields = tower(
         tensors,
         patches="embeddings.patch_embeddings.projection.weight",
         positions="embeddings.position_embeddings",
@@ -107,8 +108,8 @@ def _configure_dinov2(tensors: Tensors, beside: Beside) -> Fields:
     return with_vit_config(fields, config, DINOV2.where)
 
 
-# Names that both libraries' layouts of DINOv2 share.
-_INSIDE: Renames = (
+# Names that the libraries' layouts of DINOv2 share.
+INSIDE: Renames = (
     (r"\.ln_(\d)\.", r".norm\1."),
     (r"\.mlp\.c_gate\.", r".mlp.gate."),
     (r"\.mlp\.c_fc\.", r".mlp.fc1."),
@@ -138,7 +139,7 @@ DINOV2_FAMILY = Family(
         (r"\.attn\.in_proj\.", r".attention.attention.{}."),
         (r"\.attn\.out_proj\.", r".attention.output.dense."),
         (r"\.ls_(\d)\.gamma$", r".layer_scale\1.lambda1"),
-        *_INSIDE,
+        *INSIDE,
     ),
     split=("query", "key", "value"),
     configure=_configure_dinov2,
@@ -151,7 +152,7 @@ DINOV2_FAMILY = Family(
 
 def _configure_meta(tensors: Tensors, beside: Beside) -> Fields:
     del beside
-    return _tower(
+    return tower(
         tensors,
         patches="patch_embed.proj.weight",
         positions="pos_embed",
@@ -180,96 +181,10 @@ META_FAMILY = Family(
         (r"\.attn\.in_proj\.", r".attn.qkv."),
         (r"\.attn\.out_proj\.", r".attn.proj."),
         (r"\.ls_(\d)\.", r".ls\1."),
-        *_INSIDE,
+        *INSIDE,
     ),
     configure=_configure_meta,
     to_ours=plain_vit_from_torch,
     ignored=r"^mask_token$",
     prepare=_prepare_meta,
-)
-
-
-# Which of queries, keys and values have a bias -> `vision.qkv_bias`.
-_BIASES: dict[tuple[bool, ...], str] = {
-    (True, True, True): "all",
-    (True, False, True): "no_key",
-    (False, False, False): "none",
-}
-
-
-def _configure_dinov3(tensors: Tensors, beside: Beside) -> Fields:
-    fields = _tower(
-        tensors,
-        patches="embeddings.patch_embeddings.weight",
-        positions="",
-        registers="embeddings.register_tokens",
-        block=r"layer\.(\d+)\.",
-        hidden="layer.0.mlp.up_proj.weight",
-        gate="layer.0.mlp.gate_proj.weight",
-    )
-    biases = {
-        word: name in tensors and tensors[name].shape != (0,)
-        for word in ("query", "key", "value")
-        for name in [f"layer.0.attention.{word[0]}_proj.bias"]
-    }
-    if tuple(biases.values()) not in _BIASES:
-        with_one = ", ".join(word for word, has in biases.items() if has)
-        raise UserError(
-            f"of queries, keys and values, {with_one} have a bias, which is not supported "
-            "(supported: all of them, queries and values, or none)"
-        )
-    fields |= {
-        "vision.norm_eps": 1e-5,
-        "vision.rope": "halves",
-        "vision.rope_base": 100.0,
-        "vision.qkv_bias": _BIASES[tuple(biases.values())],
-    }
-    fields |= pixel_fields(beside.preprocessor, beside.preprocessor_file, decides=True, crops=False)
-    if not beside.hugging_face:
-        return fields | {"resize": fields.get("resize", "squash_bilinear")}
-    check_type(beside.hugging_face, "dinov3_vit")
-    config = square(DINOV3.values(beside.hugging_face), DINOV3.where)
-    shapes = {f"{word}_bias": has for word, has in biases.items()} | {
-        "num_register_tokens": fields["vision.registers"],
-        "use_gated_mlp": fields["vision.gated_mlp"],
-    }
-    agree({key: config[key] for key in shapes}, shapes, DINOV3.where)
-    if config["image_size"]:  # the weights fit images of any size
-        fields["vision.image_resolution"] = config["image_size"]
-    fields["vision.rope_base"] = config["rope_theta"]
-    return with_vit_config(fields, config, DINOV3.where)
-
-
-def _prepare_dinov3(tensors: Tensors) -> Tensors:
-    return without_key_bias(tensors, r"\.q_proj\.bias$", ".k_proj.bias")
-
-
-DINOV3_FAMILY = Family(
-    title="Hugging Face's layout of DINOv3",
-    markers=(
-        r"^embeddings\.patch_embeddings\.weight$",
-        r"^embeddings\.cls_token$",
-        r"^layer\.0\.attention\.",
-    ),
-    renames=(
-        (r"^visual\.resblocks_(\d+)\.", r"layer.\1."),
-        (r"^visual\.conv1\.", r"embeddings.patch_embeddings."),
-        (r"^visual\.class_embedding$", r"embeddings.cls_token"),
-        (r"^visual\.register_embedding$", r"embeddings.register_tokens"),
-        (r"^visual\.ln_post\.", r"norm."),
-        (r"\.attn\.in_proj\.", r".attention.{}_proj."),
-        (r"\.attn\.out_proj\.", r".attention.o_proj."),
-        (r"\.ln_(\d)\.", r".norm\1."),
-        (r"\.ls_(\d)\.gamma$", r".layer_scale\1.lambda1"),
-        (r"\.mlp\.c_gate\.", r".mlp.gate_proj."),
-        (r"\.mlp\.c_fc\.", r".mlp.up_proj."),
-        (r"\.mlp\.c_proj\.", r".mlp.down_proj."),
-        (r"\.(kernel|scale)$", r".weight"),
-    ),
-    split=("q", "k", "v"),
-    configure=_configure_dinov3,
-    to_ours=plain_vit_from_torch,
-    # The last holds the wavelengths, which the config tells.
-    ignored=r"mask_token$|^rope_embeddings\.inv_freq$",
-    prepare=_prepare_dinov3,
 )

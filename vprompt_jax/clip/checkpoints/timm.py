@@ -86,23 +86,33 @@ def resnet_fields(config: dict[str, Any], width: int, blocks: tuple[int, ...]) -
     return fields
 
 
-def _pooling(args: dict[str, Any], values: dict[str, Any], tensors: Tensors) -> Fields:
-    pooling = args["global_pool"] or "token"
+def pooling(args: dict[str, Any], values: dict[str, Any], tensors: Tensors) -> Fields:
+    """Where features come from, by an architecture's arguments.
+
+    Args:
+      args: the architecture's arguments, "global_pool" and "fc_norm" among them.
+      values: of `CONFIG`, whose "global_pool" only informs.
+      tensors: by timm's names.
+
+    Raises:
+      UserError: if they disagree, or the pooling is not supported.
+    """
+    kind = args["global_pool"] or "token"
     informed = values["global_pool"]
-    if pooling not in ("token", "avg") or (informed or pooling) != pooling:
+    if kind not in ("token", "avg") or (informed or kind) != kind:
         raise UserError(
-            f"config.json asks for global_pool={informed or pooling!r}, which is not supported "
+            f"config.json asks for global_pool={informed or kind!r}, which is not supported "
             "(supported: 'token' or 'avg', given in model_args)"
         )
-    fc_norm = pooling == "avg" if args["fc_norm"] is None else bool(args["fc_norm"])
+    fc_norm = kind == "avg" if args["fc_norm"] is None else bool(args["fc_norm"])
     stored = "fc_norm.weight" in tensors
     if fc_norm != stored:
         raise UserError(
-            f"config.json asks for global_pool={pooling!r} and fc_norm={args['fc_norm']!r}, but "
+            f"config.json asks for global_pool={kind!r} and fc_norm={args['fc_norm']!r}, but "
             f"the weights hold {'fc_norm' if stored else 'norm'}: it belongs to another checkpoint"
         )
     return {
-        "vision.pooling": "class" if pooling == "token" else "mean",
+        "vision.pooling": "class" if kind == "token" else "mean",
         "vision.final_norm": "after" if fc_norm else "before",
     }
 
@@ -197,7 +207,7 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
         kind, values, args, statistics = read_config(config, VITS, VIT_ARGS)
         fields = tower(tensors, patches_alone=bool(args["no_embed_class"])) | statistics
         fields = with_side(fields, values["side"])
-        return with_arguments(fields, kind, args) | _pooling(args, values, tensors)
+        return with_arguments(fields, kind, args) | pooling(args, values, tensors)
     positions = shape_of(tensors, "pos_embed", 3)[1]
     fields = tower(tensors, patches_alone=round(positions**0.5) ** 2 == positions)
     plain = fields["vision.class_token"] and not fields["vision.gated_mlp"]

@@ -44,6 +44,18 @@ VITS: Names = {
         for name, own in SIGLIPS.items()
     },
 }
+# DINOv3, which timm builds as an EVA; their features are the patches' mean where nothing is said.
+_DINOV3: dict[str, Any] = {"global_pool": "avg"}
+_GATED = _DINOV3 | {"swiglu_mlp": True, "swiglu_align_to": 8}
+DINOV3S: Names = {
+    r"vit_(small|base|large)_patch16_dinov3": _DINOV3 | {"qkv_bias": False},
+    r"vit_(small|huge)_plus_patch16_dinov3": _GATED | {"qkv_bias": False},
+    r"vit_(tiny|small|base|large)_patch16_dinov3_qkvb": _DINOV3,
+    r"vit_(small|huge)_plus_patch16_dinov3_qkvb": _GATED,
+    r"vit_(7b)_patch16_dinov3": (
+        _GATED | {"qkv_bias": False, "num_heads": 32, "swiglu_align_to": 64}
+    ),
+}
 RESNETS: Names = {r"(?:tv_)?resnet(?:50|101|152)": {}}
 # Heads of those that are not 64 channels wide each, or so wide that the width does not tell.
 HEADS = {
@@ -118,6 +130,55 @@ VIT_ARGS = Keys(
     harmless=names(
         "dynamic_img_size drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate "
         "drop_path_rate weight_init fix_init device dtype"
+    ),
+)
+# Of timm's EVAs, as far as they are DINOv3.
+EVA_ARGS = Keys(
+    "config.json: model_args",
+    read={
+        "img_size": None,
+        "patch_size": None,
+        "num_classes": None,
+        "embed_dim": None,
+        "depth": None,
+        "num_heads": None,
+        "mlp_ratio": None,
+        "global_pool": None,
+        "qkv_bias": True,
+        "num_reg_tokens": None,
+        "swiglu_mlp": False,
+        "swiglu_align_to": 0,
+        "rope_temperature": 100.0,
+    },
+    must={
+        "in_chans": (3,),
+        "num_kv_heads": (None,),
+        "qkv_fused": (True,),
+        "qk_norm": (False,),
+        "scale_mlp": (False,),
+        "scale_attn_inner": (False,),
+        "attn_type": ("eva",),
+        "norm_layer": (None,),
+        "attn_only_layer_scale": (False,),
+        "class_token": (True,),
+        "use_abs_pos_emb": (False,),
+        "use_rot_pos_emb": (True,),
+        "rope_type": ("dinov3",),
+        "rope_grid_offset": (0,),
+        "rope_grid_indexing": ("ij",),
+        "rope_rotate_half": (True,),
+        "use_post_norm": (False,),
+        "use_pre_transformer_norm": (False,),
+        "use_post_transformer_norm": (None,),
+        "use_fc_norm": (False,),
+        "dynamic_img_pad": (False,),
+    },
+    # Of training, of positions and poolings that none of them has, or told by the weights.
+    harmless=names(
+        "init_values no_embed_class ref_feat_shape rope_mrope_section rope_shift_coords "
+        "rope_jitter_coords rope_rescale_coords attn_pool_num_heads attn_pool_mlp_ratio "
+        "drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate "
+        "dynamic_img_size head_init_scale device dtype"
     ),
 )
 RESNET_ARGS = Keys(
