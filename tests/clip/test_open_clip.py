@@ -323,8 +323,10 @@ def test_custom_text_holds_the_same(tmp_path, tiny_path):
 
 
 @pytest.mark.parametrize("name", ["counted places, norms inside, a gate",
-                                  "attention to the class token, columns first"])  # fmt: skip
-def test_the_packages_own_format_keeps_eva_and_pe(tmp_path, name):
+                                  "attention to the class token, columns first",
+                                  "what a query finds in all tokens",
+                                  "norms behind attention and perceptron"])  # fmt: skip
+def test_the_packages_own_format_keeps_other_towers(tmp_path, name):
     config = config_of(TOWERS[name])
     variables = random_variables(config, seed=1)
     flat = {path: np.asarray(a) for path, a in traverse_util.flatten_dict(variables).items()}
@@ -336,7 +338,7 @@ def test_the_packages_own_format_keeps_eva_and_pe(tmp_path, name):
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
-@pytest.mark.parametrize("name", ["eva02_enormous_patch14_clip_224", "vit_pe_spatial_base_patch16"])
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "vit_pe_spatial_base_patch16"])
 def test_other_towers_of_timm_are_named(tmp_path, name):
     tensors = open_clip_names() | {"visual.trunk.blocks.0.attn.q_bias": np.zeros(48, np.float32)}
     with pytest.raises(UserError, match=f"timm_model_name='{name}', which is not supported"):

@@ -61,6 +61,17 @@ TOWERS = {
         pool_heads=2,
         pool_mlp_width=56,
     ),
+    "what a query finds in all tokens": dataclasses.replace(
+        BASE,
+        registers=1,
+        pooling="query",
+        pool_class=True,
+        pool_heads=2,
+        final_norm="after",
+    ),
+    "norms behind attention and perceptron": dataclasses.replace(
+        BASE, post_norm=True, layer_scale=0.1, qkv_bias="no_key", projection_bias=True
+    ),
     "turned pairs": dataclasses.replace(BASE, rope="pairs", rope_base=50.0, pooling="mean"),
 }
 PIXELS = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
@@ -108,9 +119,9 @@ def reference(
     """
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["visual"])
 
-    def norm(x, part):
+    def norm(x, part, eps=1e-3):
         x = x - x.mean(-1, keepdims=True)
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * part["scale"] + part["bias"]
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * part["scale"] + part["bias"]
 
     def dense(x, part):
         return x @ part["kernel"] + part["bias"]
@@ -128,6 +139,16 @@ def reference(
             y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
         y = norm(y, part["ln_inner"]) if "ln_inner" in part else y
         return dense(y, part["c_proj"])
+
+    def query_pooling(x, part):
+        """Of 16 channels, for one image at a time."""
+        x, query = norm(x, part["ln_k"], 1e-5), norm(part["probe"], part["ln_q"], 1e-5)
+        q, k, v = (dense(y, part[f"{n}_proj"]) for n, y in zip("qkv", (query, x, x), strict=True))
+        heads = []
+        for own in (slice(0, 8), slice(8, 16)):
+            weights = np.array([softmax(keys[:, own] @ q[own] / np.sqrt(8)) for keys in k])
+            heads.append(np.stack([w @ y[:, own] for w, y in zip(weights, v, strict=True)]))
+        return dense(np.concatenate(heads, -1), part["out_proj"])
 
     def attention_pooling(x, part):
         q, k, v = (
@@ -172,7 +193,8 @@ def reference(
                 axis=1,
             )
         part = block["attn"]["in_proj"]
-        q, k, v = np.split(norm(x, block["ln_1"]) @ part["kernel"], 3, -1)
+        taken = x if vision.post_norm else norm(x, block["ln_1"])
+        q, k, v = np.split(taken @ part["kernel"], 3, -1)
         if "bias" in part:
             biases = np.split(part["bias"], len(part["bias"]) // WIDTH)
             q, v = q + biases[0], v + biases[-1]
@@ -191,14 +213,19 @@ def reference(
         y = np.concatenate(heads, -1)
         y = norm(y, block["attn"]["ln_inner"]) if vision.inner_norms else y
         y = dense(y, block["attn"]["out_proj"])
+        y = norm(y, block["ln_1"]) if vision.post_norm else y
         x = x + y * (block["ls_1"]["gamma"] if vision.layer_scale else 1)
-        y = perceptron(norm(x, block["ln_2"]), block["mlp"])
+        if vision.post_norm:
+            y = norm(perceptron(x, block["mlp"]), block["ln_2"])
+        else:
+            y = perceptron(norm(x, block["ln_2"]), block["mlp"])
         x = x + y * (block["ls_2"]["gamma"] if vision.layer_scale else 1)
     if vision.final_norm == "before":
         x = norm(x, p["ln_post"])
-    if vision.pooling == "attention":
+    if vision.pooling in ("attention", "query"):
         seen = np.concatenate([x[:, : int(vision.pool_class)], x[:, -16:]], axis=1)
-        x = attention_pooling(seen, p["attnpool"])
+        pool = attention_pooling if vision.pooling == "attention" else query_pooling
+        x = pool(seen, p["attnpool"])
     else:
         x = x[:, 0] if vision.pooling == "class" else x[:, -16:].mean(1)
     if vision.final_norm == "after":

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.fast
 # Parameters without the statistics of batch normalisation. OpenAI's totals are those of its
 # checkpoints, SigLIP's and DINO's those of transformers' classes (tests/clip/test_siglip_live.py,
 # test_dino_live.py; without the mask token), the ResNets' and supervised ViTs' those of torchvision
-# and timm (1000 classes), those of the other CLIPs of OpenCLIP's models (test_open_clip_live.py).
+# and timm (1000 classes), those of the other CLIPs of OpenCLIP's models (test_open_clip_live.py;
+# CoCa's without what writes captions).
 PUBLISHED = {
     "RN50": 102_007_137,
     "RN101": 119_688_033,
@@ -44,6 +45,10 @@ PUBLISHED = {
     "OpenCLIP PE-Core-B-16": 447_660_545,
     "OpenCLIP PE-Core-L-14-336": 671_138_817,
     "OpenCLIP PE-Core-bigG-14-448": 2_419_267_841,
+    "OpenCLIP coca_ViT-B-32": 152_462_081,
+    "OpenCLIP coca_ViT-L-14": 430_180_097,
+    "OpenCLIP EVA02-E-14": 4_704_589_569,
+    "OpenCLIP EVA02-E-14-plus": 5_044_889_089,
     "SigLIP ViT-B/16": 203_155_970,
     "SigLIP ViT-B/16@256px": 203_202_050,
     "SigLIP ViT-B/16@384px": 203_447_810,
@@ -125,8 +130,8 @@ def test_every_variant_has_its_number_checked():
 def test_heads_that_are_not_64_channels_wide_are_in_the_table():
     of_open_clip = {(1280, 32, 14): 16, (1408, 40, 14): 16, (1664, 48, 14): 16}
     of_siglip = {(1152, 27, 14): 16, (1152, 27, 16): 16, (1536, 40, 16): 16}
-    of_pe, of_dino = {(1536, 50, 14): 16}, {(4096, 40, 16): 32}
-    assert of_open_clip | of_siglip | of_pe | of_dino == VISION_HEADS
+    others = {(1536, 50, 14): 16, (4096, 40, 16): 32, (1792, 64, 14): 16}
+    assert of_open_clip | of_siglip | others == VISION_HEADS
 
 
 def test_variants_are_told_apart():

@@ -445,7 +445,7 @@ def test_a_long_text_names_no_option_of_python(tiny):
         (["blocks.0.attn.q_bias", "patch_embed.proj.weight", "cls_token"], "EVA"),
         (["visual.blocks.0.attn.q_bias"], "EVA-CLIP"),
         (["image_encoder.model.a"], "MobileCLIP"),
-        (["text_decoder.a", "visual.conv1.weight"], "CoCa"),
+        (["text_decoder.a", "visual_encoder.b"], "BLIP"),
     ],
 )
 def test_other_towers_are_named(tmp_path, names, tower):

@@ -29,6 +29,13 @@ def tower():
     return CLIP(TINY), random_variables(TINY)
 
 
+@pytest.fixture(scope="module", params=["end", "class"])
+def either_tower(request):
+    """CLIP's, and one whose texts have a token of their own behind them, as CoCa's."""
+    config = TINY.with_fields({"text.pooling": request.param})
+    return CLIP(config), random_variables(config)
+
+
 def adaptation(tower, **keys):
     config = default_config()
     config.method.name = "tp"
@@ -55,9 +62,9 @@ PLACES = {"end": (5, 0), "middle": (2, 3), "front": (0, 5)}
 
 @pytest.mark.parametrize("kind", ["unified", "class"])
 @pytest.mark.parametrize("position", PLACES)
-def test_context_stands_around_the_class_name(tower, kind, position):
+def test_context_stands_around_the_class_name(either_tower, kind, position):
     """Each text is put together token by token: start, vectors, name, vectors, full stop, end."""
-    clip, variables = tower
+    clip, variables = tower = either_tower
     made = adaptation(tower, context__kind=kind, context__tokens=TOKENS, context__position=position)
     shape = (TOKENS, WIDTH) if kind == "unified" else (3, TOKENS, WIDTH)
     assert {k: v.shape for k, v in made.initial_params()["context"].items()} == {"vectors": shape}
@@ -75,6 +82,7 @@ def test_context_stands_around_the_class_name(tower, kind, position):
         parts = [first, own[:before], name, own[before : before + after], stop, last]
         rest = table[np.zeros(16 - sum(map(len, parts)), int)]
         tokens = np.zeros(16, np.int32)
+        tokens[: length + TOKENS] = 1  # any but the padding
         tokens[length + TOKENS] = ids.max()
         rows.append((np.concatenate([*parts, rest]), tokens))
     _, inferred = made.at_inference(params, {})

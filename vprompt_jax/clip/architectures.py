@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, CLIPConfig
-from vprompt_jax.clip.towers import ResNetConfig, TextConfig, ViTConfig
+from vprompt_jax.clip.resnet_config import ResNetConfig
+from vprompt_jax.clip.towers import TextConfig, ViTConfig
 
 TextSize = tuple[int, int, int]  # width, heads, layers
 
@@ -73,6 +74,22 @@ def eva02(
         inner_norms=True, rope="pairs", rope_base=10_000.0, rope_reference=16, **_EVA,
     )  # fmt: skip
     return CLIPConfig(embed, vision, _text(text, "gelu"))
+
+
+def eva02_e(text: TextSize) -> CLIPConfig:
+    """EVA02-CLIP's ViT-E (arXiv 2303.15389)."""
+    vision = ViTConfig(1792, 64, 16, 14, 224, 15360, activation="gelu", post_norm=True, **_EVA)
+    return CLIPConfig(1024, vision, _text(text, "gelu"))
+
+
+def coca(patch: int, width: int, layers: int, heads: int, embed: int, text: TextSize) -> CLIPConfig:
+    """CoCa (arXiv 2205.01917) as OpenCLIP has it, without what writes captions."""
+    vision = ViTConfig(
+        width, layers, heads, patch, 224, activation="gelu", pooling="query", pool_heads=8,
+        pool_class=True, final_norm="after",
+    )  # fmt: skip
+    texts = dataclasses.replace(_text(text, "gelu", 76), pooling="class")
+    return CLIPConfig(embed, vision, texts)
 
 
 def pe(

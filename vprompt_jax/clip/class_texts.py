@@ -70,11 +70,11 @@ def without_padding(tokens: np.ndarray, tower: TextConfig, multiple: int = 1) ->
 
     Args:
       tokens: ids int32 [..., N].
-      tower: the text tower's config; one that is not causal, or reads the last place, is given all
-        tokens.
+      tower: the text tower's config; one that is not causal, or does not read at the end, is given
+        all tokens.
       multiple: what is left is a multiple of it, or N.
     """
-    if not tower.causal or tower.pooling == "last":
+    if not tower.causal or tower.pooling != "end":
         return tokens
     ends = tokens if tower.end_token is None else tokens == tower.end_token
     length = int(ends.argmax(-1).max()) + 1

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 from vprompt_jax.clip.checks import check_choice, check_positive
-from vprompt_jax.clip.towers import ACTIVATIONS, ResNetConfig, TextConfig, ViTConfig
+from vprompt_jax.clip.resnet_config import ResNetConfig
+from vprompt_jax.clip.towers import ACTIVATIONS, TextConfig, ViTConfig
 from vprompt_jax.process.errors import UserError
 
 __all__ = ["ACTIVATIONS", "CLIPConfig", "ResNetConfig", "TextConfig", "ViTConfig"]
@@ -79,7 +80,11 @@ class CLIPConfig:
         features = self._own_features()
         if features is not None and features != self.embed_dim:
             raise ValueError(f"embed_dim is {self.embed_dim}, the tower's features have {features}")
-        text = self.text
+        vision, text = self.vision, self.text
+        if isinstance(vision, ViTConfig) and vision.pooling == "query":
+            heads = vision.pool_heads or vision.heads
+            if self.embed_dim % heads:
+                raise ValueError(f"vision: {heads} pool_heads do not divide {self.embed_dim}")
         if text is not None and not text.projection and text.width != self.embed_dim:
             raise ValueError(
                 f"embed_dim is {self.embed_dim}, the texts' features have {text.width}"
@@ -89,7 +94,8 @@ class CLIPConfig:
         """Channels of the features if the tower fixes their number; None if a projection does."""
         vision = self.vision
         if isinstance(vision, ViTConfig):
-            return None if vision.projection else vision.width
+            projected = vision.projection or vision.pooling == "query"
+            return None if projected else vision.width
         return vision.channels if vision.pooling == "mean" else None
 
     @property

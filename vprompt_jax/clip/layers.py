@@ -1,4 +1,4 @@
-"""Modules shared by CLIP's towers: attention, MLP, pre-norm block, and the loop over blocks."""
+"""Modules shared by CLIP's towers: attention, MLP, block, and the loop over blocks."""
 
 from collections.abc import Callable, Sequence
 
@@ -46,8 +46,17 @@ ACTIVATION_FUNCTIONS = {
 }
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.Array:
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    is_causal: bool,
+    seen: jax.Array | None = None,
+) -> jax.Array:
     """softmax(q k' / sqrt(d)) v for queries [B, M, heads, d], keys and values [B, N, heads, d].
+
+    `seen`, bool [B, N], is False at keys that no query sees; without it all are seen.
 
     Where it can, this runs cuDNN's kernel, which never stores the N x N weights. That kernel needs
     16-bit inputs and, for its gradient, an even N. An odd N (577 in ViT-L/14@336) is padded by one
@@ -56,8 +65,9 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, is_causal: bool) -> jax.
     batch, length, _, channels = k.shape
     fits = k.dtype in (jnp.bfloat16, jnp.float16) and channels % 8 == 0 and channels <= 128
     fits = fits and q.shape[1] == length
-    if devices.is_exported(batch) or not fits or not devices.has_tensor_cores():
-        return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal)
+    if seen is not None or devices.is_exported(batch) or not (fits and devices.has_tensor_cores()):
+        mask = None if seen is None else seen[:, None, None]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=is_causal)
     lengths = None
     if length % 2:
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
@@ -116,8 +126,8 @@ class Attention(nn.Module):
     inner_eps: float | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps tokens [B, N, D] to [B, outputs or N, D]."""
+    def __call__(self, x: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+        """Maps tokens [B, N, D] to [B, outputs or N, D]; `seen` as in `attend`."""
         batch, _, width = x.shape
         if self.bias == "no_key":
             qkv = KeylessBias(self.dtype, name="in_proj")(x)
@@ -130,7 +140,7 @@ class Attention(nn.Module):
         k, v = (y.reshape(by_head) for y in jnp.split(self.keys_and_values(kv), 2, axis=-1))
         if self.rotation is not None:
             q, k = self.rotation(q), self.rotation(k)
-        y = attend(q[:, : self.outputs], k, v, is_causal=self.causal)
+        y = attend(q[:, : self.outputs], k, v, is_causal=self.causal, seen=seen)
         y = y.reshape(batch, -1, width)
         if self.inner_eps is not None:
             y = nn.LayerNorm(epsilon=self.inner_eps, dtype=self.dtype, name="ln_inner")(y)
@@ -182,7 +192,7 @@ class LayerScale(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x)).
+    """Transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x)).
 
     Attributes:
       outputs: number of leading tokens to output; None for all. If only the class token is used
@@ -193,6 +203,8 @@ class ResidualAttentionBlock(nn.Module):
       rotation: as in `Attention`.
       inner_norms: whether attention and perceptron have a norm before their last layer (the sub-LN
         of EVA-02, arXiv 2303.11331).
+      post_norm: whether the block is x + ln_1(attn(x)), then x + ln_2(mlp(x)) (Swin V2's order,
+        arXiv 2111.09883).
     """
 
     heads: int
@@ -207,6 +219,7 @@ class ResidualAttentionBlock(nn.Module):
     qkv_bias: str = "all"
     rotation: Rotation | None = None
     inner_norms: bool = False
+    post_norm: bool = False
 
     def setup(self) -> None:
         self.ln_1 = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype)
@@ -219,17 +232,20 @@ class ResidualAttentionBlock(nn.Module):
         if self.layer_scale is not None:
             self.ls_1, self.ls_2 = LayerScale(self.layer_scale), LayerScale(self.layer_scale)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scaled = self.layer_scale is not None
+    def __call__(self, x: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+        """Maps tokens [B, N, D] to [B, outputs or N, D]; `seen` as in `attend`."""
         # The residual comes first: gradients are summed in the reverse order of use, to the bit.
-        x = x[:, : self.outputs] + (
-            self.ls_1(self.attn(self.ln_1(x))) if scaled else self.attn(self.ln_1(x))
-        )
+        x = x[:, : self.outputs] + self._attention_branch(x, seen)
         return x + self.mlp_branch(x)
+
+    def _attention_branch(self, x: jax.Array, seen: jax.Array | None) -> jax.Array:
+        """The first residual branch."""
+        y = self.ln_1(self.attn(x, seen)) if self.post_norm else self.attn(self.ln_1(x), seen)
+        return y if self.layer_scale is None else self.ls_1(y)
 
     def mlp_branch(self, x: jax.Array) -> jax.Array:
         """The second residual branch, of the tokens [B, N, D] after attention; a site by itself."""
-        y = self.mlp(self.ln_2(x))
+        y = self.ln_2(self.mlp(x)) if self.post_norm else self.mlp(self.ln_2(x))
         return y if self.layer_scale is None else self.ls_2(y)
 
 

@@ -1,4 +1,4 @@
-"""Pooling of a vision transformer's tokens by attention with a learned query (SigLIP)."""
+"""Pooling of a vision transformer's tokens by attention with a learned query (SigLIP, CoCa)."""
 
 import flax.linen as nn
 import jax
@@ -43,3 +43,43 @@ class ProbePooling(nn.Module):
         y = nn.Dense(width, dtype=self.dtype, name="out_proj")(y.reshape(batch, width))
         z = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name="ln_2")(y)
         return y + MLP(self.activation, self.mlp_width, self.dtype, name="mlp")(z)
+
+
+# OpenCLIP leaves torch's default to these norms, whatever epsilon the tower's others have.
+_QUERY_EPS = 1e-5
+
+
+class QueryPooling(nn.Module):
+    """Pools tokens [B, N, D] to [B, E] by attention with a learned query, between norms.
+
+    The query, of E channels, and the tokens each pass a LayerNorm first. CoCa's pooling (arXiv
+    2205.01917, section 3.2) as in OpenCLIP's `AttentionalPooler`, of whose queries the first alone
+    gives the image's features.
+
+    Attributes:
+      heads: number of heads; divides E.
+      features: E.
+      dtype: dtype of the computation.
+    """
+
+    heads: int
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, channels = x.shape[0], self.features
+
+        def norm(name: str, y: jax.Array) -> jax.Array:
+            return nn.LayerNorm(epsilon=_QUERY_EPS, dtype=self.dtype, name=name)(y)
+
+        def heads(name: str, y: jax.Array) -> jax.Array:
+            y = nn.Dense(channels, dtype=self.dtype, name=name)(y)
+            return y.reshape(batch, y.shape[1], self.heads, -1)
+
+        probe = self.param("probe", nn.initializers.normal(1.0), (channels,))
+        # One row for each image, so that the query is a site like any other.
+        query = jnp.broadcast_to(probe.astype(x.dtype), (batch, 1, channels))
+        query, x = norm("ln_q", query), norm("ln_k", x)
+        y = attend(heads("q_proj", query), heads("k_proj", x), heads("v_proj", x), is_causal=False)
+        return nn.Dense(channels, dtype=self.dtype, name="out_proj")(y.reshape(batch, channels))

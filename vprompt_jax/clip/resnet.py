@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.layers import Tap, no_tap, run_tower
-from vprompt_jax.clip.towers import ResNetConfig
+from vprompt_jax.clip.resnet_config import ResNetConfig
 
 
 def _conv3x3(features: int, stride: int, dtype: jnp.dtype) -> nn.Conv:

@@ -1,4 +1,4 @@
-"""The text tower, as CLIP and SigLIP use it."""
+"""The text tower, as CLIP, SigLIP and CoCa use it."""
 
 import flax.linen as nn
 import jax
@@ -10,8 +10,25 @@ from vprompt_jax.clip.towers import TextConfig
 EMBEDDINGS = "embeddings"
 
 
+def seen(tokens: jax.Array, pad_token: int) -> jax.Array:
+    """Which places CoCa's tokens attend to, as OpenCLIP's models were trained: bool [B, T + 1].
+
+    The padding and a class token behind it are meant, but the mask was shifted by one place: each
+    token is left out if the one before it is padding. So the first padding token is seen, and the
+    class token sees itself only in a text that fills all places. (OpenCLIP keeps this, as
+    `correct_cls_mask=False`.)
+
+    Args:
+      tokens: ids [B, T] without the class token.
+      pad_token: id of the padding.
+    """
+    first = jnp.ones((tokens.shape[0], 1), bool)
+    return jnp.concatenate([first, tokens != pad_token], axis=1)
+
+
 class TextTransformer(nn.Module):
-    """Transformer whose feature is taken at the end-of-text token, or at the last place.
+    """Transformer whose feature is taken at the end-of-text token, at the last place, or at a
+    learned token behind it.
 
     Attributes:
       config: the tower's config.
@@ -31,8 +48,14 @@ class TextTransformer(nn.Module):
             embedding_init=nn.initializers.normal(0.02),
             dtype=self.dtype,
         )
+        places = c.context_length
+        if c.pooling == "class":
+            places += 1
+            self.class_embedding = self.param(
+                "class_embedding", nn.initializers.normal(0.01), (c.width,)
+            )
         self.positional_embedding = self.param(
-            "positional_embedding", nn.initializers.normal(0.01), (c.context_length, c.width)
+            "positional_embedding", nn.initializers.normal(0.01), (places, c.width)
         )
         self.resblocks = [
             ResidualAttentionBlock(
@@ -63,15 +86,20 @@ class TextTransformer(nn.Module):
 
         Args:
           tokens: the ids, among them the end-of-text token. A tower that is not causal, or that
-            reads the last place, was trained with T = context_length.
+            reads another place, was trained with T = context_length.
           tap: called with "embeddings" and the tokens' embeddings [B, T, D] before positions are
-            added, then with 0..L-1 and the inputs of the blocks; the tower continues with what it
-            returns.
+            added, then with 0..L-1 and the inputs of the blocks, in which a class token stands
+            behind the others; the tower continues with what it returns.
         """
-        x = tap(EMBEDDINGS, self.token_embedding(tokens))
-        x = x + self.positional_embedding[None, : tokens.shape[1]].astype(x.dtype)
+        c = self.config
+        x, among = tap(EMBEDDINGS, self.token_embedding(tokens)), None
+        if c.pooling == "class":
+            last = self.class_embedding.astype(x.dtype)
+            x = jnp.concatenate([x, jnp.broadcast_to(last, (x.shape[0], 1, c.width))], axis=1)
+            among = seen(tokens, c.pad_token)
+        x = x + self.positional_embedding[None, : x.shape[1]].astype(x.dtype)
         for position, block in enumerate(self.resblocks):
-            x = block(tap(position, x))
+            x = block(tap(position, x), among)
         x = self._pool(self.ln_final(x), tokens)
         if self.config.projection:
             x = x @ self.text_projection.astype(self.dtype)
@@ -81,7 +109,7 @@ class TextTransformer(nn.Module):
 
     def _pool(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
         """Where the feature is read: [B, T, D] -> [B, D]."""
-        if self.config.pooling == "last":
+        if self.config.pooling in ("last", "class"):
             return x[:, -1]
         end_token = self.config.end_token
         # argmax finds the first maximum: the largest id, or the first place of the end token.

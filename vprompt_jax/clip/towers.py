@@ -1,4 +1,4 @@
-"""The configs of an image tower and of a text tower."""
+"""The configs of a vision transformer and of a text tower."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh", "silu")
 TOKENIZERS = ("clip", "siglip", "gemma", "canonical")
 _VIT_CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ACTIVATIONS,
-    "pooling": ("class", "mean", "attention"),
+    "pooling": ("class", "mean", "attention", "query"),
     "final_norm": ("before", "after", "none"),
     "positions": ("all", "class", "patches", "none"),
     "qkv_bias": ("all", "no_key", "none"),
@@ -37,13 +37,16 @@ class ViTConfig:
       class_token: whether a learned token stands for the image as a whole.
       registers: number of further learned tokens that stand for no patch.
       pooling: where the features come from: the "class" token, the "mean" of the patches, or
-        "attention" to the patches with a learned query (`pooling.ProbePooling`).
+        "attention" to the patches with a learned query (`pooling.ProbePooling`; `QueryPooling`, if
+        "query": CoCa, arXiv 2205.01917).
       activation: one of `ACTIVATIONS`: "quick_gelu" (OpenAI's weights), "gelu" (exact; most of
         OpenCLIP's), "gelu_tanh" (the original ViT in JAX), "silu" (SwiGLU's, with `gated_mlp`).
       gated_mlp: whether the blocks' perceptrons have a gate, `layers.MLP` (arXiv 2002.05202).
       norm_eps: epsilon of every LayerNorm.
       patch_bias: whether the projection of the patches has a bias.
       pre_norm: whether a LayerNorm comes before the first block (`ln_pre`).
+      post_norm: whether a block's LayerNorms act on what attention and perceptron give, not on what
+        they take (EVA-02's ViT-E).
       final_norm: whether `ln_post` acts "before" the pooling, "after" it, or not at all ("none").
         With the class token, before and after are the same. With attention there is no "after".
       layer_scale: initial value of a learned factor per channel on each residual branch; None for
@@ -59,7 +62,7 @@ class ViTConfig:
       rope_reference, rope_offset, rope_order: how places are counted (`rotary.Places`).
       inner_norms: whether there is a LayerNorm before the last layer of each attention and
         perceptron (EVA-02, arXiv 2303.11331).
-      pool_heads, pool_mlp_width: of the pooling by attention; None: as in the blocks.
+      pool_heads, pool_mlp_width: of either pooling by attention; None: as in the blocks.
       pool_class: whether that attends to the class token, too.
       projection_bias: whether the projection has a bias.
     """
@@ -93,6 +96,7 @@ class ViTConfig:
     pool_mlp_width: int | None = None
     pool_class: bool = False
     projection_bias: bool = False
+    post_norm: bool = False
     kind: str = dataclasses.field(default="vit", init=False)
 
     def __post_init__(self) -> None:
@@ -102,10 +106,12 @@ class ViTConfig:
             check_choice(f"vision.{name}", getattr(self, name), choices)
         if self.pooling == "attention" and self.final_norm == "after":
             raise ValueError("vision.final_norm 'after' is not for vision.pooling 'attention'")
-        if self.width % (self.pool_heads or self.heads):
+        if self.pooling != "query" and self.width % (self.pool_heads or self.heads):
             raise ValueError(f"vision: {self.pool_heads} pool_heads do not divide {self.width}")
-        if self.pool_class and not (self.class_token and self.pooling == "attention"):
-            raise ValueError("vision.pool_class needs a class token and vision.pooling 'attention'")
+        if self.pool_class and not (self.class_token and self.pooling in ("attention", "query")):
+            raise ValueError(
+                "vision.pool_class needs a class token and vision.pooling 'attention' or 'query'"
+            )
         if self.projection_bias and not self.projection:
             raise ValueError("vision.projection_bias needs vision.projection")
         for name in ("pooling", "positions"):
@@ -164,73 +170,6 @@ class ViTConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
-    """A ResNet of bottleneck blocks (arXiv 1512.03385); the defaults are CLIP's.
-
-    Attributes:
-      width: channels after the stem; the stages output 4, 8, 16, ... times as many.
-      blocks: number of blocks per stage.
-      image_resolution: side R of the square input, in pixels.
-      heads: attention heads of the pooling; 0 for mean pooling.
-      stem: "clip" (three 3x3 convolutions, average pooling) or "imagenet" (a 7x7 convolution, max
-        pooling).
-      antialias: whether an average pooling before the next 1x1 convolution takes the place of a
-        strided 3x3 convolution (CLIP).
-      pooling: how the last map becomes features: by "attention", whose query is the map's mean, or
-        as the "mean" itself.
-    """
-
-    width: int
-    blocks: tuple[int, ...]
-    image_resolution: int
-    heads: int = 0
-    stem: str = "clip"
-    antialias: bool = True
-    pooling: str = "attention"
-    kind: str = dataclasses.field(default="resnet", init=False)
-
-    def __post_init__(self) -> None:
-        check_positive("vision", self, "width", "image_resolution")
-        check_choice("vision.stem", self.stem, ("clip", "imagenet"))
-        check_choice("vision.pooling", self.pooling, ("attention", "mean"))
-        if not self.blocks:
-            raise ValueError("vision.blocks names no stage")
-        if self.pooling == "attention":
-            check_positive("vision", self, "heads")
-            if self.channels % self.heads:
-                raise ValueError(
-                    f"vision: {self.heads} heads do not divide {self.channels} channels"
-                )
-
-    @property
-    def channels(self) -> int:
-        """Channels of the last map."""
-        return 4 * self.width * 2 ** (len(self.blocks) - 1)
-
-    @property
-    def grid(self) -> int:
-        """Cells per side of the last map."""
-        return self.image_resolution // self.downscale
-
-    @property
-    def depth(self) -> int:
-        return sum(self.blocks)
-
-    @property
-    def downscale(self) -> int:
-        return 2 ** (len(self.blocks) + 1)
-
-    @property
-    def block_counts(self) -> dict[str, int]:
-        """Number of blocks by the prefix of their names."""
-        return {f"layer{stage}": count for stage, count in enumerate(self.blocks, 1)}
-
-    def shortened(self) -> "ResNetConfig":
-        """The same tower with at most two blocks per stage: the first block of a stage differs."""
-        return dataclasses.replace(self, blocks=tuple(min(n, 2) for n in self.blocks))
-
-
-@dataclasses.dataclass(frozen=True)
 class TextConfig:
     """A text transformer (arXiv 2103.00020, section 2.4); the defaults are CLIP's.
 
@@ -246,8 +185,8 @@ class TextConfig:
       end_token: id of the token that ends a text; None for the largest id in the text, which is
         end-of-text in CLIP's vocabulary.
       causal: whether a token attends only to itself and to those before it.
-      pooling: where the text's feature is read: at the first "end" token, or at the "last" place,
-        padding or not (SigLIP).
+      pooling: where the text's feature is read: at the first "end" token, at the "last" place,
+        padding or not (SigLIP), or at a learned "class" token behind all places (`text.seen`).
       projection: whether the features are projected to the joint space.
       projection_bias: whether that projection has a bias.
       layer_scale: initial value of a learned factor per channel on each residual branch; None for
@@ -278,7 +217,7 @@ class TextConfig:
         check_positive("text", self, "width", "layers", "heads", "context_length", "vocab_size")
         check_heads("text", self)
         check_choice("text.activation", self.activation, ACTIVATIONS)
-        check_choice("text.pooling", self.pooling, ("end", "last"))
+        check_choice("text.pooling", self.pooling, ("end", "last", "class"))
         if self.projection_bias and not self.projection:
             raise ValueError("text.projection_bias needs text.projection")
         if self.tokenizer is not None:

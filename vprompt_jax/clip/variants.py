@@ -4,10 +4,12 @@ from typing import Any
 
 from vprompt_jax.clip.architectures import (
     clipa,
+    coca,
     dinov2,
     dinov3,
     eva01,
     eva02,
+    eva02_e,
     pe,
     pe_giant,
     resnet,
@@ -53,6 +55,10 @@ VARIANTS: dict[str, CLIPConfig] = {
     "OpenCLIP EVA02-B-16": eva02(16, 224, 768, 12, 2048, 512, _T512),
     "OpenCLIP EVA02-L-14": eva02(14, 224, 1024, 24, 2730, 768, _T768),
     "OpenCLIP EVA02-L-14-336": eva02(14, 336, 1024, 24, 2730, 768, _T768),
+    "OpenCLIP EVA02-E-14": eva02_e(_T1024_DEEP),
+    "OpenCLIP EVA02-E-14-plus": eva02_e(_T1280),
+    "OpenCLIP coca_ViT-B-32": coca(32, 768, 12, 12, 512, _T512),
+    "OpenCLIP coca_ViT-L-14": coca(14, 1024, 24, 16, 768, _T768),
     "OpenCLIP PE-Core-T-16-384": pe(16, 384, 192, 12, 3, 512, _T512),
     "OpenCLIP PE-Core-S-16-384": pe(16, 384, 384, 12, 6, 512, _T512),
     "OpenCLIP PE-Core-B-16": pe(16, 224, 768, 12, 12, 1024, _T1024_DEEP),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vprompt_jax.clip.layers import ResidualAttentionBlock, Tap, no_tap, run_tower
-from vprompt_jax.clip.pooling import ProbePooling
+from vprompt_jax.clip.pooling import ProbePooling, QueryPooling
 from vprompt_jax.clip.towers import ViTConfig
 
 
@@ -81,16 +81,23 @@ class VisionTransformer(nn.Module):
                 qkv_bias=c.qkv_bias,
                 rotation=c.rotation,
                 inner_norms=c.inner_norms,
+                post_norm=c.post_norm,
             )
             for i in range(c.layers)
         ]
         if c.final_norm != "none":
             self.ln_post = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype)
+        heads, channels = c.pool_heads or c.heads, c.width
         if c.pooling == "attention":
-            heads, mlp = c.pool_heads or c.heads, c.pool_mlp_width or c.mlp_width
-            self.attnpool = ProbePooling(heads, c.activation, mlp, c.norm_eps, dtype=self.dtype)
+            mlp = c.pool_mlp_width or c.mlp_width
+            self.attnpool: nn.Module = ProbePooling(
+                heads, c.activation, mlp, c.norm_eps, dtype=self.dtype
+            )
+        if c.pooling == "query":
+            channels = self.embed_dim
+            self.attnpool = QueryPooling(heads, channels, dtype=self.dtype)
         if c.projection:
-            self.proj = self.param("proj", scale, (c.width, self.embed_dim))
+            self.proj = self.param("proj", scale, (channels, self.embed_dim))
         if c.projection_bias:
             self.proj_bias = self.param("proj_bias", nn.initializers.zeros, (self.embed_dim,))
 
@@ -141,7 +148,7 @@ class VisionTransformer(nn.Module):
             x = x[:, -(c.grid**2) :]  # patches come last, whatever tokens precede them
             x = jnp.concatenate([first, x], axis=1) if c.pool_class else x
             x = x if c.final_norm != "before" else self.ln_post(x)
-            x = self.attnpool(x) if c.pooling == "attention" else x.mean(axis=1)
+            x = x.mean(axis=1) if c.pooling == "mean" else self.attnpool(x)
         if c.final_norm == "after" or (c.final_norm == "before" and c.pooling == "class"):
             x = self.ln_post(x)
         x = x @ self.proj.astype(self.dtype) if c.projection else x

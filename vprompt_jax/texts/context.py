@@ -142,7 +142,7 @@ def learned_context(
       ValueError: if the tower's texts are not CLIP's or it has no room for the vectors, or if
         `start` has fewer tokens than `count`.
     """
-    if text.tokenizer != "clip" or text.pooling != "end":
+    if text.tokenizer != "clip" or text.pooling == "last":
         raise ValueError(
             f"{section} puts vectors between the tokens that start and end a text of CLIP's: this "
             "text tower has other texts; choose a CLIP, or another method"

@@ -12,7 +12,8 @@ from vprompt_jax.clip.checkpoints.family import Beside, Family
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.vocabularies import tokenizer_fields
 from vprompt_jax.clip.config import ACTIVATIONS, CLIPConfig, Fields, dotted
-from vprompt_jax.clip.towers import ResNetConfig, ViTConfig
+from vprompt_jax.clip.resnet_config import ResNetConfig
+from vprompt_jax.clip.towers import ViTConfig
 from vprompt_jax.process.errors import UserError
 
 # Fields that would have a default, but must come from the checkpoint or from the user: a wrong

@@ -18,6 +18,7 @@ from vprompt_jax.clip.checkpoints import (
     formats,
     huggingface,
     locate,
+    open_clip_coca,
     open_clip_timm,
     openai,
     positions,
@@ -39,6 +40,7 @@ from vprompt_jax.process.printable import printable
 T = TypeVar("T")
 
 FAMILIES: tuple[Family, ...] = (
+    open_clip_coca.FAMILY,
     openai.FAMILY,
     *open_clip_timm.FAMILIES,
     huggingface.CLIP_FAMILY,

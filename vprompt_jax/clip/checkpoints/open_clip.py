@@ -37,6 +37,7 @@ MODEL = Keys(
         "custom_text",
         "output_dict",
         "cast_dtype",
+        "pad_id",  # of captions; the text tower has its own
     },
 )
 VISION = Keys(
@@ -52,12 +53,14 @@ VISION = Keys(
         "no_ln_pre": False,
         "final_ln_after_pool": False,
         "pool_type": "tok",
+        "attentional_pool": False,
+        "attn_pooler_heads": 8,
         "act_kwargs": None,
         "norm_kwargs": None,
     },
     must={
         **_CUSTOM_BLOCKS,
-        "attentional_pool": (False,),
+        "attentional_pool": (False, True),
         "pos_embed_type": ("learnable", "sin_cos_2d"),  # either is stored
         "timm_model_name": (None, ""),
     },
@@ -65,7 +68,6 @@ VISION = Keys(
     harmless={
         "patch_dropout",
         "attn_pooler_queries",
-        "attn_pooler_heads",
         "output_tokens",
         "timm_model_pretrained",
         "timm_pool",
@@ -94,15 +96,16 @@ TEXT = Keys(
         "norm_kwargs": None,
         "hf_tokenizer_name": None,
         "tokenizer_kwargs": None,
+        "embed_cls": False,
+        "pad_id": 0,
     },
     must={
         **_CUSTOM_BLOCKS,
-        "embed_cls": (False,),
         "final_ln_after_pool": (False,),
         "hf_model_name": (None, ""),
         "tokenizer_mode": (None,),
     },
-    harmless={"pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
+    harmless={"output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
 )
 PREPROCESS = Keys(
     f"{FILE}: preprocess_cfg",
@@ -202,10 +205,12 @@ def _vision(config: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
         {
             "no_ln_pre": bool(values["no_ln_pre"]),
             "ls_init_value": values["ls_init_value"] is not None,
+            "attentional_pool": values["attentional_pool"],
         },
         {
             "no_ln_pre": not shapes.get("vision.pre_norm", True),
             "ls_init_value": shapes.get("vision.layer_scale") is not None,
+            "attentional_pool": shapes.get("vision.pooling") == "query",
         },
         VISION.where,
     )
@@ -213,12 +218,26 @@ def _vision(config: dict[str, Any], quick: bool, shapes: Fields) -> Fields:
         "vision.heads": heads,
         "vision.activation": _activation(quick, values["act_kwargs"], VISION.where),
         "vision.norm_eps": _eps(values["norm_kwargs"], VISION.where),
+        **_pooling(values),
+    }
+
+
+def _pooling(values: dict[str, Any]) -> Fields:
+    if values["attentional_pool"]:
+        if values["pool_type"] != "tok":
+            raise UserError(
+                f"{VISION.where} asks for pool_type={values['pool_type']!r} of what "
+                "attentional_pool gives, which is not supported (supported: 'tok')"
+            )
+        return {"vision.pool_heads": values["attn_pooler_heads"]}
+    return {
         "vision.pooling": "class" if values["pool_type"] == "tok" else "mean",
         "vision.final_norm": "after" if values["final_ln_after_pool"] else "before",
     }
 
 
 def _text(values: dict[str, Any], quick: bool, shapes: Fields, folder: Path) -> Fields:
+    own = bool(values["embed_cls"])
     told = {
         f"text.{key}": values[key] for key in ("width", "layers", "context_length", "vocab_size")
     }
@@ -235,11 +254,13 @@ def _text(values: dict[str, Any], quick: bool, shapes: Fields, folder: Path) -> 
             "ls_init_value": values["ls_init_value"] is not None,
             "proj_bias": bool(values["proj_bias"]),
             "proj_type": values["proj_type"],
+            "embed_cls": own,
         },
         {
             "ls_init_value": shapes.get("text.layer_scale") is not None,
             "proj_bias": shapes.get("text.projection_bias", False),
             "proj_type": "linear" if shapes.get("text.projection", True) else "none",
+            "embed_cls": shapes.get("text.pooling") == "class",
         },
         TEXT.where,
     )
@@ -250,6 +271,8 @@ def _text(values: dict[str, Any], quick: bool, shapes: Fields, folder: Path) -> 
         "text.causal": not values["no_causal_mask"],
         "text.pooling": "last" if pooling == "last" else "end",
         "text.end_token": values["eos_id"] if pooling == "eos" else None,
+        # The token of its own decides, whatever pool_type says.
+        **({"text.pooling": "class", "text.pad_token": values["pad_id"]} if own else {}),
         **open_clip_tokenizer(
             values["hf_tokenizer_name"], values["tokenizer_kwargs"] or {}, folder, TEXT.where
         ),

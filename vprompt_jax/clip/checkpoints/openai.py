@@ -27,6 +27,7 @@ from vprompt_jax.clip.config import CLIP_MEAN, CLIP_STD, Fields
 from vprompt_jax.process.errors import UserError
 
 _RENAMES = (
+    (r"^text\.class_embedding$", r"cls_emb"),
     (r"^text\.resblocks_(\d+)", r"transformer.resblocks.\1"),
     (r"^text\.", r""),
     (r"^visual\.resblocks_(\d+)", r"visual.transformer.resblocks.\1"),
@@ -44,7 +45,10 @@ def text_fields(tensors: Tensors) -> Fields:
     mlp = shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
     vocab_size = shape_of(tensors, "token_embedding.weight", 2)[0]
     layers = count(tensors, r"transformer\.resblocks\.(\d+)\.")
-    fields = text_tower(width, layers, mlp, context_length, vocab_size)
+    own = "cls_emb" in tensors
+    fields = text_tower(width, layers, mlp, context_length - own, vocab_size)
+    if own:
+        fields["text.pooling"] = "class"
     if "text_projection" in tensors:
         fields["embed_dim"] = shape_of(tensors, "text_projection", 2)[1]
     else:
@@ -58,11 +62,8 @@ def text_fields(tensors: Tensors) -> Fields:
     return fields
 
 
-def _configure(tensors: Tensors, beside: Beside) -> Fields:
-    """Reads the architecture off the tensor shapes, and the rest off OpenCLIP's config.
-
-    The activation stays open where there is no config: nothing in the weights tells it.
-    """
+def shape_fields(tensors: Tensors) -> Fields:
+    """The fields of both towers that names and shapes tell."""
     fields = text_fields(tensors) | {"mean": CLIP_MEAN, "std": CLIP_STD}
     if "visual.proj" in tensors:
         width, _, _, patch = shape_of(tensors, "visual.conv1.weight", 4)
@@ -87,6 +88,15 @@ def _configure(tensors: Tensors, beside: Beside) -> Fields:
             * 2 ** (stages + 1),
             "vision.heads": shape_of(tensors, "visual.attnpool.q_proj.weight", 2)[0] // 64,
         }
+    return fields
+
+
+def _configure(tensors: Tensors, beside: Beside) -> Fields:
+    """Reads the architecture off the tensor shapes, and the rest off OpenCLIP's config.
+
+    The activation stays open where there is no config: nothing in the weights tells it.
+    """
+    fields = shape_fields(tensors)
     if not beside.open_clip:
         shape_of(tensors, "text_projection", 2)  # only a config can say that there is none
     else:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 # Title -> patterns that must each match a name, and, after "!", one that must match none.
 _TOWERS: dict[str, tuple[str, ...]] = {
-    "CoCa (OpenCLIP), which writes captions": (r"^text_decoder\.",),
     "a CLIP of OpenCLIP whose image tower is one of timm's (ConvNeXt, MobileCLIP, ViTamin, ...), "
     "but not SigLIP's, EVA's or PE's": (
         r"^visual\.trunk\.",
@@ -24,7 +23,7 @@ _TOWERS: dict[str, tuple[str, ...]] = {
         r"^embeddings\.token_embedding\.",
         r"^final_layer_norm\.",
     ),
-    "BLIP": (r"^(text_decoder|visual_encoder|qformer)\.",),
+    "BLIP": (r"^(text_decoder|visual_encoder|qformer)\.", r"!^visual\."),
     "ConvNeXt (transformers)": (
         r"^(convnext(v2)?\.)?embeddings\.patch_embeddings\.weight$",
         r"!^embeddings\.cls_token$",

@@ -14,9 +14,9 @@ from vprompt_jax.clip.checkpoints.timm_siglip import FAMILY as SIGLIP
 from vprompt_jax.clip.checkpoints.tower_fields import count, shape_of, vit_tower
 from vprompt_jax.clip.config import Fields
 
-EVA = re.compile(r"eva_giant_patch14_(?:clip_)?\d+|eva02_(base|large)_patch\d+_clip_\d+")
+EVA = re.compile(r"eva_giant_patch14_(?:clip_)?\d+|eva02_(base|large|enormous)_patch\d+_clip_\d+")
 PE = re.compile(r"vit_pe_core_(tiny|small|base|large|gigantic)_patch\d+_\d+")
-_EVA_HEADS = {None: 16, "base": 12, "large": 16}
+_EVA_HEADS = {None: 16, "base": 12, "large": 16, "enormous": 16}
 # Heads, and patches per side of the images that the places were counted on.
 _PE = {
     "tiny": (3, 24), "small": (6, 24), "base": (12, 14), "large": (16, 24), "gigantic": (16, 32),
@@ -42,7 +42,7 @@ def eva(tensors: Tensors, architecture: str) -> Fields:
     """The fields of EVA-CLIP's image tower that shapes and timm's name tell."""
     match = EVA.fullmatch(architecture)
     assert match is not None
-    gated = match[1] is not None
+    gated = match[1] in ("base", "large")
     fields = _tower(tensors, "fc1_x" if gated else "fc1") | {
         "vision.heads": _EVA_HEADS[match[1]],
         "vision.activation": "silu" if gated else "gelu",
@@ -50,6 +50,7 @@ def eva(tensors: Tensors, architecture: str) -> Fields:
         "vision.patch_bias": True,
         "vision.pre_norm": False,
         "vision.qkv_bias": "no_key",
+        "vision.post_norm": match[1] == "enormous",
     }
     if not gated:
         return fields

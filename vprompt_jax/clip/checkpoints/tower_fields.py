@@ -9,7 +9,7 @@ from vprompt_jax.clip.config import HALF, IMAGENET_MEAN, IMAGENET_STD, Fields
 from vprompt_jax.clip.variants import VISION_HEADS
 from vprompt_jax.process.errors import UserError
 
-_MOST_BLOCKS = 256  # public towers have at most 56
+_MOST_BLOCKS = 256  # public towers have at most 64
 
 
 def shape_of(tensors: Tensors, name: str, rank: int) -> tuple[int, ...]:
