@@ -10,11 +10,12 @@ import re
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 import vprompt_jax as vp
 from tests.clip.test_libraries import IMAGES, SIDE, TOKENS, check, features, moved, save, to_torch
-from tests.conftest import ROOT
+from tests.conftest import GOLDEN, ROOT
 from vprompt_jax.clip import vocabularies
 from vprompt_jax.clip.checkpoints import formats, timm_eva
 from vprompt_jax.clip.checkpoints.load import open_checkpoint, variable_shapes
@@ -116,6 +117,39 @@ def test_eva_and_pe(tmp_path, monkeypatch, name, pool, options):
         x = clip.apply(variables, images, stop=position, method="encode_image")
         x = clip.apply(variables, x, start=position, method="encode_image")
         np.testing.assert_allclose(x, image, rtol=0, atol=1e-5 * np.abs(image).max())
+
+
+@pytest.mark.parametrize(
+    "name, trunk",
+    [
+        (
+            "open_clip_eva_tiny",
+            {"patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 12, "mlp_ratio": 0.75},
+        ),
+        ("open_clip_pe_tiny", {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}),
+    ],
+)
+def test_recorded_outputs_are_the_libraries(monkeypatch, name, trunk):
+    create, io = timm.create_model, np.load(GOLDEN / f"{name}.io.npz")
+    model = json.loads((GOLDEN / name / "open_clip_config.json").read_text())["model_cfg"]
+    weights = load_file(GOLDEN / name / "open_clip_model.safetensors")
+    weights = {n: torch.from_numpy(np.array(w, np.float32)) for n, w in weights.items()}
+    tokens = torch.from_numpy(io["tokens"]).long()
+    for side, images, expected in (
+        (32, "images_nchw", "image_features"),
+        (48, "larger_nchw", "larger_features"),
+    ):
+        small = trunk | {"img_size": side}
+        monkeypatch.setattr(timm, "create_model", lambda n, **more: create(n, **more | small))  # noqa: B023
+        theirs = open_clip.model.CustomTextCLIP(
+            **{k: v for k, v in model.items() if k != "custom_text"}
+        )
+        place = "visual.trunk.pos_embed"
+        resized = timm.layers.resample_abs_pos_embed(weights[place], [side // 8] * 2)
+        theirs.load_state_dict(weights | {place: resized})
+        with torch.no_grad():
+            check(io[expected], theirs.eval().encode_image(torch.from_numpy(io[images])))
+            check(io["text_features"], theirs.encode_text(tokens))
 
 
 def test_what_timms_names_of_eva_and_pe_tell():
