@@ -67,7 +67,15 @@ def test_adaviprompt_cifar10_on_local_inputs(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["SigLIP ViT-B/16", "DINOv2 ViT-B/14 with registers", "DINOv3 ViT-B/16", "DINOv3 ViT-S+/16"],
+    [
+        "SigLIP ViT-B/16",
+        "DINOv2 ViT-B/14 with registers",
+        "DINOv3 ViT-B/16",
+        "DINOv3 ViT-S+/16",
+        "OpenCLIP EVA02-B-16",
+        "OpenCLIP PE-Core-B-16",
+        "OpenCLIP coca_ViT-B-32",
+    ],
 )
 def test_a_tower_of_each_family_loads_and_takes_a_step(name, tmp_path):
     weights = drawn.write(name, tmp_path)
