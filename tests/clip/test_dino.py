@@ -318,6 +318,7 @@ def test_metas_dinov3_with_other_biases(tmp_path, name, kind):
         (meta_dinov3(key_bias=1.0), "a qkv.bias_mask leaves keys a bias"),
         (meta_dinov3(key_bias=np.nan), "a qkv.bias_mask leaves keys a bias"),
         ({"rope_embed.periods": np.float32([1, 5])}, "other wavelengths than those of the base"),
+        ({"blocks.1.attn.qkv.bias": np.zeros((), np.float32)}, "blocks.1.attn.qkv.bias has shape"),
         ({"cls_norm.weight": np.float32([1, 5])}, "cls_norm.weight is not part of the model"),
     ],
 )

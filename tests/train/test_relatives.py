@@ -120,8 +120,9 @@ def test_recomputed_activations_change_nothing(paths, tmp_path, family):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("dtypes_promote")
 @pytest.mark.parametrize("family", IMAGE)
-def test_a_run_in_bfloat16(paths, tmp_path, family, dtypes_promote):
+def test_a_run_in_bfloat16(paths, tmp_path, family):
     c = config_of(paths[family], "vp")
     c.model.dtype = "bfloat16"
     for name, leaf in learned(c, tmp_path / "run").items():

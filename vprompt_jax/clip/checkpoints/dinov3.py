@@ -151,7 +151,7 @@ def _prepare_meta(tensors: Tensors) -> Tensors:
         mask = tensors.get(f"{name}_mask")
         for theirs, ours in (("w1", "gate"), ("w2", "fc1"), ("w3", "fc2")):
             name = name.replace(f".mlp.{theirs}.", f".mlp.{ours}.")
-        result[name] = tensor if mask is None else _masked(tensor, mask)
+        result[name] = _masked(tensor, mask) if mask and len(tensor.shape) == 1 else tensor
     return result
 
 
