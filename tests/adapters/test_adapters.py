@@ -210,8 +210,8 @@ def test_ap_at_the_pixels_is_vp_over_the_whole_image(towers, images):
 def test_gradient_against_finite_differences_in_float64(
     towers, pixels, tower, position, monkeypatch
 ):
-    def attention(q, k, v, is_causal=False):  # jax.nn's computes its softmax in float32
-        del is_causal
+    def attention(q, k, v, mask=None, is_causal=False):  # jax.nn's computes softmax in float32
+        del mask, is_causal
         weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 

@@ -78,7 +78,9 @@ class _Paced:
             self._results.popleft().block_until_ready()
         results = self._step(*args)
         # The last one: the first may be a state, whose memory the next step takes.
-        self._results.append(jax.tree.leaves(results)[-1])
+        last = jax.tree.leaves(results)[-1]
+        if not isinstance(last, jax.core.Tracer):  # else the step is traced, and nothing runs
+            self._results.append(last)
         return results
 
 

@@ -263,7 +263,8 @@ class _Loop:
     def _scheduled(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
         """Values and learning rates by name that the schedules give at a step (counted from 0)."""
         values, rates = jax.device_get(self.schedules(np.int32(step)))
-        return {k: float(v) for k, v in values.items()}, {k: float(v) for k, v in rates.items()}
+        named = {name: float(rates[name]) for name in self.config.trained}  # in the config's order
+        return {name: float(value) for name, value in values.items()}, named
 
     def _log(self, step: int) -> None:
         """Writes a line of metrics over the steps since the last one."""
