@@ -56,9 +56,11 @@ def make_step(
     except ImportError as error:
         raise UserError(f"--torch needs the extra 'parity' ({error})") from error
     vision, text = config.vision, config.text
-    if not isinstance(vision, ViTConfig) or text is None:
-        raise UserError("--torch compares CLIPs with a vision transformer only")
-    if (vision.pooling, text.pooling) != ("class", "end"):
+    if (
+        not isinstance(vision, ViTConfig)
+        or text is None
+        or (vision.pooling, text.pooling) != ("class", "end")
+    ):
         raise UserError("--torch compares CLIPs with a vision transformer only")
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():

@@ -7,8 +7,8 @@ from vprompt_jax.clip.checkpoints.family import (
     Beside,
     Family,
     Renames,
-    gates_apart,
     plain_vit_from_torch,
+    rows_apart,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import agree
@@ -53,9 +53,8 @@ def tower(
     fields = vit_tower(width, layers, patch, length, positions, mlp, prefix=1 if positions else 0)
     gated = gate in tensors
     # The heads of all have 64 channels, but for those of the DINOv3 of 4096 channels.
-    heads = VISION_HEADS.get((width, layers, patch))
-    if width % 64 == 0 and width <= 1536:
-        heads = width // 64
+    usual = width % 64 == 0 and width <= 1536
+    heads = width // 64 if usual else VISION_HEADS.get((width, layers, patch))
     fields |= {} if heads is None else {"vision.heads": heads}
     return (fields | PLAIN_VIT) | {
         "embed_dim": width,
@@ -120,7 +119,7 @@ INSIDE: Renames = (
 
 def _prepare_dinov2(tensors: Tensors) -> Tensors:
     renamed = {re.sub(r"\.mlp\.weights_out\.", r".mlp.fc2.", n): t for n, t in tensors.items()}
-    return gates_apart(renamed, r"\.mlp\.weights_in\.", ".mlp.gate.", ".mlp.fc1.")
+    return rows_apart(renamed, r"\.mlp\.weights_in\.", [".mlp.gate.", ".mlp.fc1."])
 
 
 DINOV2_FAMILY = Family(
@@ -165,7 +164,7 @@ def _configure_meta(tensors: Tensors, beside: Beside) -> Fields:
 
 def _prepare_meta(tensors: Tensors) -> Tensors:
     renamed = {re.sub(r"\.mlp\.w3\.", r".mlp.fc2.", n): t for n, t in tensors.items()}
-    return gates_apart(renamed, r"\.mlp\.w12\.", ".mlp.gate.", ".mlp.fc1.")
+    return rows_apart(renamed, r"\.mlp\.w12\.", [".mlp.gate.", ".mlp.fc1."])
 
 
 META_FAMILY = Family(

@@ -128,26 +128,25 @@ def plain_vit_from_torch(path: Path, array: np.ndarray) -> np.ndarray:
     return from_torch(path, without_leading_ones(path, array))
 
 
-def gates_apart(tensors: Tensors, packed: str, gate: str, rest: str) -> Tensors:
-    """With the layers that hold a perceptron's gate before its other first layer as two each.
+def rows_apart(tensors: Tensors, packed: str, names: Sequence[str]) -> Tensors:
+    """With the layers that hold several layers of one size, one after another, as one each.
 
     Args:
       tensors: by names.
-      packed: pattern in the names of both layers in one.
-      gate: what takes the pattern's place in the gate's names.
-      rest: likewise, in the other's.
+      packed: pattern in the names of several layers in one.
+      names: what takes the pattern's place in the name of each, in the order of their rows.
     """
 
-    def half(tensor: Tensor, second: bool) -> Tensor:
-        rows = tensor.shape[0] // 2
-        own = slice(rows, None) if second else slice(rows)
+    def part(tensor: Tensor, which: int) -> Tensor:
+        rows = tensor.shape[0] // len(names)
+        own = slice(which * rows, (which + 1) * rows)
         return Tensor((rows, *tensor.shape[1:]), tensor.dtype, lambda: tensor.read()[own])
 
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if re.search(packed, name) and tensor.shape and tensor.shape[0] % 2 == 0:
-            result[re.sub(packed, gate, name)] = half(tensor, second=False)
-            result[re.sub(packed, rest, name)] = half(tensor, second=True)
+        if re.search(packed, name) and tensor.shape and tensor.shape[0] % len(names) == 0:
+            for which, own_name in enumerate(names):
+                result[re.sub(packed, own_name, name)] = part(tensor, which)
         else:
             result[name] = tensor
     return result

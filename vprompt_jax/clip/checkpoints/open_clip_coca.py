@@ -1,18 +1,16 @@
 """OpenCLIP's layout of CoCa (arXiv 2205.01917): its two towers, without what writes captions."""
 
-import re
-
 import numpy as np
 
 from vprompt_jax.clip.checkpoints import open_clip, openai
-from vprompt_jax.clip.checkpoints.family import Beside, Family, Path, from_torch
-from vprompt_jax.clip.checkpoints.formats import Tensor, Tensors
+from vprompt_jax.clip.checkpoints.family import Beside, Family, Path, from_torch, rows_apart
+from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.tower_fields import shape_of
 from vprompt_jax.clip.config import Fields
 from vprompt_jax.process.errors import UserError
 
 _QUERY = "visual.attn_pool.query"
-_JOINED = re.compile(r"(visual\.attn_pool\.attn\.)in_proj_(weight|bias)")
+_JOINED = r"^(visual\.attn_pool\.attn\.)in_proj_(?=(weight|bias)$)"
 
 
 def _configure(tensors: Tensors, beside: Beside) -> Fields:
@@ -48,21 +46,8 @@ def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
 def _prepare(tensors: Tensors) -> Tensors:
     """With the biases of queries, keys and values apart, and with their weights, which torch joins
     where all have as many channels."""
-    result: dict[str, Tensor] = {}
-    for name, tensor in openai.plain_text_names(tensors).items():
-        match = _JOINED.fullmatch(name)
-        if match is None or not tensor.shape or tensor.shape[0] % 3:
-            result[name] = tensor
-            continue
-        for i, word in enumerate("qkv"):
-            result[f"{match[1]}{word}_proj_{match[2]}"] = _third(tensor, i)
-    return result
-
-
-def _third(tensor: Tensor, which: int) -> Tensor:
-    rows = tensor.shape[0] // 3
-    own = slice(which * rows, (which + 1) * rows)
-    return Tensor((rows, *tensor.shape[1:]), tensor.dtype, lambda: tensor.read()[own])
+    names = [rf"\1{word}_proj_" for word in "qkv"]
+    return rows_apart(openai.plain_text_names(tensors), _JOINED, names)
 
 
 FAMILY = Family(

@@ -7,8 +7,8 @@ from typing import Any
 from vprompt_jax.clip.checkpoints.family import (
     Beside,
     Family,
-    gates_apart,
     plain_vit_from_torch,
+    rows_apart,
 )
 from vprompt_jax.clip.checkpoints.formats import Tensors
 from vprompt_jax.clip.checkpoints.keys import Keys, agree, side_of
@@ -225,7 +225,7 @@ def _prepare(tensors: Tensors) -> Tensors:
     both = [tensors.get(f"blocks.0.mlp.fc{i}.weight") for i in (1, 2)]
     first, second = (() if tensor is None else tensor.shape for tensor in both)
     if len(first) == len(second) == 2 and first[0] == 2 * second[1]:
-        return gates_apart(tensors, r"\.mlp\.fc1\.", ".mlp.gate.", ".mlp.fc1.")
+        return rows_apart(tensors, r"\.mlp\.fc1\.", [".mlp.gate.", ".mlp.fc1."])
     return tensors
 
 
